@@ -1,0 +1,3 @@
+package tcpclient
+
+func protocolHint(size uint64, header []byte) string { return "" }
