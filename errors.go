@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,7 +18,7 @@ import (
 // An OpError is the error of every method that talks to the network. It says which
 // operation failed, against which address, and whether it is safe to repeat.
 type OpError struct {
-	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call", "shutdown" or "close"
+	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call" or "close"
 	Addr string // of the server, as given to Dial
 
 	// Unsent is true when the peer is certain not to have seen the message of this
@@ -97,11 +98,32 @@ func (timeoutError) Timeout() bool   { return true }
 // An attemptTimeout is the end of the Dialer's own budget for one address. It Is
 // os.ErrDeadlineExceeded and deliberately not context.DeadlineExceeded, which would
 // tell the caller that their context had ended.
-type attemptTimeout struct{ doing string }
+type attemptTimeout struct {
+	doing string
+	err   error // what the interrupted operation said, for its text only
+}
 
-func (e attemptTimeout) Error() string      { return "timeout while " + e.doing }
+func (e attemptTimeout) Error() string      { return "timeout while " + e.doing + ": " + e.err.Error() }
 func (attemptTimeout) Timeout() bool        { return true }
 func (attemptTimeout) Is(target error) bool { return target == os.ErrDeadlineExceeded }
+
+// A panicError is a panic in a user's Framer or hook on the reading goroutine.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+// panicked makes an error of what recover returned. It must be called by the deferred
+// function itself, while the stack is still that of the panic.
+func panicked(value any) error { return &panicError{value, debug.Stack()} }
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n\n%s", e.value, e.stack) }
+
+// Unwrap returns the value of the panic if it is an error.
+func (e *panicError) Unwrap() error {
+	err, _ := e.value.(error)
+	return err
+}
 
 // A disconnectedError is the end of a connection and its cause.
 type disconnectedError struct{ cause error }
@@ -280,6 +302,5 @@ const (
 	opSend      = "send"
 	opReceive   = "receive"
 	opCall      = "call"
-	opShutdown  = "shutdown"
 	opClose     = "close"
 )

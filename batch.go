@@ -1,0 +1,116 @@
+package tcpclient
+
+import "bufio"
+
+const (
+	// minBatch is the buffer that a batch starts with. It grows with use, up to
+	// WriteBuffer: an idle connection should cost little.
+	minBatch = 512
+
+	// maxSpare is how many small batches in a row it takes to give up the memory of a
+	// large one.
+	maxSpare = 64
+
+	// record is the largest TLS record. Batches are given to TLS in pieces of that
+	// size, and a position in the batch is known to the wire by its piece.
+	record = 16 << 10
+)
+
+// A batch is what one write to the network carries: frames, as bytes in memory. It has
+// no lock; the outbox guards it.
+//
+// Frames are written to w. As long as they fit its buffer they are sent from there;
+// what overflows is appended to spill.
+type batch struct {
+	w      *bufio.Writer // over this batch
+	spill  []byte
+	view   []byte // w's buffer, once sealed
+	sealed bool
+	spare  int // times in a row that spill was much too large
+
+	frames int     // in the batch
+	kept   int     // of these, frames whose Write has returned: nobody waits for them
+	first  *waiter // calls that wait for the batch, in order of arrival
+	last   *waiter //
+	base   int64   // the position in the wire's stream where the batch begins
+	pieces []int64 // with TLS: where each piece of record bytes begins
+	taken  int     // bytes that were given to the wire, or to TLS
+}
+
+func newBatch(size int) *batch {
+	b := new(batch)
+	b.w = bufio.NewWriterSize(b, size)
+	return b
+}
+
+// Write is where w overflows to.
+func (b *batch) Write(p []byte) (int, error) {
+	if b.sealed {
+		b.view = p // w's own buffer: it stays as it is until w is used again
+	} else {
+		b.spill = append(b.spill, p...)
+	}
+	return len(p), nil
+}
+
+// size returns the bytes in the batch.
+func (b *batch) size() int { return len(b.spill) + len(b.view) + b.w.Buffered() }
+
+// truncate takes back all but the first size bytes.
+func (b *batch) truncate(size int) {
+	b.w.Flush()
+	b.spill = b.spill[:size]
+}
+
+// seal ends the framing and returns the bytes to send, valid until reset.
+func (b *batch) seal() []byte {
+	b.sealed = len(b.spill) == 0
+	b.w.Flush()
+	if b.sealed {
+		return b.view
+	}
+	return b.spill
+}
+
+// reset empties the batch for its next use. A buffer that was too small has
+// grown, up to limit.
+func (b *batch) reset(limit int) {
+	if n := len(b.spill); n > b.w.Size() && b.w.Size() < limit {
+		b.w = bufio.NewWriterSize(b, min(max(n, 2*b.w.Size()), limit))
+	}
+	if len(b.spill) < cap(b.spill)/4 {
+		b.spare++
+	} else {
+		b.spare = 0
+	}
+	b.spill = b.spill[:0]
+	if b.spare > maxSpare || cap(b.spill) <= b.w.Size() {
+		b.spill, b.spare = nil, 0
+	}
+	b.view, b.sealed = nil, false
+	b.frames, b.kept, b.taken = 0, 0, 0
+	b.first, b.last = nil, nil
+	b.pieces = b.pieces[:0]
+}
+
+// unsent reports whether the wire, having handed over that many bytes in all, has handed
+// over none of what begins at start in the batch.
+func (b *batch) unsent(start int, handed int64) bool {
+	switch {
+	case start >= b.taken:
+		return true
+	case len(b.pieces) > 0:
+		return handed <= b.pieces[start/record]
+	}
+	return handed <= b.base+int64(start)
+}
+
+// add puts w behind the others that wait for the batch.
+func (b *batch) add(w *waiter) {
+	if b.last == nil {
+		b.first = w
+	} else {
+		b.last.next = w
+	}
+	b.last = w
+}

@@ -1,0 +1,390 @@
+package tcpclient
+
+import (
+	"context"
+	"iter"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// closeTime is how long Close takes at the most.
+	closeTime = time.Second
+
+	// closeFlush is how long Close goes on flushing to a peer that takes something,
+	// and closeStall to one that takes nothing.
+	closeFlush = 500 * time.Millisecond
+	closeStall = 100 * time.Millisecond
+
+	// closeNotify is how long Close waits for the socket to take the last words of
+	// TLS, and for the peer to hang up on what was flushed.
+	closeNotify = 100 * time.Millisecond
+
+	// dialGrace is how long a Dial whose context has ended waits for its goroutine.
+	dialGrace = 100 * time.Millisecond
+)
+
+// A Client exchanges whole messages with a server over one TCP connection. [Dialer.Dial]
+// makes one. All methods may be called by any number of goroutines at once.
+//
+// A Client owns one goroutine, run, from Dial to Close: it reads, and it dials. A
+// second one exists while the network has not taken all that was written.
+type Client struct {
+	settings  *Dialer
+	network   string
+	addresses []string
+
+	in     *inbox
+	intake intake // owned by run
+	count  counters
+
+	life  context.Context // ends with Close: run's dials and waits are under it
+	end   context.CancelFunc
+	ready <-chan struct{} // closed when the first attempt is over
+	done  chan struct{}   // closed when run has ended
+
+	link atomic.Pointer[Conn] // the connection in use; nil: none. Set by run.
+
+	mu      sync.Mutex    // guards following
+	changed chan struct{} // closed and replaced when link or err changes
+	err     error         // why there will be no other connection; set once
+	last    *Conn         // the connection that was in use last
+	lost    error         // frames are gone with a connection, and nobody was told
+	closing bool          // Close or Shutdown was called: no further messages are taken
+	closed  chan struct{} // closed when the first Close is over; nil before it
+}
+
+func newClient(settings *Dialer, network string, addresses []string) *Client {
+	c := &Client{
+		settings:  settings,
+		network:   network,
+		addresses: append([]string(nil), addresses...),
+		in:        newInbox(settings.inbox()),
+		done:      make(chan struct{}),
+		changed:   make(chan struct{}),
+	}
+	c.intake = intake{inbox: c.in, count: &c.count}
+	c.ready = c.changed
+	c.life, c.end = context.WithCancel(context.Background())
+	return c
+}
+
+// start begins run and waits for the first connection.
+func (c *Client) start(ctx context.Context) (*Client, error) {
+	go c.run(ctx)
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+		c.end()
+		select {
+		case <-c.done:
+		case <-time.After(dialGrace): // the user's DialContext takes its time; run ends with it
+		}
+		c.Close()
+		return nil, c.opError(opDial, false, ctx.Err())
+	}
+	if c.link.Load() == nil {
+		<-c.done
+		if err := c.reason(); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// Write frames msg into the write buffer. It does not wait for the network, unless
+// [Dialer].WriteBuffer bytes are waiting already: these it flushes first.
+//
+// Write blocks until there is room, ctx is done or the Client is closed; while
+// disconnected it waits for the next connection. It borrows msg until it returns.
+// Frames of concurrent calls never interleave.
+//
+// When Write fails, msg was not taken: [OpError].Unsent is true. Either the Framer has
+// refused msg, or ctx was done, or the error tells of the connection and of messages
+// that were written before and are lost.
+func (c *Client) Write(ctx context.Context, msg []byte) error {
+	for conn := (*Conn)(nil); ; {
+		conn, err := c.connected(ctx, conn)
+		if err != nil {
+			return c.opError(opWrite, true, err)
+		}
+		if unsent, err := conn.out.write(ctx, msg); err != errOver {
+			return c.opError(opWrite, unsent, err)
+		}
+	}
+}
+
+// Flush hands all messages that were written so far to the network. That they were
+// handed over does not mean that they have arrived: only a reply proves that.
+//
+// Flush blocks until the operating system has taken them, ctx is done or the Client is
+// closed; while disconnected it waits for the next connection. When ctx ends first the
+// messages stay in the buffer and are sent with what follows.
+func (c *Client) Flush(ctx context.Context) error {
+	for conn := (*Conn)(nil); ; {
+		conn, err := c.connected(ctx, conn)
+		if err != nil {
+			return c.opError(opFlush, false, err)
+		}
+		if err := conn.out.flush(ctx); err != errOver {
+			return c.opError(opFlush, false, err)
+		}
+	}
+}
+
+// Send writes msg as one frame and hands it to the network.
+//
+// Send blocks until that has happened, ctx is done or the Client is closed; while
+// disconnected it waits for the next connection. It borrows msg until it returns.
+// Any number of goroutines may call Send at once: their frames never interleave and
+// share system calls.
+//
+// When Send fails, [errors.As] finds an [*OpError] whose Unsent field says whether the
+// peer is certain not to have seen the message.
+func (c *Client) Send(ctx context.Context, msg []byte) error {
+	for conn := (*Conn)(nil); ; {
+		conn, err := c.connected(ctx, conn)
+		if err != nil {
+			return c.opError(opSend, true, err)
+		}
+		if unsent, err := conn.out.send(ctx, msg); err != errOver {
+			return c.opError(opSend, unsent, err)
+		}
+	}
+}
+
+// Receive returns the next message. It is owned by the caller.
+//
+// Receive blocks until a message has come, ctx is done, the connection has ended or
+// the Client is closed. ctx ends only this wait: no byte is lost, and a frame that is
+// half here is completed for the next call. Concurrent calls get different messages.
+//
+// Messages that came before the end of a connection are returned before the error.
+func (c *Client) Receive(ctx context.Context) ([]byte, error) {
+	msg, err := c.ReceiveInto(ctx, nil)
+	if err == nil && msg == nil {
+		msg = []byte{}
+	}
+	return msg, err
+}
+
+// ReceiveInto is Receive without allocating: the message is returned in the storage of
+// buf or in other storage for which buf was traded. Either way the caller owns what is
+// returned, passes it as buf the next time, and has no further use for the old buf. On
+// an error buf[:0] comes back.
+func (c *Client) ReceiveInto(ctx context.Context, buf []byte) ([]byte, error) {
+	err := ctx.Err()
+	if err == nil {
+		if buf, err = c.in.receive(ctx, buf); err == nil {
+			return buf, nil
+		}
+	}
+	return buf[:0], c.opError(opReceive, false, err)
+}
+
+// Messages returns a loop over the messages that arrive. A message is valid until the
+// next one. When ctx is done or the connection has ended, the error is yielded once,
+// with a nil message, and the loop ends. Breaking out loses nothing: the next call to
+// Receive or Messages goes on behind the last message.
+func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		var msg []byte
+		var held *slab
+		defer func() { c.in.release(held) }()
+		for {
+			err := ctx.Err()
+			if err == nil {
+				msg, held, err = c.in.hold(ctx, held)
+			}
+			if err != nil {
+				yield(nil, c.opError(opReceive, false, err))
+				return
+			}
+			if !yield(msg, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Shutdown ends the exchange in an orderly way: it refuses further messages, flushes,
+// sends FIN, and takes in what the server still has to say until its FIN. It returns nil
+// when that has come. It never waits for somebody to Receive: what has arrived stays
+// receivable after Shutdown has returned, and then Receive returns ErrClosed.
+//
+// When ctx is done first the connection is closed hard, and Shutdown returns an error
+// that Is ctx.Err(). A connection that cannot be half-closed is closed after the flush.
+func (c *Client) Shutdown(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return c.opError(opClose, false, err)
+	}
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return c.opError(opClose, false, ErrClosed)
+	}
+	c.closing = true
+	c.mu.Unlock()
+
+	c.in.lift()
+	err := error(nil)
+	if conn := c.link.Load(); conn != nil {
+		conn.out.seal()
+		err = conn.out.finish(ctx)
+		if err == nil && conn.closeWrite() != nil {
+			conn.wire.kill(ErrClosed)
+		}
+	} else {
+		c.end() // between two connections there is nothing to wait for
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		err = ctx.Err()
+		c.halt()
+	}
+	if reason := c.reason(); err == nil && reason != ErrClosed {
+		err = reason
+	}
+	if lost := c.loss(); err == nil {
+		err = lost
+	}
+	return c.opError(opClose, false, err)
+}
+
+// Close flushes what was written, as far as the peer takes it at once, closes the
+// connection and drops the messages that were not received. All calls that wait return
+// ErrClosed.
+//
+// Close returns within a second, and after the Client's goroutines have ended, unless
+// they are in code of the user, a Framer or a hook, that does not return. It returns an
+// error if something that was written was lost and nobody was told of it before.
+// Further calls wait for the first and return nil.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if closed := c.closed; closed != nil {
+		c.mu.Unlock()
+		<-closed
+		return nil
+	}
+	closed := make(chan struct{})
+	c.closed, c.closing = closed, true
+	c.mu.Unlock()
+	defer close(closed)
+
+	late := time.NewTimer(closeTime)
+	defer late.Stop()
+	c.in.finish(ErrClosed)
+	c.in.drop()
+	if conn := c.link.Load(); conn != nil {
+		conn.farewell(c.done)
+	}
+	c.halt()
+	select {
+	case <-c.done:
+	case <-late.C:
+	}
+	return c.opError(opClose, false, c.loss())
+}
+
+// halt ends run, wherever it is, and unblocks all who wait.
+func (c *Client) halt() {
+	c.end()
+	if conn := c.link.Load(); conn != nil {
+		conn.wire.kill(ErrClosed)
+	}
+}
+
+// LocalAddr returns the local address of the connection, or of the last one.
+func (c *Client) LocalAddr() net.Addr { return c.latest().raw.LocalAddr() }
+
+// RemoteAddr returns the address of the server on the connection, or on the last one.
+func (c *Client) RemoteAddr() net.Addr { return c.latest().raw.RemoteAddr() }
+
+func (c *Client) latest() *Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// Stats returns counters since Dial. It is cheap enough to be polled.
+func (c *Client) Stats() Stats {
+	s := c.count.stats()
+	s.Connected = c.link.Load() != nil
+	return s
+}
+
+// opError makes an error of err for the user; nil stays nil.
+func (c *Client) opError(op string, unsent bool, err error) error {
+	if err == nil {
+		return nil
+	}
+	addr := strings.Join(c.addresses, ", ")
+	if conn := c.latest(); conn != nil {
+		addr = conn.addr
+	}
+	return &OpError{Op: op, Addr: addr, Unsent: unsent, Err: err}
+}
+
+// reason returns why there will be no other connection, nil while there may be one.
+func (c *Client) reason() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// loss returns, once, the end of a connection that took frames with it, if nobody was
+// told of that.
+func (c *Client) loss() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.lost
+	c.lost = nil
+	return err
+}
+
+// connected returns a connection other than the one that is known to be over, waiting
+// for it if need be.
+func (c *Client) connected(ctx context.Context, over *Conn) (*Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if conn := c.link.Load(); conn != nil && conn != over {
+		return conn, nil
+	}
+	for {
+		conn, changed, err := c.state(over)
+		if conn != nil || err != nil {
+			return conn, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// state returns the connection in use, or why there is none, or what to wait for.
+func (c *Client) state(over *Conn) (conn *Conn, changed <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conn = c.link.Load()
+	switch {
+	case c.lost != nil:
+		err, c.lost = c.lost, nil
+		return nil, nil, err
+	case c.err != nil:
+		return nil, nil, c.err
+	case c.closing:
+		return nil, nil, ErrClosed
+	case conn != nil && conn != over:
+		return conn, nil, nil
+	case over != nil:
+		return nil, nil, over.wire.reason()
+	}
+	return nil, c.changed, nil
+}

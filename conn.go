@@ -1,0 +1,264 @@
+package tcpclient
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// minRead is the size that a read buffer starts with. It grows with use, up to
+// ReadBuffer: an idle connection should cost little.
+const minRead = 2 << 10
+
+// A Conn is a new connection during its [Dialer].Handshake: a login, a subscription, the
+// choice of a protocol version. Its methods block and run on the caller's goroutine.
+// It has the framing and the buffers of the Client, so that what the server sends ahead
+// is not lost; after the Handshake the Client takes it over, and the methods fail.
+//
+// During a Handshake the connection is nobody else's: when the context of a call ends,
+// so does the connection.
+type Conn struct {
+	addr   string
+	raw    net.Conn // as dialed
+	wire   *wire    // around raw
+	top    net.Conn // the wire, or TLS on it
+	tls    *tls.Conn
+	framer Framer
+	vigil  vigil
+	in     *bufio.Reader // over source
+	out    *outbox
+	taken  atomic.Bool // by the Client: the handshake is over
+
+	// Owned by the reading goroutine.
+	beforeRead func() // called before the socket is read
+	midFrame   bool   // bytes of an unfinished frame are here
+	filled     bool   // the last read of the socket filled all the buffer it was given
+	maxRead    int    // ReadBuffer
+	total      int64  // bytes given to in
+	carry      []byte // bytes given to in's predecessor and not yet to in
+	heard      bool   // a whole message has arrived
+}
+
+// source is where Conn.in reads from.
+type source Conn
+
+func (c *source) Read(p []byte) (int, error) {
+	if len(c.carry) > 0 {
+		n := copy(p, c.carry)
+		c.carry = c.carry[n:]
+		c.total += int64(n)
+		return n, nil
+	}
+	if c.beforeRead != nil {
+		c.beforeRead()
+	}
+	if c.vigil.watches(c.midFrame) {
+		c.vigil.resume(time.Now(), c.midFrame)
+	}
+	n, err := c.top.Read(p)
+	if n > 0 {
+		c.midFrame = true
+		c.filled = n == len(p)
+		c.total += int64(n)
+	}
+	return n, err
+}
+
+// readFrame reads one message and appends it to dst.
+func (c *Conn) readFrame(dst []byte) ([]byte, error) {
+	buffered := c.in.Buffered()
+	if c.filled && c.in.Size() < c.maxRead {
+		buffered = c.grow()
+	}
+	c.midFrame = buffered+len(c.carry) > 0
+	start := c.total - int64(buffered)
+	msg, err := c.framer.ReadFrame(c.in, dst)
+	switch {
+	case err != nil:
+		return nil, c.explain(err)
+	case c.total-int64(c.in.Buffered()) == start:
+		return nil, fmt.Errorf("%w: %T returned a message without having consumed a byte", ErrInvalidFrame, c.framer)
+	case len(msg) < len(dst):
+		return nil, fmt.Errorf("%w: %T returned less than it was given to append to", ErrInvalidFrame, c.framer)
+	}
+	c.heard = true
+	c.vigil.message()
+	return msg, nil
+}
+
+// grow replaces the read buffer by a larger one: the last read filled it, so more is
+// waiting.
+func (c *Conn) grow() (buffered int) {
+	rest, _ := c.in.Peek(c.in.Buffered())
+	c.carry = append([]byte(nil), rest...)
+	c.total -= int64(len(rest))
+	c.filled = false
+	c.in = bufio.NewReaderSize((*source)(c), min(4*c.in.Size(), c.maxRead))
+	return 0
+}
+
+// explain says more about a read error where the bare one would mislead.
+func (c *Conn) explain(err error) error {
+	var alert tls.AlertError
+	if !c.heard && errors.As(err, &alert) {
+		// With TLS 1.3 a server rejects the client's certificate after the handshake.
+		return fmt.Errorf("TLS handshake rejected by the server: %w", err)
+	}
+	return err
+}
+
+// wake is called by the wire when the vigil is due.
+func (c *Conn) wake(now, due time.Time) error {
+	switch c.vigil.judge(now, due) {
+	case silent:
+		return ErrHeartbeatTimeout
+	case trickled:
+		return ErrFrameTimeout
+	}
+	return nil
+}
+
+// guard ends the connection when ctx is done, until stop is called.
+func (c *Conn) guard(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { c.wire.kill(ctx.Err()) })
+}
+
+// Send writes msg as one frame. It blocks until the network has taken it; when ctx is
+// done the connection ends. It borrows msg until it returns.
+func (c *Conn) Send(ctx context.Context, msg []byte) error {
+	return c.do(ctx, opSend, func() error {
+		b := newBatch(minBatch)
+		if err := c.framer.WriteFrame(b.w, msg); err != nil {
+			return &permanentError{err}
+		}
+		_, err := c.top.Write(b.seal())
+		return err
+	})
+}
+
+// Receive returns the next message, which is owned by the caller. It blocks until one
+// has come; when ctx is done the connection ends. At the end of the stream the error Is
+// io.EOF.
+func (c *Conn) Receive(ctx context.Context) (msg []byte, err error) {
+	err = c.do(ctx, opReceive, func() (err error) {
+		msg, err = c.readFrame([]byte{})
+		return err
+	})
+	return msg, err
+}
+
+// do runs f, which talks on the connection, for a Handshake.
+func (c *Conn) do(ctx context.Context, op string, f func() error) error {
+	err := ctx.Err()
+	if err == nil && c.taken.Load() {
+		err = fmt.Errorf("handshake is over: %w", ErrClosed)
+	}
+	if err == nil {
+		stop := c.guard(ctx)
+		err = f()
+		if !stop() {
+			err = ctx.Err()
+		} else if reason := c.wire.reason(); err != nil && reason != nil {
+			err = reason
+		}
+	}
+	if err != nil {
+		return &OpError{Op: op, Addr: c.addr, Err: err}
+	}
+	return nil
+}
+
+// NetConn returns the connection itself: a *tls.Conn with TLS, else what was dialed,
+// such as a *net.TCPConn. It is there to be asked, for a certificate or a socket
+// option; bytes read from it are missing from the next frame.
+func (c *Conn) NetConn() net.Conn {
+	if c.tls != nil {
+		return c.tls
+	}
+	return c.raw
+}
+
+// farewell flushes what was written, as long as the peer takes it, and says good-bye,
+// for Close. It takes less than closeTime. ended is closed when the peer has hung up.
+func (c *Conn) farewell(ended <-chan struct{}) {
+	c.out.seal()
+	before, _ := c.wire.progressed()
+	for start := time.Now(); time.Since(start) < closeFlush && !c.wire.stalled(closeStall); {
+		ctx, cancel := context.WithTimeout(context.Background(), closeStall)
+		err := c.out.finish(ctx)
+		cancel()
+		if err == nil {
+			break
+		}
+	}
+	handed, all := c.wire.progressed()
+	if !all || c.tls == nil && handed == before {
+		return
+	}
+	c.wire.begin(closeNotify)
+	if c.closeWrite() != nil || handed == before {
+		return
+	}
+	// A socket that is closed with unread data on it resets the connection, and what
+	// was just flushed may be lost on the way. So the reader goes on until the peer
+	// has seen our FIN.
+	late := time.NewTimer(closeNotify)
+	defer late.Stop()
+	select {
+	case <-ended:
+	case <-late.C:
+	}
+}
+
+// closeWrite sends what TLS and TCP have to say at the end.
+func (c *Conn) closeWrite() error {
+	if c.tls != nil {
+		if err := c.tls.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	return c.wire.closeWrite()
+}
+
+// newConn wraps a raw connection.
+func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
+	c := &Conn{
+		addr:    address,
+		raw:     raw,
+		framer:  d.framer(),
+		vigil:   vigil{frameTimeout: d.frameTimeout()},
+		maxRead: d.readBuffer(),
+	}
+	c.wire = &wire{
+		Conn:         raw,
+		writeTimeout: d.writeTimeout(),
+		vigil:        &c.vigil,
+		wake:         c.wake,
+		stable:       d.TLSConfig == nil,
+		dead:         make(chan struct{}),
+	}
+	c.top = c.wire
+	c.in = bufio.NewReaderSize((*source)(c), min(minRead, c.maxRead))
+	return c
+}
+
+// startTLS makes the TLS handshake.
+func (c *Conn) startTLS(ctx context.Context, config *tls.Config, address string) error {
+	if config.ServerName == "" {
+		config = config.Clone()
+		config.ServerName, _, _ = net.SplitHostPort(address)
+	}
+	c.tls = tls.Client(c.wire, config)
+	c.top = c.tls
+	err := c.tls.HandshakeContext(ctx)
+	var plain tls.RecordHeaderError
+	if errors.As(err, &plain) {
+		return fmt.Errorf("%w (it answered %q: a server without TLS?)", err, plain.RecordHeader[:])
+	}
+	return err
+}

@@ -1,0 +1,303 @@
+package tcpclient
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A Dialer holds the settings of a Client. The zero value is ready to use: frames with a
+// 4-byte big-endian length prefix, TCP_NODELAY, keep-alive, no heartbeat, no reconnect.
+//
+// Zero means the default. Negative means off for Timeout, WriteTimeout and FrameTimeout
+// and is refused elsewhere. Dial copies the settings: a Dialer may be used by any number
+// of goroutines that do not change it, and changed afterwards.
+type Dialer struct {
+	// NetDialer makes the connections. nil: a net.Dialer with keep-alive after 15 s,
+	// then every 5 s, 3 probes.
+	NetDialer *net.Dialer
+
+	// TLSConfig switches TLS on. Its ServerName defaults to the host of the address.
+	TLSConfig *tls.Config
+
+	// DialContext replaces NetDialer: proxies, tests. TLSConfig still applies.
+	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Timeout is for one address as a whole: lookup, TCP, TLS and Handshake. 0: 10 s.
+	Timeout time.Duration
+
+	// Nagle lets the kernel hold back small writes until earlier ones are
+	// acknowledged. The default is TCP_NODELAY.
+	Nagle bool
+
+	// Framer marks the messages in the stream. nil: LengthPrefix{}.
+	Framer Framer
+
+	// WriteTimeout is how long the peer's TCP may take no byte of what is to be
+	// written before the connection is dead. 0: 10 s.
+	WriteTimeout time.Duration
+
+	// FrameTimeout is the time for the rest of a frame once its first byte is here.
+	// 0: 30 s, which is 1.1 Mbit/s for a frame of 4 MiB.
+	FrameTimeout time.Duration
+
+	// FlushDelay flushes what was written and not flushed after this time at the
+	// latest. 0: there are only explicit flushes.
+	FlushDelay time.Duration
+
+	// ReadBuffer and WriteBuffer are the bytes that are read and written at once, as
+	// long as frames are smaller. The buffers start small and grow to this with use.
+	// A Write that finds WriteBuffer bytes waiting flushes them first. 0: 64 KiB.
+	ReadBuffer, WriteBuffer int
+
+	// Inbox is how many bytes are kept ahead of Receive, each message counting its
+	// length + 64; then TCP pushes back. One message always fits. 0: 256 KiB.
+	Inbox int
+}
+
+// Dial connects with the settings of the zero Dialer. See [Dialer.Dial].
+func Dial(ctx context.Context, network string, addresses ...string) (*Client, error) {
+	return new(Dialer).Dial(ctx, network, addresses...)
+}
+
+// Dial connects and returns when the first connection is ready. The networks are "tcp",
+// "tcp4", "tcp6" and "unix"; with DialContext, what that understands.
+//
+// Addresses are alternatives, tried in order, each with a Timeout of its own. If all
+// fail, the error names each; an [OpError] with Op "dial" or "handshake" for every one
+// is found by [errors.As].
+//
+// ctx bounds Dial, not the life of the Client. When it is done, Dial returns an error
+// that Is ctx.Err(); a connection that DialContext hands over late is closed. The end of
+// Timeout Is os.ErrDeadlineExceeded instead. Wrong settings are refused at once, with an
+// error of [ClassPermanent] that names each field and value.
+func (d *Dialer) Dial(ctx context.Context, network string, addresses ...string) (*Client, error) {
+	settings := *d
+	if err := settings.validate(network, addresses); err != nil {
+		return nil, &OpError{Op: opDial, Addr: strings.Join(addresses, ", "), Err: Permanent(err)}
+	}
+	c := newClient(&settings, network, addresses)
+	if err := ctx.Err(); err != nil {
+		return nil, c.opError(opDial, false, err)
+	}
+	return c.start(ctx)
+}
+
+const (
+	defaultTimeout      = 10 * time.Second
+	defaultWriteTimeout = 10 * time.Second
+	defaultFrameTimeout = 30 * time.Second
+	defaultBuffer       = 64 << 10
+	defaultInbox        = 256 << 10
+)
+
+// orDefault resolves a setting of which negative means off, which is 0 from here on.
+func orDefault(setting, def time.Duration) time.Duration {
+	switch {
+	case setting < 0:
+		return 0
+	case setting == 0:
+		return def
+	}
+	return setting
+}
+
+func (d *Dialer) timeout() time.Duration      { return orDefault(d.Timeout, defaultTimeout) }
+func (d *Dialer) writeTimeout() time.Duration { return orDefault(d.WriteTimeout, defaultWriteTimeout) }
+func (d *Dialer) frameTimeout() time.Duration { return orDefault(d.FrameTimeout, defaultFrameTimeout) }
+
+func (d *Dialer) readBuffer() int  { return sizeOr(d.ReadBuffer, defaultBuffer) }
+func (d *Dialer) writeBuffer() int { return sizeOr(d.WriteBuffer, defaultBuffer) }
+func (d *Dialer) inbox() int       { return sizeOr(d.Inbox, defaultInbox) }
+
+func sizeOr(setting, def int) int {
+	if setting == 0 {
+		return def
+	}
+	return setting
+}
+
+func (d *Dialer) framer() Framer {
+	if d.Framer == nil {
+		return LengthPrefix{}
+	}
+	return d.Framer
+}
+
+// validate checks all settings together, so that one look at the error mends them all.
+func (d *Dialer) validate(network string, addresses []string) error {
+	var errs []error
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if len(addresses) == 0 {
+		refuse("no address")
+	}
+	switch network {
+	case "tcp", "tcp4", "tcp6", "unix":
+	default:
+		if d.DialContext == nil {
+			errs = append(errs, net.UnknownNetworkError(network))
+		}
+	}
+	if d.TLSConfig != nil && d.TLSConfig.ServerName == "" && !d.TLSConfig.InsecureSkipVerify {
+		for _, address := range addresses {
+			if host, _, err := net.SplitHostPort(address); err != nil && network == "unix" || err == nil && host == "" {
+				refuse("Dialer.TLSConfig.ServerName is empty and %q names no host", address)
+			}
+		}
+	}
+	if d.FlushDelay < 0 {
+		refuse("Dialer.FlushDelay %v is negative", d.FlushDelay)
+	}
+	for _, size := range []struct {
+		name  string
+		value int
+	}{
+		{"ReadBuffer", d.ReadBuffer}, {"WriteBuffer", d.WriteBuffer}, {"Inbox", d.Inbox},
+	} {
+		if size.value < 0 {
+			refuse("Dialer.%s %d is negative", size.name, size.value)
+		}
+	}
+	if f, ok := d.framer().(interface{ validate() error }); ok {
+		if err := f.validate(); err != nil {
+			refuse("Dialer.Framer: %w", err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// connect makes one connection to address: lookup, TCP, TLS, all within the Timeout.
+func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Conn, err error) {
+	attempt, cancel := ctx, context.CancelFunc(func() {})
+	if t := d.timeout(); t > 0 {
+		attempt, cancel = context.WithTimeout(ctx, t)
+	}
+	defer cancel()
+
+	op, doing := opDial, "connecting"
+	defer func() {
+		if r := recover(); r != nil {
+			err = Permanent(panicked(r))
+		}
+		if err == nil {
+			return
+		}
+		if conn != nil {
+			conn.wire.kill(err)
+			conn = nil
+		}
+		switch {
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		case attempt.Err() != nil, errors.Is(err, context.DeadlineExceeded):
+			err = attemptTimeout{doing, err}
+		}
+		err = &OpError{Op: op, Addr: address, Err: err}
+	}()
+
+	raw, err := d.dial(attempt, network, address)
+	if err != nil {
+		return nil, err
+	}
+	conn = d.newConn(raw, address)
+	if err := attempt.Err(); err != nil {
+		return conn, err // the hook has handed it over late
+	}
+	if err := d.prepare(raw); err != nil {
+		return conn, err
+	}
+	stop := conn.guard(attempt)
+	defer stop()
+	if d.TLSConfig != nil {
+		op, doing = opHandshake, "in the TLS handshake"
+		if err := conn.startTLS(attempt, d.TLSConfig, address); err != nil {
+			return conn, err
+		}
+	}
+	if !stop() {
+		return conn, attempt.Err()
+	}
+	return conn, nil
+}
+
+// dial makes the raw connection.
+func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if d.DialContext != nil {
+		raw, err := d.DialContext(ctx, network, address)
+		if err == nil && raw == nil {
+			err = errors.New("DialContext returned neither a connection nor an error")
+		}
+		return raw, err
+	}
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable:   true,
+		Idle:     15 * time.Second,
+		Interval: 5 * time.Second,
+		Count:    3,
+	}}
+	if d.NetDialer != nil {
+		dialer = *d.NetDialer
+	}
+	tried := watchAddresses(&dialer)
+	raw, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, tried.explain(err)
+	}
+	return raw, nil
+}
+
+// prepare sets the options of a new connection.
+func (d *Dialer) prepare(raw net.Conn) error {
+	conn, ok := raw.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	// On loopback a dial to a port of the ephemeral range can meet itself in a
+	// simultaneous open, and would then block the port for the real server.
+	if conn.LocalAddr().String() == conn.RemoteAddr().String() {
+		return fmt.Errorf("connected to itself at %v: %w", conn.LocalAddr(), syscall.ECONNREFUSED)
+	}
+	return conn.SetNoDelay(!d.Nagle)
+}
+
+// attempts are the addresses that a net.Dialer has tried for one name. Its own error
+// tells of the first only.
+type attempts struct {
+	mu    sync.Mutex // guards following; the families are tried concurrently
+	tried []string
+}
+
+func watchAddresses(dialer *net.Dialer) *attempts {
+	a := new(attempts)
+	control, controlContext := dialer.Control, dialer.ControlContext
+	dialer.ControlContext = func(ctx context.Context, network, address string, c syscall.RawConn) error {
+		a.mu.Lock()
+		a.tried = append(a.tried, address)
+		a.mu.Unlock()
+		switch {
+		case controlContext != nil:
+			return controlContext(ctx, network, address, c)
+		case control != nil:
+			return control(network, address, c)
+		}
+		return nil
+	}
+	return a
+}
+
+// explain adds the addresses that were tried to err, if there were several.
+func (a *attempts) explain(err error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.tried) < 2 {
+		return err
+	}
+	return fmt.Errorf("%w (tried %s)", err, strings.Join(a.tried, ", "))
+}

@@ -1,0 +1,159 @@
+package tcpclient
+
+// An intake is the reading goroutine's end of the inbox, and owned by it.
+type intake struct {
+	*inbox
+	slab    *slab // takes messages
+	pending int   // bytes added since publish, each message with its overhead
+	budget  int   // room as of the last publication
+	typical int   // size of the larger messages of late
+	count   *counters
+	added   int // messages added since publish
+	bytes   int // their sizes
+}
+
+// storage returns memory for the next message: empty, with some capacity.
+func (t *intake) storage() []byte {
+	s := t.slab
+	if s != nil && s.n > 0 && cap(s.data)-len(s.data) < t.typical {
+		t.roll()
+		s = nil
+	}
+	if s == nil {
+		s = t.fresh()
+	}
+	if cap(s.data) == 0 && t.typical < slabBytes/2 {
+		s.data = make([]byte, 0, max(minBatch, min(slabMessages*t.typical, slabBytes)))
+	}
+	return s.data[len(s.data):]
+}
+
+// add takes msg, which is in the memory of storage or has outgrown it. While the inbox
+// is full add waits, until the connection is dead.
+func (t *intake) add(msg []byte, dead <-chan struct{}) error {
+	need := len(msg) + overhead
+	if t.pending+need > t.budget {
+		if err := t.makeRoom(need, dead); err != nil {
+			return err
+		}
+	}
+	s := t.slab
+	switch free := s.data[len(s.data):cap(s.data)]; {
+	case len(msg) == 0 || len(free) > 0 && &msg[0] == &free[0]:
+		s.data = s.data[:len(s.data)+len(msg)]
+	case s.n == 0:
+		s.data = msg
+	default:
+		t.roll()
+		s = t.fresh()
+		s.data = msg
+	}
+	s.ends[s.n] = len(s.data)
+	s.n++
+	t.pending += need
+	t.added++
+	t.bytes += len(msg)
+	t.typical = max(len(msg), t.typical-t.typical/8)
+	if s.n == slabMessages || len(s.data) >= slabBytes {
+		t.roll()
+	}
+	return nil
+}
+
+// fresh begins a new slab.
+func (t *intake) fresh() *slab {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.slab = t.slabLocked()
+	return t.slab
+}
+
+// publish makes what was added receivable.
+func (t *intake) publish() {
+	if t.pending == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.publishLocked()
+	t.passOnLocked()
+}
+
+func (t *intake) publishLocked() {
+	s := t.slab
+	if t.end == nil { // else nobody is to have it any more
+		s.published, s.view = s.n, s.data
+		if !s.queued {
+			t.pushLocked(s)
+		}
+		t.used += t.pending
+	}
+	t.budget = t.limit - t.used
+	t.count.received(t.added, t.bytes)
+	t.pending, t.added, t.bytes = 0, 0, 0
+}
+
+// roll publishes and closes the slab.
+func (t *intake) roll() {
+	s := t.slab
+	if s == nil {
+		return
+	}
+	t.slab = nil
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pending > 0 {
+		t.slab = s
+		t.publishLocked()
+		t.slab = nil
+	}
+	s.closed = true
+	t.tidyLocked(s)
+	t.passOnLocked()
+}
+
+// makeRoom publishes and waits until need bytes fit into the inbox, or it is empty, or
+// the connection is dead.
+func (t *intake) makeRoom(need int, dead <-chan struct{}) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pending > 0 {
+		t.publishLocked()
+		t.passOnLocked()
+	}
+	for t.used > 0 && t.used+need > t.limit {
+		if t.lifted {
+			return ErrInboxFull
+		}
+		t.full = true
+		t.mu.Unlock()
+		select {
+		case <-t.room:
+		case <-dead:
+			t.mu.Lock()
+			t.full = false
+			t.budget = need
+			return nil
+		}
+		t.mu.Lock()
+	}
+	t.budget = max(t.limit-t.used, need)
+	return nil
+}
+
+// lose puts the loss of a connection behind all that it brought.
+func (t *intake) lose(err error) {
+	t.roll()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.end != nil {
+		return
+	}
+	if t.losses >= maxLosses && t.tail.loss != nil {
+		t.tail.loss = err
+		return
+	}
+	t.pushLocked(&slab{loss: err})
+	t.losses++
+	t.passOnLocked()
+}

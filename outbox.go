@@ -1,0 +1,520 @@
+package tcpclient
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// errOver is what an outbox says to a message that it did not take because its
+// connection has ended. The Client knows what comes next.
+var errOver = errors.New("connection over")
+
+// An outbox is the writing side of one connection: group commit.
+//
+// Messages are framed into the open batch under a lock that is never held across I/O.
+// Whoever needs them written and finds nobody leading becomes the leader: yields once,
+// so that others may join, makes the open batch the flight and writes it in one call.
+// The others wait for the result of their batch, or for their turn to lead the next.
+//
+// A leader is held no longer than the wire's Write blocks. When the wire kept
+// something back, its drain goroutine inherits the leadership until that is written.
+type outbox struct {
+	framer Framer
+	limit  int           // bytes in the open batch that make the next message wait
+	delay  time.Duration // FlushDelay; 0: only explicit flushes
+	wire   *wire
+	top    io.Writer // the wire, or TLS on it
+	count  *counters
+	ended  chan struct{} // closed when the outbox is over and nobody leads
+
+	mu      sync.Mutex // guards following
+	over    error      // why no further message is taken; set once
+	lost    error      // the end that took frames of finished Writes with it, if nobody was told
+	leading bool       // somebody is responsible for what has to be written
+	wanted  bool       // the open batch is to be written though nobody waits for it
+	open    *batch     // takes frames
+	flight  *batch     // is being written; nil: none
+	spare   *batch     // was written last; nil during a flight
+	urgent  *batch     // pings and their answers: written first, waited for by nobody
+	ahead   *batch     // the urgent batch that is being written, else empty
+	timer   *time.Timer
+	armed   bool // timer will call flushLater
+	idle    *waiter
+}
+
+// A waiter is a call that waits for a batch.
+type waiter struct {
+	signal chan struct{} // one slot: turn or done was set
+	start  int           // where the call's own frame begins in the batch; flushing: none
+	next   *waiter
+
+	// Guarded by outbox.mu.
+	turn   bool  // to lead
+	done   bool  // with this result:
+	err    error //
+	unsent bool  //
+	gone   bool  // its context has ended; to be recycled with the batch
+}
+
+const (
+	// flushing is the start of a waiter without a frame of its own.
+	flushing = -1
+
+	// maxUrgent is how many bytes of pings and answers are kept for a peer that does
+	// not read them.
+	maxUrgent = 16 << 10
+)
+
+// newOutbox returns the writing side of conn.
+func newOutbox(d *Dialer, conn *Conn, count *counters) *outbox {
+	o := &outbox{
+		framer: conn.framer,
+		limit:  d.writeBuffer(),
+		delay:  d.FlushDelay,
+		wire:   conn.wire,
+		top:    conn.top,
+		count:  count,
+		ended:  make(chan struct{}),
+		open:   newBatch(min(minBatch, d.writeBuffer())),
+	}
+	conn.wire.landed = o.drained
+	return o
+}
+
+// write frames msg as soon as there is room for it.
+func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error) {
+	o.mu.Lock()
+	for o.over == nil && o.open.size() >= o.limit {
+		if _, err := o.flushLocked(ctx, flushing); err != nil {
+			return true, err
+		}
+		o.mu.Lock()
+	}
+	if _, err := o.takeLocked(msg); err != nil {
+		o.mu.Unlock()
+		return true, err
+	}
+	o.open.kept++
+	if o.delay > 0 {
+		o.flushSoonLocked()
+	}
+	o.mu.Unlock()
+	return false, nil
+}
+
+// send frames msg and returns when it was handed over.
+func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
+	o.mu.Lock()
+	start, err := o.takeLocked(msg)
+	if err != nil {
+		o.mu.Unlock()
+		return true, err
+	}
+	return o.flushLocked(ctx, start)
+}
+
+// flush returns when all that was framed before was handed over.
+func (o *outbox) flush(ctx context.Context) error {
+	o.mu.Lock()
+	if err := o.overLocked(); err != nil {
+		o.mu.Unlock()
+		return err
+	}
+	_, err := o.flushLocked(ctx, flushing)
+	return err
+}
+
+// takeLocked frames msg into the open batch and returns where it begins. If the framer
+// refuses it or panics, nothing of msg stays; a panic also releases the lock.
+func (o *outbox) takeLocked(msg []byte) (start int, err error) {
+	if err := o.overLocked(); err != nil {
+		return 0, err
+	}
+	start = o.open.size()
+	panics := true
+	defer func() {
+		if panics || err != nil {
+			o.open.truncate(start)
+		}
+		if panics {
+			o.mu.Unlock()
+		}
+	}()
+	err = o.framer.WriteFrame(o.open.w, msg)
+	panics = false
+	if err != nil {
+		return 0, &permanentError{err}
+	}
+	o.open.frames++
+	return start, nil
+}
+
+// overLocked returns nil while messages are taken, the loss to the first who asks after
+// frames were lost, and errOver then.
+func (o *outbox) overLocked() error {
+	switch {
+	case o.lost != nil:
+		return o.lossLocked()
+	case o.over != nil:
+		return errOver
+	}
+	return nil
+}
+
+func (o *outbox) lossLocked() error {
+	err := o.lost
+	o.lost = nil
+	return err
+}
+
+// flushLocked waits until the batch is written in which the caller's frame begins at
+// start; a flushing caller waits for all there is. It releases the lock.
+func (o *outbox) flushLocked(ctx context.Context, start int) (unsent bool, err error) {
+	b := o.open
+	if start == flushing && b.size() == 0 {
+		b = o.flight
+	}
+	if b == nil {
+		o.mu.Unlock()
+		return false, nil
+	}
+	w := o.waiterLocked(start)
+	b.add(w)
+	lead := !o.leading
+	o.leading = true
+	o.mu.Unlock()
+	if lead {
+		runtime.Gosched()
+		o.lead()
+	}
+	return o.await(ctx, w)
+}
+
+// await returns the result of w's batch, or leaves when ctx is done.
+func (o *outbox) await(ctx context.Context, w *waiter) (unsent bool, err error) {
+	for {
+		select {
+		case <-w.signal:
+		case <-ctx.Done():
+		}
+		o.mu.Lock()
+		switch {
+		case w.done:
+			unsent, err = w.unsent, w.err
+			o.recycleLocked(w)
+			o.mu.Unlock()
+			return unsent, err
+		case ctx.Err() != nil:
+			o.leaveLocked(w)
+			o.mu.Unlock()
+			return false, ctx.Err()
+		}
+		turn := w.turn
+		w.turn = false
+		o.mu.Unlock()
+		if turn {
+			o.lead()
+		}
+	}
+}
+
+// leaveLocked lets w go. Its frame stays in the batch and will be sent: if w was to
+// lead, somebody else does.
+func (o *outbox) leaveLocked(w *waiter) {
+	w.gone = true
+	if !w.turn {
+		return
+	}
+	w.turn = false
+	o.wanted = true
+	if !o.promoteLocked() {
+		o.wire.drains.Go(o.leadOn)
+	}
+}
+
+// promoteLocked gives the turn to lead to the first who waits for the open batch.
+func (o *outbox) promoteLocked() bool {
+	for w := o.open.first; w != nil; w = w.next {
+		if !w.gone {
+			w.turn = true
+			w.signal <- struct{}{}
+			return true
+		}
+	}
+	return false
+}
+
+// lead writes the urgent batch, and the open one if it is wanted. The caller has, or was
+// given, the leadership, and it is no longer the caller's when lead returns.
+func (o *outbox) lead() {
+	if o.leadOnce() {
+		o.wire.drains.Go(o.leadOn)
+	}
+}
+
+// leadOn leads until nothing is left to write, or somebody else leads.
+func (o *outbox) leadOn() {
+	for o.leadOnce() {
+	}
+}
+
+// leadOnce does the work of lead. It returns true when there is more to write and
+// nobody waiting for it: the leadership is still the caller's.
+func (o *outbox) leadOnce() (more bool) {
+	o.mu.Lock()
+	if o.urgent != nil && o.urgent.size() > 0 {
+		o.urgent, o.ahead = o.ahead, o.urgent
+	}
+	if o.wanted || o.open.first != nil {
+		o.wanted = false
+		o.flight, o.open, o.spare = o.open, o.spare, nil
+		if o.open == nil {
+			o.open = newBatch(min(minBatch, o.limit))
+		}
+	}
+	ahead, flight := o.ahead, o.flight
+	o.mu.Unlock()
+
+	if ahead != nil && ahead.size() > 0 {
+		o.put(ahead)
+	}
+	if flight != nil {
+		o.put(flight)
+	}
+	if !o.wire.settled() {
+		return false // drained goes on from here
+	}
+	return o.land()
+}
+
+// put gives a batch to the network.
+func (o *outbox) put(b *batch) {
+	p := b.seal()
+	o.wire.begin(inlineWrite)
+	b.base = o.wire.position()
+	if o.top == o.wire {
+		b.taken = len(p)
+		o.wire.Write(p)
+		return
+	}
+	for len(p) > 0 {
+		n := min(len(p), record)
+		b.pieces = append(b.pieces, o.wire.position())
+		b.taken += n
+		if _, err := o.top.Write(p[:n]); err != nil {
+			o.wire.failWrite(err) // TLS itself may have refused
+			return
+		}
+		p = p[n:]
+	}
+}
+
+// drained is called by the wire's drain goroutine, which leads, when a flight is over.
+func (o *outbox) drained() {
+	if o.land() {
+		o.leadOn()
+	}
+}
+
+// land ends the flight: it tells those who wait for it, and passes the leadership on.
+// It returns true when there is more to write and nobody waiting for it.
+func (o *outbox) land() (more bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ahead != nil {
+		o.count.sent(o.ahead.frames, o.ahead.size())
+		o.ahead.reset(o.limit)
+	}
+	if o.wire.reason() != nil {
+		o.failLocked()
+		return false
+	}
+	if b := o.flight; b != nil {
+		o.count.sent(b.frames, b.taken)
+		o.tellLocked(b, nil)
+		b.reset(o.limit)
+		o.flight, o.spare = nil, b
+	}
+	switch {
+	case o.promoteLocked():
+		return false
+	case o.wanted || o.urgent != nil && o.urgent.size() > 0:
+		return true
+	}
+	o.leading = false
+	return false
+}
+
+// tellLocked gives all who wait for b their result. It reports whether one of them was
+// flushing: that one now knows of the frames that are lost.
+func (o *outbox) tellLocked(b *batch, err error) (told bool) {
+	handed, _ := o.wire.progressed()
+	for w := b.first; w != nil; {
+		next := w.next
+		if w.gone {
+			o.recycleLocked(w)
+		} else {
+			w.done, w.err = true, err
+			w.unsent = err != nil && w.start != flushing && b.unsent(w.start, handed)
+			told = told || w.start == flushing
+			w.signal <- struct{}{}
+		}
+		w = next
+	}
+	b.first, b.last = nil, nil
+	return told
+}
+
+// failLocked ends the outbox; nobody leads any more.
+func (o *outbox) failLocked() {
+	reason := o.wire.reason()
+	if o.over == nil {
+		o.over = reason
+	}
+	o.leading = false
+	if b := o.flight; b != nil {
+		o.flight = nil
+		if _, all := o.wire.progressed(); all && b.taken == b.size() {
+			o.tellLocked(b, nil) // the end came just behind it
+		} else {
+			o.loseLocked(b, reason)
+		}
+	}
+	o.loseLocked(o.open, reason)
+	o.open = newBatch(0)
+	close(o.ended)
+}
+
+// loseLocked tells those who wait for b that it will not be written, and remembers the
+// frames that nobody waits for.
+func (o *outbox) loseLocked(b *batch, reason error) {
+	if told := o.tellLocked(b, reason); told {
+		o.lost = nil
+	} else if b.kept > 0 {
+		o.lost = reason
+	}
+}
+
+// end is called when the wire is dead. It returns when the last leader has noticed.
+func (o *outbox) end() {
+	o.mu.Lock()
+	if o.armed && o.timer.Stop() {
+		o.armed = false
+		o.wire.drains.Done()
+	}
+	if !o.leading {
+		o.failLocked()
+	}
+	o.mu.Unlock()
+	<-o.ended
+}
+
+// seal makes the outbox refuse further messages. What it took is still written.
+func (o *outbox) seal() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.over == nil {
+		o.over = ErrClosed
+	}
+}
+
+// finish is flush after seal.
+func (o *outbox) finish(ctx context.Context) error {
+	o.mu.Lock()
+	if o.lost != nil || o.wire.reason() != nil {
+		defer o.mu.Unlock()
+		return o.lossLocked()
+	}
+	_, err := o.flushLocked(ctx, flushing)
+	return err
+}
+
+// loss returns, once, the end that took frames with it of which nobody was told.
+func (o *outbox) loss() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lossLocked()
+}
+
+// urge writes msg ahead of all that waits, and never waits for room: what a peer that
+// does not read would pile up here is dropped.
+func (o *outbox) urge(msg []byte) error {
+	o.mu.Lock()
+	if o.urgent == nil {
+		o.urgent, o.ahead = newBatch(64), newBatch(64)
+	}
+	b := o.urgent
+	if o.over != nil || b.size() > maxUrgent {
+		o.mu.Unlock()
+		return nil
+	}
+	start := b.size()
+	if err := o.framer.WriteFrame(b.w, msg); err != nil {
+		b.truncate(start)
+		o.mu.Unlock()
+		return err
+	}
+	b.frames++
+	lead := !o.leading
+	o.leading = true
+	o.mu.Unlock()
+	if lead {
+		o.lead()
+	}
+	return nil
+}
+
+// flushSoonLocked sets the timer of FlushDelay. An armed timer counts as a goroutine of
+// the wire, which it may become.
+func (o *outbox) flushSoonLocked() {
+	switch {
+	case o.armed:
+		return
+	case o.timer == nil:
+		o.timer = time.AfterFunc(o.delay, o.flushDue)
+	default:
+		o.timer.Reset(o.delay)
+	}
+	o.armed = true
+	o.wire.drains.Add(1)
+}
+
+// flushDue writes the open batch for the timer.
+func (o *outbox) flushDue() {
+	defer o.wire.drains.Done()
+	o.mu.Lock()
+	o.armed = false
+	if o.leading || o.open.size() == 0 || o.wire.reason() != nil {
+		o.wanted = o.open.size() > 0
+		o.mu.Unlock()
+		return
+	}
+	o.leading, o.wanted = true, true
+	o.mu.Unlock()
+	o.leadOn()
+}
+
+// waiterLocked returns a waiter for a frame that begins at start.
+func (o *outbox) waiterLocked(start int) *waiter {
+	w := o.idle
+	if w == nil {
+		w = &waiter{signal: make(chan struct{}, 1)}
+	} else {
+		o.idle = w.next
+	}
+	*w = waiter{signal: w.signal, start: start}
+	return w
+}
+
+func (o *outbox) recycleLocked(w *waiter) {
+	select {
+	case <-w.signal: // its context won the select against this
+	default:
+	}
+	w.next = o.idle
+	o.idle = w
+}

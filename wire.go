@@ -1,0 +1,340 @@
+package tcpclient
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+const (
+	// inlineWrite is how long a caller's goroutine may be held by the socket before
+	// the rest of its bytes goes to the draining goroutine: the few milliseconds
+	// within which P2 wants a call back.
+	inlineWrite = 2 * time.Millisecond
+
+	// drainSlice is how often a blocked drain looks up to see progress inside one write.
+	drainSlice = 50 * time.Millisecond
+
+	// lastWords is how long the reader goes on after a write failed: what the peer
+	// said before it hung up is already here (P1).
+	lastWords = time.Second
+
+	// maxEmptyReads is how many reads without a byte or an error make an error.
+	maxEmptyReads = 100
+)
+
+// A wire is a raw connection, below TLS and bufio. It owns all deadlines: nothing
+// above it ever sees a timeout that is not final, since io.ReadFull would be torn by
+// one and a TLS connection spoiled.
+//
+// Write blocks for inlineWrite at most. What the peer's TCP does not take by then is
+// kept and handed over by drain, on a goroutine of its own; TLS above sees success, or
+// a dead connection.
+//
+// One goroutine reads. Writers take turns by the rules of the outbox, except that TLS
+// answers a key update from within Read. drain runs until nothing is kept or the wire
+// is dead; drains joins it.
+type wire struct {
+	net.Conn // the raw connection, for its addresses
+
+	writeTimeout time.Duration // 0: none
+	vigil        *vigil        // consulted by the reading goroutine
+	wake         func(now, due time.Time) error
+	landed       func() // called by drain at the end of a write that settled said false for
+	stable       bool   // the bytes given to Write stay as they are until landed
+
+	dead   chan struct{} // closed when cause is set
+	drains sync.WaitGroup
+
+	mu       sync.Mutex // guards following
+	cause    error      // why the connection ended, set once: the first error wins (P9)
+	busy     bool       // somebody is in Conn.Write
+	notify   bool       // landed is to be called when nothing is kept any more
+	rest     []byte     // accepted and not yet handed over
+	accepted int64      // bytes that Write took
+	handed   int64      // bytes that Conn.Write took
+	progress time.Time  // when Conn.Write last took a byte, while draining
+	armed    time.Time  // the read deadline; zero: none
+	final    time.Time  // the end of the last words; zero: no write has failed
+}
+
+// begin opens the span in which Write may block. Before the first begin, Write blocks
+// without bound: handshakes do, under a context that kills the wire.
+func (w *wire) begin(span time.Duration) { w.Conn.SetWriteDeadline(time.Now().Add(span)) }
+
+// stalled reports whether something is kept of which the peer has taken nothing for d.
+func (w *wire) stalled(d time.Duration) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.rest) > 0 && time.Since(w.progress) >= d
+}
+
+// position returns how many bytes Write has taken so far.
+func (w *wire) position() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.accepted
+}
+
+// progressed returns how many bytes were handed over, and whether that is all.
+func (w *wire) progressed() (handed int64, all bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.handed, w.handed == w.accepted
+}
+
+// Write takes all of p, or the connection is dead.
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	if w.cause != nil {
+		defer w.mu.Unlock()
+		return 0, w.cause
+	}
+	w.accepted += int64(len(p))
+	if w.busy {
+		w.rest = append(w.rest, p...)
+		w.mu.Unlock()
+		return len(p), nil
+	}
+	w.busy = true
+	w.mu.Unlock()
+
+	n, err := writeOnce(w.Conn, p)
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.handed += int64(n)
+	if err != nil && !isTimeout(err) {
+		w.busy = false
+		w.failWriteLocked(err)
+		return n, w.cause
+	}
+	w.keepLocked(p[n:])
+	if len(w.rest) == 0 {
+		w.busy = false
+		return len(p), nil
+	}
+	w.progress = time.Now()
+	w.drains.Go(w.drain)
+	return len(p), nil
+}
+
+// keepLocked puts p in front of what others have left meanwhile.
+func (w *wire) keepLocked(p []byte) {
+	switch {
+	case len(p) == 0:
+	case len(w.rest) == 0 && w.stable:
+		w.rest = p[:len(p):len(p)]
+	default:
+		w.rest = append(append(make([]byte, 0, len(p)+len(w.rest)), p...), w.rest...)
+	}
+}
+
+// settled reports whether all that Write took was handed over, or never will be. If
+// not, landed is called when that has changed.
+func (w *wire) settled() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notify = w.busy
+	return !w.busy
+}
+
+// drain hands over what Write kept. It owns busy.
+func (w *wire) drain() {
+	w.mu.Lock()
+	for len(w.rest) > 0 && w.cause == nil {
+		now := time.Now()
+		due := now.Add(drainSlice)
+		if verdict := w.progress.Add(w.writeTimeout); w.writeTimeout > 0 && verdict.Before(due) {
+			due = verdict
+		}
+		p := w.rest // Write may append behind these bytes meanwhile, it does not touch them
+		w.mu.Unlock()
+
+		w.Conn.SetWriteDeadline(due)
+		n, err := writeOnce(w.Conn, p)
+		now = time.Now()
+
+		w.mu.Lock()
+		w.handed += int64(n)
+		w.rest = w.rest[n:]
+		if n > 0 {
+			w.progress = now
+		} else if late := now.Sub(due); late > lateBy {
+			w.progress = w.progress.Add(late) // that time was ours, not the peer's
+		}
+		switch {
+		case err == nil:
+		case !isTimeout(err):
+			w.failWriteLocked(err)
+		case w.writeTimeout > 0 && now.Sub(w.progress) >= w.writeTimeout:
+			w.killLocked(ErrWriteTimeout)
+		}
+	}
+	w.busy = false
+	if len(w.rest) == 0 {
+		w.rest = nil
+	}
+	notify := w.notify
+	w.notify = false
+	w.mu.Unlock()
+	if notify {
+		w.landed()
+	}
+}
+
+// writeOnce is conn.Write held to the contract of io.Writer.
+func writeOnce(conn net.Conn, p []byte) (int, error) {
+	n, err := conn.Write(p)
+	if n < 0 || n > len(p) {
+		return 0, errors.New("connection claims to have written more than it was given")
+	}
+	if n < len(p) && err == nil {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// failWriteLocked ends the writing side: the wire takes no further byte (P4). The
+// reader goes on for the last words of the peer.
+func (w *wire) failWriteLocked(err error) {
+	if w.cause != nil {
+		return
+	}
+	w.cause = disconnected(err)
+	close(w.dead)
+	w.final = time.Now().Add(lastWords)
+	if w.Conn.SetReadDeadline(w.final) != nil {
+		w.Conn.Close()
+	}
+}
+
+// failWrite ends the writing side for a reason from above the wire.
+func (w *wire) failWrite(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failWriteLocked(err)
+}
+
+// kill ends the connection at once, for the given reason unless there is one already,
+// and returns the reason that counts. It never blocks on the network.
+func (w *wire) kill(reason error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.killLocked(reason)
+}
+
+func (w *wire) killLocked(reason error) error {
+	if w.cause == nil {
+		w.cause = disconnected(reason)
+		close(w.dead)
+	}
+	w.Conn.Close() // closing twice is harmless
+	return w.cause
+}
+
+// disconnected marks reason as the end of a connection, unless that was our own will.
+func disconnected(reason error) error {
+	if reason == ErrClosed || errors.Is(reason, ErrDisconnected) {
+		return reason
+	}
+	return &disconnectedError{reason}
+}
+
+// reason returns why the connection ended, nil while it has not.
+func (w *wire) reason() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cause
+}
+
+// Read returns when bytes have come, the connection has ended, or the vigil says that
+// it has. Only the reading goroutine calls it.
+func (w *wire) Read(p []byte) (int, error) {
+	expired := false
+	for empty := 0; ; {
+		due := w.vigil.next()
+		w.arm(due, expired)
+		n, err := w.Conn.Read(p)
+		if n > 0 {
+			if w.vigil.interval > 0 {
+				w.vigil.read(time.Now())
+			}
+			if isTimeout(err) {
+				err = nil
+			}
+			return n, err
+		}
+		expired = isTimeout(err)
+		switch {
+		case err == nil:
+			if empty++; empty == maxEmptyReads {
+				return 0, io.ErrNoProgress
+			}
+		case !expired:
+			return 0, err
+		default:
+			now := time.Now()
+			if reason := w.lastWordsSpoken(now); reason != nil {
+				return 0, reason
+			}
+			if !due.IsZero() && !now.Before(due) {
+				if err := w.wake(now, due); err != nil {
+					return 0, err
+				}
+			}
+		}
+	}
+}
+
+// arm makes the read deadline fire at due at the latest, zero meaning never. An earlier
+// deadline that has not expired may stay: that costs one idle turn of Read's loop
+// when it fires, where setting it anew would cost something on every read.
+func (w *wire) arm(due time.Time, expired bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.final.IsZero() && (due.IsZero() || w.final.Before(due)) {
+		due = w.final
+	}
+	later := due.IsZero() || !w.armed.IsZero() && !due.Before(w.armed)
+	if later && !expired {
+		return
+	}
+	w.armed = due
+	w.Conn.SetReadDeadline(due)
+}
+
+// lastWordsSpoken returns why the connection ended once a write has failed and the time
+// to read on is over.
+func (w *wire) lastWordsSpoken(now time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.final.IsZero() || now.Before(w.final) {
+		return nil
+	}
+	return w.cause
+}
+
+// closeWrite sends FIN. Without half-close support it reports errors.ErrUnsupported.
+func (w *wire) closeWrite() error {
+	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// Close is for TLS, whose handshake closes the connection when its context ends.
+func (w *wire) Close() error { return w.Conn.Close() }
+
+// The deadlines are not TLS's to set.
+
+func (w *wire) SetDeadline(time.Time) error      { return nil }
+func (w *wire) SetReadDeadline(time.Time) error  { return nil }
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+// isTimeout reports whether err is an expired deadline. ETIMEDOUT, also a Timeout() to
+// package net, is not one: it means that the connection is dead.
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
