@@ -36,10 +36,12 @@ type Client struct {
 	settings  *Dialer
 	network   string
 	addresses []string
+	watched   bool // inbound messages may belong to the heartbeat
 
 	in     *inbox
 	intake intake // owned by run
 	count  counters
+	trace  tracer
 
 	life  context.Context // ends with Close: run's dials and waits are under it
 	end   context.CancelFunc
@@ -67,6 +69,8 @@ func newClient(settings *Dialer, network string, addresses []string) *Client {
 		changed:   make(chan struct{}),
 	}
 	c.intake = intake{inbox: c.in, count: &c.count}
+	c.trace.to = settings.Trace
+	c.watched = settings.Heartbeat.IsPong != nil || settings.Heartbeat.Answer != nil
 	c.ready = c.changed
 	c.life, c.end = context.WithCancel(context.Background())
 	return c
@@ -77,22 +81,27 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 	go c.run(ctx)
 	select {
 	case <-c.ready:
+		if c.latest() != nil {
+			return c, nil
+		}
 	case <-ctx.Done():
-		c.end()
-		select {
-		case <-c.done:
-		case <-time.After(dialGrace): // the user's DialContext takes its time; run ends with it
-		}
-		c.Close()
-		return nil, c.opError(opDial, false, ctx.Err())
+		c.mu.Lock()
+		c.closing = true
+		c.mu.Unlock()
+		c.halt()
 	}
-	if c.link.Load() == nil {
-		<-c.done
-		if err := c.reason(); err != nil {
-			return nil, err
-		}
+	// With a DialContext that does not heed its context, run ends when that returns.
+	late := time.NewTimer(dialGrace)
+	defer late.Stop()
+	select {
+	case <-c.done:
+		c.trace.wait(late.C)
+	case <-late.C:
 	}
-	return c, nil
+	if err := ctx.Err(); err != nil {
+		return nil, c.opError(opDial, false, err)
+	}
+	return nil, c.reason()
 }
 
 // Write frames msg into the write buffer. It does not wait for the network, unless
@@ -106,14 +115,15 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 // refused msg, or ctx was done, or the error tells of the connection and of messages
 // that were written before and are lost.
 func (c *Client) Write(ctx context.Context, msg []byte) error {
-	for conn := (*Conn)(nil); ; {
-		conn, err := c.connected(ctx, conn)
+	for over := (*Conn)(nil); ; {
+		conn, err := c.connected(ctx, over)
 		if err != nil {
 			return c.opError(opWrite, true, err)
 		}
 		if unsent, err := conn.out.write(ctx, msg); err != errOver {
 			return c.opError(opWrite, unsent, err)
 		}
+		over = conn
 	}
 }
 
@@ -124,14 +134,15 @@ func (c *Client) Write(ctx context.Context, msg []byte) error {
 // closed; while disconnected it waits for the next connection. When ctx ends first the
 // messages stay in the buffer and are sent with what follows.
 func (c *Client) Flush(ctx context.Context) error {
-	for conn := (*Conn)(nil); ; {
-		conn, err := c.connected(ctx, conn)
+	for over := (*Conn)(nil); ; {
+		conn, err := c.connected(ctx, over)
 		if err != nil {
 			return c.opError(opFlush, false, err)
 		}
 		if err := conn.out.flush(ctx); err != errOver {
 			return c.opError(opFlush, false, err)
 		}
+		over = conn
 	}
 }
 
@@ -145,14 +156,15 @@ func (c *Client) Flush(ctx context.Context) error {
 // When Send fails, [errors.As] finds an [*OpError] whose Unsent field says whether the
 // peer is certain not to have seen the message.
 func (c *Client) Send(ctx context.Context, msg []byte) error {
-	for conn := (*Conn)(nil); ; {
-		conn, err := c.connected(ctx, conn)
+	for over := (*Conn)(nil); ; {
+		conn, err := c.connected(ctx, over)
 		if err != nil {
 			return c.opError(opSend, true, err)
 		}
 		if unsent, err := conn.out.send(ctx, msg); err != errOver {
 			return c.opError(opSend, unsent, err)
 		}
+		over = conn
 	}
 }
 
@@ -287,6 +299,7 @@ func (c *Client) Close() error {
 	case <-c.done:
 	case <-late.C:
 	}
+	c.trace.wait(late.C)
 	return c.opError(opClose, false, c.loss())
 }
 
@@ -383,7 +396,7 @@ func (c *Client) state(over *Conn) (conn *Conn, changed <-chan struct{}, err err
 		return nil, nil, ErrClosed
 	case conn != nil && conn != over:
 		return conn, nil, nil
-	case over != nil:
+	case over != nil && c.settings.Reconnect == nil:
 		return nil, nil, over.wire.reason()
 	}
 	return nil, c.changed, nil

@@ -31,7 +31,8 @@ type Conn struct {
 	framer Framer
 	vigil  vigil
 	in     *bufio.Reader // over source
-	out    *outbox
+	out    *outbox       // nil during the Handshake
+	ping   func() []byte // of the Heartbeat
 	taken  atomic.Bool // by the Client: the handshake is over
 
 	// Owned by the reading goroutine.
@@ -114,13 +115,23 @@ func (c *Conn) explain(err error) error {
 
 // wake is called by the wire when the vigil is due.
 func (c *Conn) wake(now, due time.Time) error {
-	switch c.vigil.judge(now, due) {
+	switch c.vigil.judge(now, due, c.outbound()) {
+	case sendPing:
+		return c.out.urge(c.ping())
 	case silent:
 		return ErrHeartbeatTimeout
 	case trickled:
 		return ErrFrameTimeout
 	}
 	return nil
+}
+
+// outbound says how far the network is with what we send.
+func (c *Conn) outbound() outbound {
+	if c.out == nil || c.vigil.interval == 0 {
+		return outbound{}
+	}
+	return c.out.outbound(unacknowledged(c.raw))
 }
 
 // guard ends the connection when ctx is done, until stop is called.

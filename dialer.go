@@ -36,8 +36,31 @@ type Dialer struct {
 	// acknowledged. The default is TCP_NODELAY.
 	Nagle bool
 
+	// UserTimeout is TCP_USER_TIMEOUT: how long data that was sent may stay
+	// unacknowledged before the kernel gives the connection up. 0: not set.
+	//
+	// It finds the dead peer of a busy writer, for whom keep-alive is suspended. On an
+	// idle connection it does nothing by itself, it overrides the keep-alive's count,
+	// and it ends a connection whose live peer keeps its window shut that long. Linux
+	// only; elsewhere Dial refuses it with errors.ErrUnsupported. It must not be
+	// below the Heartbeat's Timeout.
+	UserTimeout time.Duration
+
 	// Framer marks the messages in the stream. nil: LengthPrefix{}.
 	Framer Framer
+
+	// Handshake is called on every new connection before it is used for anything
+	// else: a login, a subscription. It runs on the Client's goroutine under what is
+	// left of Timeout; when that is over, the connection is closed under its calls.
+	// An error ends this attempt; [Permanent] around it ends the Client.
+	Handshake func(ctx context.Context, conn *Conn) error
+
+	// Heartbeat finds a peer that has gone without a word. Zero: none.
+	Heartbeat Heartbeat
+
+	// Reconnect makes the Client dial again when a connection ends. nil: the Client
+	// ends with its connection.
+	Reconnect *Backoff
 
 	// WriteTimeout is how long the peer's TCP may take no byte of what is to be
 	// written before the connection is dead. 0: 10 s.
@@ -59,6 +82,9 @@ type Dialer struct {
 	// Inbox is how many bytes are kept ahead of Receive, each message counting its
 	// length + 64; then TCP pushes back. One message always fits. 0: 256 KiB.
 	Inbox int
+
+	// Trace is told of connections made and lost. nil: nobody is.
+	Trace *Trace
 }
 
 // Dial connects with the settings of the zero Dialer. See [Dialer.Dial].
@@ -152,8 +178,16 @@ func (d *Dialer) validate(network string, addresses []string) error {
 			}
 		}
 	}
-	if d.FlushDelay < 0 {
-		refuse("Dialer.FlushDelay %v is negative", d.FlushDelay)
+	for _, setting := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"FlushDelay", d.FlushDelay}, {"UserTimeout", d.UserTimeout},
+		{"Heartbeat.Interval", d.Heartbeat.Interval}, {"Heartbeat.Timeout", d.Heartbeat.Timeout},
+	} {
+		if setting.value < 0 {
+			refuse("Dialer.%s %v is negative", setting.name, setting.value)
+		}
 	}
 	for _, size := range []struct {
 		name  string
@@ -170,10 +204,38 @@ func (d *Dialer) validate(network string, addresses []string) error {
 			refuse("Dialer.Framer: %w", err)
 		}
 	}
+	if h := d.Heartbeat; h.Interval == 0 && h.Timeout != 0 {
+		refuse("Dialer.Heartbeat.Timeout %v needs an Interval", h.Timeout)
+	} else if h.Timeout != 0 && h.Timeout <= h.Interval {
+		refuse("Dialer.Heartbeat.Timeout %v must exceed Interval %v", h.Timeout, h.Interval)
+	}
+	if d.UserTimeout > 0 {
+		if h := d.Heartbeat; h.Interval > 0 && d.UserTimeout < h.timeout() {
+			refuse("Dialer.UserTimeout %v is below Heartbeat.Timeout %v", d.UserTimeout, h.timeout())
+		}
+		if !hasUserTimeout {
+			refuse("Dialer.UserTimeout %v: TCP_USER_TIMEOUT: %w", d.UserTimeout, errors.ErrUnsupported)
+		}
+	}
+	if b := d.Reconnect; b != nil {
+		if b.Min < 0 {
+			refuse("Dialer.Reconnect.Min %v is negative", b.Min)
+		}
+		if b.Max < 0 {
+			refuse("Dialer.Reconnect.Max %v is negative", b.Max)
+		}
+		if b.Max > 0 && b.Max < b.Min {
+			refuse("Dialer.Reconnect.Max %v is below Min %v", b.Max, b.Min)
+		}
+		if b.MaxAttempts < 0 {
+			refuse("Dialer.Reconnect.MaxAttempts %d is negative", b.MaxAttempts)
+		}
+	}
 	return errors.Join(errs...)
 }
 
-// connect makes one connection to address: lookup, TCP, TLS, all within the Timeout.
+// connect makes one connection to address: lookup, TCP, TLS and Handshake, all within
+// the Timeout.
 func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Conn, err error) {
 	attempt, cancel := ctx, context.CancelFunc(func() {})
 	if t := d.timeout(); t > 0 {
@@ -221,10 +283,17 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 			return conn, err
 		}
 	}
+	if d.Handshake != nil {
+		op, doing = opHandshake, "in the Handshake"
+		if err := d.Handshake(attempt, conn); err != nil {
+			return conn, err
+		}
+	}
+	conn.taken.Store(true)
 	if !stop() {
 		return conn, attempt.Err()
 	}
-	return conn, nil
+	return conn, conn.wire.reason()
 }
 
 // dial makes the raw connection.
@@ -263,6 +332,11 @@ func (d *Dialer) prepare(raw net.Conn) error {
 	// simultaneous open, and would then block the port for the real server.
 	if conn.LocalAddr().String() == conn.RemoteAddr().String() {
 		return fmt.Errorf("connected to itself at %v: %w", conn.LocalAddr(), syscall.ECONNREFUSED)
+	}
+	if d.UserTimeout > 0 {
+		if err := setUserTimeout(conn, d.UserTimeout); err != nil {
+			return fmt.Errorf("setting TCP_USER_TIMEOUT: %w", err)
+		}
 	}
 	return conn.SetNoDelay(!d.Nagle)
 }

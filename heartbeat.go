@@ -65,6 +65,10 @@ type vigil struct {
 	frame    time.Time // when the rest of a frame was first waited for; zero: between frames
 	pinged   time.Time // when the last ping was sent
 	awaiting bool      // its answer has not come
+	behind   bool      // it waits behind our own data
+	acked    int64     // how much of that the peer's TCP had taken when it last moved
+	moved    time.Time // when that was
+	look     time.Time // when to look again
 	forgiven bool      // a late verdict was put off once in this silence
 }
 
@@ -132,10 +136,37 @@ func (v *vigil) next() time.Time {
 	switch {
 	case v.interval == 0:
 		return time.Time{}
-	case v.pings && v.pinged.Before(v.life):
+	case v.pingDue():
 		return v.life.Add(v.interval)
 	}
-	return v.life.Add(v.timeout)
+	due := v.deadline()
+	if v.behind && v.look.Before(due) {
+		due = v.look
+	}
+	return due
+}
+
+// pingDue reports whether no ping was sent in this silence yet.
+func (v *vigil) pingDue() bool { return v.pings && v.pinged.Before(v.life) }
+
+// deadline is when the peer is dead, between frames. A ping that has to queue behind
+// our own data gives the peer its time to answer from when the network last took
+// something of that.
+func (v *vigil) deadline() time.Time {
+	due := v.life.Add(v.timeout)
+	if v.moved.After(v.pinged) && !v.pinged.Before(v.life) {
+		if due2 := v.moved.Add(v.timeout - v.interval); due2.After(due) {
+			due = due2
+		}
+	}
+	return due
+}
+
+// An outbound is how far the network is with what we send.
+type outbound struct {
+	acked  int64 // bytes that the peer's TCP has taken, as far as this system tells
+	queued bool  // there are others
+	behind bool  // the last ping is among them
 }
 
 // judge says what is to be done at now, when a wait that was to end at due has ended
@@ -145,25 +176,47 @@ func (v *vigil) next() time.Time {
 // peer said meanwhile may lie in the socket. So the verdict is put off once, by the
 // time that was lost, and the socket is read afresh. A late ping gives the peer all the
 // time to answer that it would have had.
-func (v *vigil) judge(now, due time.Time) ruling {
+func (v *vigil) judge(now, due time.Time, out outbound) ruling {
 	late := now.Sub(due)
-	if v.frame.IsZero() && v.pings && v.pinged.Before(v.life) {
+	mid := !v.frame.IsZero()
+	if !mid && v.pingDue() {
 		if late > lateBy {
 			v.life = now.Add(-v.interval)
 		}
 		v.pinged, v.awaiting = now, true
+		v.moved, v.acked, v.behind = now, out.acked, out.queued
+		v.look = now.Add(v.peek())
 		return sendPing
+	}
+	if v.behind {
+		v.follow(now, out)
+	}
+	if due := v.next(); now.Before(due) {
+		return waitOn
 	}
 	if late > lateBy && !v.forgiven {
 		v.forgiven = true
 		v.lease(min(max(late, minLease), v.patience()))
 		return waitOn
 	}
-	if !v.frame.IsZero() && v.frameTimeout > 0 && !now.Before(v.frame.Add(v.frameTimeout)) {
+	if mid && v.frameTimeout > 0 && !now.Before(v.frame.Add(v.frameTimeout)) {
 		return trickled
 	}
 	return silent
 }
+
+// follow watches the ping on its way through what was queued before it.
+func (v *vigil) follow(now time.Time, out outbound) {
+	first := !v.moved.After(v.pinged) && now.Sub(v.pinged) <= 2*v.peek()
+	if out.acked > v.acked && !(first && !out.behind) {
+		v.acked, v.moved = out.acked, now
+	}
+	v.behind = out.behind
+	v.look = now.Add(v.peek())
+}
+
+// peek is how often follow looks.
+func (v *vigil) peek() time.Duration { return (v.timeout - v.interval) / 8 }
 
 // patience is the longest lease: the time that the peer has to answer a ping, or to go
 // on with a frame.

@@ -41,6 +41,7 @@ type outbox struct {
 	spare   *batch     // was written last; nil during a flight
 	urgent  *batch     // pings and their answers: written first, waited for by nobody
 	ahead   *batch     // the urgent batch that is being written, else empty
+	urged   int64      // where the last urgent batch ends in the wire's stream
 	timer   *time.Timer
 	armed   bool // timer will call flushLater
 	idle    *waiter
@@ -281,6 +282,7 @@ func (o *outbox) leadOnce() (more bool) {
 
 	if ahead != nil && ahead.size() > 0 {
 		o.put(ahead)
+		o.sentUrgent()
 	}
 	if flight != nil {
 		o.put(flight)
@@ -289,6 +291,13 @@ func (o *outbox) leadOnce() (more bool) {
 		return false // drained goes on from here
 	}
 	return o.land()
+}
+
+// sentUrgent remembers where in the stream the last urgent message ends.
+func (o *outbox) sentUrgent() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.urged = o.wire.position()
 }
 
 // put gives a batch to the network.
@@ -466,6 +475,21 @@ func (o *outbox) urge(msg []byte) error {
 		o.lead()
 	}
 	return nil
+}
+
+// outbound says how far the network is, of whose kernel buffer that many bytes are not
+// acknowledged.
+func (o *outbox) outbound(unacknowledged int) outbound {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	handed, all := o.wire.progressed()
+	acked := handed - int64(unacknowledged)
+	waits := o.urgent != nil && o.urgent.size()+o.ahead.size() > 0
+	return outbound{
+		acked:  acked,
+		queued: !all || unacknowledged > 0 || o.leading,
+		behind: waits || acked < o.urged,
+	}
 }
 
 // flushSoonLocked sets the timer of FlushDelay. An armed timer counts as a goroutine of

@@ -4,33 +4,112 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"time"
 )
 
 // run is the Client's goroutine: it dials, reads until the connection has ended, and
-// tells everybody. dialing is Dial's context.
+// begins again if there is a Backoff. dialing is Dial's context.
 func (c *Client) run(dialing context.Context) {
 	defer close(c.done)
-	conn, err := c.dial(dialing)
-	if err == nil {
+	r := retries{backoff: c.settings.Reconnect}
+	ctx, cancel := context.WithCancel(dialing)
+	stop := context.AfterFunc(c.life, cancel)
+	conn, err := c.connect(ctx, &r, r.backoff != nil && r.backoff.FirstDial)
+	stop()
+	cancel()
+	for err == nil {
+		began := time.Now()
 		c.attach(conn)
 		err = c.detach(conn, c.read(conn))
+		if r.backoff == nil || c.isClosing() {
+			break
+		}
+		c.intake.lose(err)
+		r.ended(err, time.Since(began))
+		conn, err = c.connect(c.life, &r, true)
+	}
+	if c.life.Err() != nil && c.isClosing() && !errors.Is(err, ErrDisconnected) {
+		err = ErrClosed
 	}
 	c.finish(err)
 }
 
-// dial tries all addresses once, under the contexts of Dial and of the Client.
-func (c *Client) dial(dialing context.Context) (*Conn, error) {
-	ctx, cancel := context.WithCancel(dialing)
-	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
+// retries is a row of attempts to connect.
+type retries struct {
+	backoff  *Backoff // nil: one attempt is all
+	failures int      // in this row; a connection that ended too soon is one
+	err      error    // the last failure
+}
 
+// ended records the end of a connection.
+func (r *retries) ended(err error, lived time.Duration) {
+	if lived >= r.backoff.stable() {
+		r.failures = 0
+	}
+	r.failed(err)
+}
+
+func (r *retries) failed(err error) {
+	r.failures++
+	r.err = err
+}
+
+// attempt returns the number of the next attempt. A connection that lasted has no
+// part in the row, but its end is a failure to wait after.
+func (r *retries) attempt() int { return r.failures + 1 }
+
+// exhausted reports whether there is to be no further attempt.
+func (r *retries) exhausted() bool {
+	return r.backoff.MaxAttempts > 0 && r.failures >= r.backoff.MaxAttempts
+}
+
+// connect makes the next connection, waiting before each attempt but the first, and
+// trying again until ctx ends, the attempts are used up or an error is permanent.
+func (c *Client) connect(ctx context.Context, r *retries, again bool) (*Conn, error) {
+	for {
+		if r.failures > 0 {
+			if r.exhausted() {
+				return nil, exhausted(r.failures, r.err)
+			}
+			if err := c.wait(ctx, r); err != nil {
+				return nil, err
+			}
+		}
+		conn, err := c.round(ctx, r.attempt())
+		if err == nil || !again || ctx.Err() != nil || Classify(err) == ClassPermanent {
+			return conn, err
+		}
+		r.failed(err)
+	}
+}
+
+// wait lets the delay before the next attempt pass.
+func (c *Client) wait(ctx context.Context, r *retries) error {
+	delay := jitter(r.backoff.ceiling(r.failures, r.err))
+	c.trace.waiting(r.attempt(), delay)
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// round tries all addresses once.
+func (c *Client) round(ctx context.Context, attempt int) (*Conn, error) {
 	var errs []error
 	for _, address := range c.addresses {
+		c.trace.connecting(address, attempt)
+		began := time.Now()
 		conn, err := c.settings.connect(ctx, c.network, address)
 		if err == nil {
+			c.trace.connected(address, attempt, time.Since(began))
 			return conn, nil
 		}
+		c.trace.connectFailed(address, attempt, err)
 		errs = append(errs, err)
 		if ctx.Err() != nil {
 			break
@@ -39,14 +118,17 @@ func (c *Client) dial(dialing context.Context) (*Conn, error) {
 	if len(errs) == 1 {
 		return nil, errs[0]
 	}
-	return nil, c.opError(opDial, false, errors.Join(errs...))
+	return nil, &OpError{Op: opDial, Addr: strings.Join(c.addresses, ", "), Err: errors.Join(errs...)}
 }
 
 // attach puts conn to use.
 func (c *Client) attach(conn *Conn) {
-	conn.taken.Store(true)
 	conn.beforeRead = c.intake.publish
 	conn.out = newOutbox(c.settings, conn, &c.count)
+	if h := c.settings.Heartbeat; h.Interval > 0 {
+		conn.ping = h.Ping
+		conn.vigil.interval, conn.vigil.timeout, conn.vigil.pings = h.Interval, h.timeout(), h.Ping != nil
+	}
 	conn.vigil.start(time.Now())
 	c.count.connects.Add(1)
 
@@ -78,6 +160,7 @@ func (c *Client) detach(conn *Conn, err error) error {
 		c.lost = lost
 	}
 	c.changedLocked()
+	c.trace.disconnected(conn.addr, reason)
 	return reason
 }
 
@@ -109,7 +192,7 @@ func (c *Client) isClosing() bool {
 func (c *Client) read(conn *Conn) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = panicked(r) // in a user's Framer: the goroutine is ours, so is the fate (DESIGN.md)
+			err = panicked(r) // in a Framer or a hook of the user
 		}
 	}()
 	for {
@@ -117,8 +200,33 @@ func (c *Client) read(conn *Conn) (err error) {
 		if err != nil {
 			return err
 		}
+		if c.watched && c.isHeartbeat(conn, msg) {
+			continue
+		}
 		if err := c.intake.add(msg, conn.wire.dead); err != nil {
 			return err
 		}
 	}
+}
+
+// isHeartbeat swallows pongs, and swallows and answers the pings of the peer.
+func (c *Client) isHeartbeat(conn *Conn, msg []byte) bool {
+	h := &c.settings.Heartbeat
+	if h.IsPong != nil && h.IsPong(msg) {
+		if rtt, ok := conn.vigil.pong(); ok {
+			c.count.rtt.Store(int64(rtt))
+			c.trace.pong(rtt)
+		}
+		return true
+	}
+	if h.Answer == nil {
+		return false
+	}
+	reply, ok := h.Answer(msg)
+	if ok && reply != nil {
+		if err := conn.out.urge(reply); err != nil {
+			conn.wire.kill(err)
+		}
+	}
+	return ok
 }

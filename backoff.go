@@ -1,0 +1,76 @@
+package tcpclient
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"time"
+)
+
+const (
+	defaultMin = 100 * time.Millisecond
+	defaultMax = 30 * time.Second
+
+	// stableTime is how long a connection must have lived, at the most, before the
+	// next failure counts as the first.
+	stableTime = 10 * time.Second
+)
+
+// A Backoff makes a Client reconnect, and says how long it waits before each attempt: a
+// random time between zero and a ceiling that starts at Min and doubles with every
+// attempt in a row, up to Max. This "full jitter" spreads the clients of a server that
+// has gone over the whole time, so that it is not overrun when it comes back.
+//
+// An attempt is one round over all addresses; names are resolved anew each time. A
+// connection that has lived for Max or 10 s, whichever is less, ends the row. One that
+// ends sooner continues it, even if a handshake succeeded and messages arrived: a
+// server may well take the time to say that it is full.
+//
+// An error of [ClassPermanent] ends the Client instead of being tried again.
+type Backoff struct {
+	// Min and Max bound the ceiling. 0: 100 ms and 30 s.
+	Min, Max time.Duration
+
+	// MaxAttempts in a row, after which the Client ends with the last error, as a
+	// permanent one. 0: no limit.
+	MaxAttempts int
+
+	// FirstDial makes Dial itself try again until its context ends. Without it only
+	// the first attempt of Dial counts.
+	FirstDial bool
+}
+
+func (b *Backoff) min() time.Duration { return orDefault(b.Min, min(defaultMin, b.max())) }
+func (b *Backoff) max() time.Duration { return orDefault(b.Max, max(defaultMax, b.Min)) }
+
+// stable is how long a connection must have lived to end a row of attempts.
+func (b *Backoff) stable() time.Duration { return min(b.max(), stableTime) }
+
+// ceiling is the longest wait after that many failures in a row, the last of them err.
+func (b *Backoff) ceiling(failures int, err error) time.Duration {
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return b.max() // out of local ports: only time frees them, and we are part of it
+	}
+	ceiling := b.min()
+	for ; failures > 1 && ceiling < b.max(); failures-- {
+		ceiling *= 2
+		if ceiling <= 0 {
+			break // overflow
+		}
+	}
+	if ceiling <= 0 {
+		return b.max()
+	}
+	return min(ceiling, b.max())
+}
+
+// exhausted is the end of a Client whose attempts are used up.
+func exhausted(attempts int, err error) error {
+	return Permanent(fmt.Errorf("gave up after %d attempts: %w", attempts, err))
+}
+
+// jitter returns a random time from zero to ceiling.
+func jitter(ceiling time.Duration) time.Duration {
+	return rand.N(ceiling + 1)
+}

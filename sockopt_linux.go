@@ -1,0 +1,51 @@
+package tcpclient
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+const (
+	hasUserTimeout = true
+
+	tcpUserTimeout = 18     // TCP_USER_TIMEOUT, linux/tcp.h
+	siocOutQ       = 0x5411 // SIOCOUTQ, linux/sockios.h
+)
+
+// setUserTimeout sets TCP_USER_TIMEOUT (tcp(7)).
+func setUserTimeout(conn *net.TCPConn, d time.Duration) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var optErr error
+	err = raw.Control(func(fd uintptr) {
+		ms := max(d.Milliseconds(), 1)
+		optErr = os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(ms)))
+	})
+	if err != nil {
+		return err
+	}
+	return optErr
+}
+
+// unacknowledged returns how many bytes of what the kernel took the peer has not
+// acknowledged (tcp(7), SIOCOUTQ); 0 where that is not known.
+func unacknowledged(conn net.Conn) int {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return 0
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var n int32
+	raw.Control(func(fd uintptr) {
+		syscall.Syscall(syscall.SYS_IOCTL, fd, siocOutQ, uintptr(unsafe.Pointer(&n)))
+	})
+	return int(n)
+}
