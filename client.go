@@ -245,6 +245,10 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	err := error(nil)
 	if conn := c.link.Load(); conn != nil {
 		conn.out.seal()
+		select {
+		case <-conn.calls.settled():
+		case <-ctx.Done():
+		}
 		err = conn.out.finish(ctx)
 		if err == nil && conn.closeWrite() != nil {
 			conn.wire.kill(ErrClosed)

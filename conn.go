@@ -32,8 +32,9 @@ type Conn struct {
 	vigil  vigil
 	in     *bufio.Reader // over source
 	out    *outbox       // nil during the Handshake
+	calls  *calls        // nil likewise
 	ping   func() []byte // of the Heartbeat
-	taken  atomic.Bool // by the Client: the handshake is over
+	taken  atomic.Bool   // by the Client: the handshake is over
 
 	// Owned by the reading goroutine.
 	beforeRead func() // called before the socket is read
@@ -194,10 +195,24 @@ func (c *Conn) NetConn() net.Conn {
 	return c.raw
 }
 
+// call makes one Call on this connection.
+func (c *Conn) call(ctx context.Context, request []byte) (reply []byte, unsent bool, err error) {
+	for {
+		reply, unsent, err = c.out.call(ctx, c.calls, request)
+		if err != errFull {
+			return reply, unsent, err
+		}
+		if err := c.calls.wait(ctx); err != nil {
+			return nil, true, err
+		}
+	}
+}
+
 // farewell flushes what was written, as long as the peer takes it, and says good-bye,
 // for Close. It takes less than closeTime. ended is closed when the peer has hung up.
 func (c *Conn) farewell(ended <-chan struct{}) {
 	c.out.seal()
+	c.calls.fail(ErrClosed)
 	before, _ := c.wire.progressed()
 	for start := time.Now(); time.Since(start) < closeFlush && !c.wire.stalled(closeStall); {
 		ctx, cancel := context.WithTimeout(context.Background(), closeStall)

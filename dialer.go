@@ -62,6 +62,10 @@ type Dialer struct {
 	// ends with its connection.
 	Reconnect *Backoff
 
+	// Correlator puts ids into the requests of Call and finds them in the replies. nil:
+	// replies come in the order of the requests.
+	Correlator Correlator
+
 	// WriteTimeout is how long the peer's TCP may take no byte of what is to be
 	// written before the connection is dead. 0: 10 s.
 	WriteTimeout time.Duration
@@ -202,6 +206,11 @@ func (d *Dialer) validate(network string, addresses []string) error {
 	if f, ok := d.framer().(interface{ validate() error }); ok {
 		if err := f.validate(); err != nil {
 			refuse("Dialer.Framer: %w", err)
+		}
+	}
+	if k, ok := d.Correlator.(interface{ validate() error }); ok {
+		if err := k.validate(); err != nil {
+			refuse("Dialer.Correlator: %w", err)
 		}
 	}
 	if h := d.Heartbeat; h.Interval == 0 && h.Timeout != 0 {

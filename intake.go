@@ -1,5 +1,7 @@
 package tcpclient
 
+import "time"
+
 // An intake is the reading goroutine's end of the inbox, and owned by it.
 type intake struct {
 	*inbox
@@ -29,11 +31,11 @@ func (t *intake) storage() []byte {
 }
 
 // add takes msg, which is in the memory of storage or has outgrown it. While the inbox
-// is full add waits, until the connection is dead.
-func (t *intake) add(msg []byte, dead <-chan struct{}) error {
+// is full add waits, until conn is dead.
+func (t *intake) add(msg []byte, conn *Conn) error {
 	need := len(msg) + overhead
 	if t.pending+need > t.budget {
-		if err := t.makeRoom(need, dead); err != nil {
+		if err := t.makeRoom(need, conn); err != nil {
 			return err
 		}
 	}
@@ -113,27 +115,36 @@ func (t *intake) roll() {
 }
 
 // makeRoom publishes and waits until need bytes fit into the inbox, or it is empty, or
-// the connection is dead.
-func (t *intake) makeRoom(need int, dead <-chan struct{}) error {
+// conn is dead. Calls whose replies are behind this message do not wait for longer than
+// stallTime.
+func (t *intake) makeRoom(need int, conn *Conn) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.pending > 0 {
 		t.publishLocked()
 		t.passOnLocked()
 	}
+	var stall *time.Timer
 	for t.used > 0 && t.used+need > t.limit {
 		if t.lifted {
 			return ErrInboxFull
 		}
 		t.full = true
 		t.mu.Unlock()
+		if stall == nil {
+			stall = time.NewTimer(stallTime)
+			defer stall.Stop()
+		}
 		select {
 		case <-t.room:
-		case <-dead:
+		case <-conn.wire.dead:
 			t.mu.Lock()
 			t.full = false
 			t.budget = need
 			return nil
+		case <-stall.C:
+			conn.calls.fail(ErrInboxFull)
+			stall.Reset(stallTime)
 		}
 		t.mu.Lock()
 	}

@@ -13,6 +13,9 @@ import (
 // connection has ended. The Client knows what comes next.
 var errOver = errors.New("connection over")
 
+// errFull is what an outbox says to a call for which there is no room.
+var errFull = errors.New("too many calls outstanding")
+
 // An outbox is the writing side of one connection: group commit.
 //
 // Messages are framed into the open batch under a lock that is never held across I/O.
@@ -45,12 +48,14 @@ type outbox struct {
 	timer   *time.Timer
 	armed   bool // timer will call flushLater
 	idle    *waiter
+	marked  []byte // memory for requests with their ids
 }
 
 // A waiter is a call that waits for a batch.
 type waiter struct {
-	signal chan struct{} // one slot: turn or done was set
+	signal chan struct{} // one slot: look at turn, at done, and at the call if there is one
 	start  int           // where the call's own frame begins in the batch; flushing: none
+	quiet  bool          // it waits for a reply: that its batch was written is no news
 	next   *waiter
 
 	// Guarded by outbox.mu.
@@ -59,6 +64,14 @@ type waiter struct {
 	err    error //
 	unsent bool  //
 	gone   bool  // its context has ended; to be recycled with the batch
+}
+
+// wake makes the waiting goroutine look.
+func (w *waiter) wake() {
+	select {
+	case w.signal <- struct{}{}:
+	default:
+	}
 }
 
 const (
@@ -95,27 +108,63 @@ func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error)
 		}
 		o.mu.Lock()
 	}
-	if _, err := o.takeLocked(msg); err != nil {
-		o.mu.Unlock()
+	defer o.mu.Unlock()
+	if err := o.overLocked(); err != nil {
+		return true, err
+	}
+	if _, err := o.frameLocked(msg); err != nil {
 		return true, err
 	}
 	o.open.kept++
 	if o.delay > 0 {
 		o.flushSoonLocked()
 	}
-	o.mu.Unlock()
 	return false, nil
 }
 
 // send frames msg and returns when it was handed over.
 func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
-	o.mu.Lock()
-	start, err := o.takeLocked(msg)
+	start, err := o.enter(msg)
 	if err != nil {
-		o.mu.Unlock()
 		return true, err
 	}
 	return o.flushLocked(ctx, start)
+}
+
+// enter frames msg. If that fails it releases the lock that it has taken.
+func (o *outbox) enter(msg []byte) (start int, err error) {
+	o.mu.Lock()
+	entered := false
+	defer func() {
+		if !entered {
+			o.mu.Unlock()
+		}
+	}()
+	if err := o.overLocked(); err != nil {
+		return 0, err
+	}
+	start, err = o.frameLocked(msg)
+	entered = err == nil
+	return start, err
+}
+
+// frameLocked puts a frame into the open batch and returns where it begins. If the
+// framer refuses msg or panics, nothing of it stays.
+func (o *outbox) frameLocked(msg []byte) (start int, err error) {
+	b := o.open
+	start = b.size()
+	framed := false
+	defer func() {
+		if !framed {
+			b.truncate(start)
+		}
+	}()
+	if err := o.framer.WriteFrame(b.w, msg); err != nil {
+		return 0, &permanentError{err}
+	}
+	framed = true
+	b.frames++
+	return start, nil
 }
 
 // flush returns when all that was framed before was handed over.
@@ -127,31 +176,6 @@ func (o *outbox) flush(ctx context.Context) error {
 	}
 	_, err := o.flushLocked(ctx, flushing)
 	return err
-}
-
-// takeLocked frames msg into the open batch and returns where it begins. If the framer
-// refuses it or panics, nothing of msg stays; a panic also releases the lock.
-func (o *outbox) takeLocked(msg []byte) (start int, err error) {
-	if err := o.overLocked(); err != nil {
-		return 0, err
-	}
-	start = o.open.size()
-	panics := true
-	defer func() {
-		if panics || err != nil {
-			o.open.truncate(start)
-		}
-		if panics {
-			o.mu.Unlock()
-		}
-	}()
-	err = o.framer.WriteFrame(o.open.w, msg)
-	panics = false
-	if err != nil {
-		return 0, &permanentError{err}
-	}
-	o.open.frames++
-	return start, nil
 }
 
 // overLocked returns nil while messages are taken, the loss to the first who asks after
@@ -184,6 +208,12 @@ func (o *outbox) flushLocked(ctx context.Context, start int) (unsent bool, err e
 		return false, nil
 	}
 	w := o.waiterLocked(start)
+	o.joinLocked(b, w)
+	return o.await(ctx, w)
+}
+
+// joinLocked makes w wait for b, and leads if nobody does. It releases the lock.
+func (o *outbox) joinLocked(b *batch, w *waiter) {
 	b.add(w)
 	lead := !o.leading
 	o.leading = true
@@ -192,7 +222,6 @@ func (o *outbox) flushLocked(ctx context.Context, start int) (unsent bool, err e
 		runtime.Gosched()
 		o.lead()
 	}
-	return o.await(ctx, w)
 }
 
 // await returns the result of w's batch, or leaves when ctx is done.
@@ -223,6 +252,95 @@ func (o *outbox) await(ctx context.Context, w *waiter) (unsent bool, err error) 
 	}
 }
 
+// call frames request, marked with an id if there is a Correlator, and waits for the
+// reply. It returns errFull when there are too many calls.
+func (o *outbox) call(ctx context.Context, k *calls, request []byte) (reply []byte, unsent bool, err error) {
+	c, w, err := o.enterCall(k, request)
+	if err != nil {
+		return nil, true, err
+	}
+	o.joinLocked(o.open, w)
+	for {
+		select {
+		case <-w.signal:
+		case <-ctx.Done():
+		}
+		if reply, err, ended := k.result(c); ended {
+			return reply, o.release(w), err
+		}
+		o.mu.Lock()
+		switch {
+		case w.err != nil:
+			err = w.err
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		}
+		turn := w.turn && err == nil
+		w.turn = w.turn && err != nil
+		o.mu.Unlock()
+		if err != nil {
+			k.abandon(c)
+			return nil, o.release(w), err
+		}
+		if turn {
+			o.lead()
+		}
+	}
+}
+
+// enterCall enters a call and frames its request, both under the lock, so that replies
+// in order find the calls in order. If that fails it releases the lock.
+func (o *outbox) enterCall(k *calls, request []byte) (c *call, w *waiter, err error) {
+	o.mu.Lock()
+	framed := false
+	defer func() {
+		if framed {
+			return
+		}
+		if c != nil {
+			k.retract(c)
+		}
+		if w != nil {
+			o.recycleLocked(w)
+		}
+		o.mu.Unlock()
+	}()
+	if err := o.overLocked(); err != nil {
+		return nil, nil, err
+	}
+	w = o.waiterLocked(0)
+	if c = k.enter(w); c == nil {
+		return nil, w, errFull
+	}
+	if k.correlator != nil {
+		marked, err := k.correlator.AppendRequest(o.marked[:0], c.id, request)
+		if err != nil {
+			return c, w, &permanentError{err}
+		}
+		request, o.marked = marked, marked
+		if cap(marked) > o.limit {
+			o.marked = nil
+		}
+	}
+	w.start, err = o.frameLocked(request)
+	w.quiet, framed = true, err == nil
+	return c, w, err
+}
+
+// release lets go of w, whose call has ended. It reports whether the request is certain
+// not to have been sent.
+func (o *outbox) release(w *waiter) (unsent bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !w.done {
+		o.leaveLocked(w)
+		return false
+	}
+	unsent = w.unsent
+	o.recycleLocked(w)
+	return unsent
+}
+
 // leaveLocked lets w go. Its frame stays in the batch and will be sent: if w was to
 // lead, somebody else does.
 func (o *outbox) leaveLocked(w *waiter) {
@@ -242,7 +360,7 @@ func (o *outbox) promoteLocked() bool {
 	for w := o.open.first; w != nil; w = w.next {
 		if !w.gone {
 			w.turn = true
-			w.signal <- struct{}{}
+			w.wake()
 			return true
 		}
 	}
@@ -370,7 +488,9 @@ func (o *outbox) tellLocked(b *batch, err error) (told bool) {
 			w.done, w.err = true, err
 			w.unsent = err != nil && w.start != flushing && b.unsent(w.start, handed)
 			told = told || w.start == flushing
-			w.signal <- struct{}{}
+			if err != nil || !w.quiet {
+				w.wake()
+			}
 		}
 		w = next
 	}

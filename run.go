@@ -125,6 +125,7 @@ func (c *Client) round(ctx context.Context, attempt int) (*Conn, error) {
 func (c *Client) attach(conn *Conn) {
 	conn.beforeRead = c.intake.publish
 	conn.out = newOutbox(c.settings, conn, &c.count)
+	conn.calls = newCalls(c.settings.Correlator)
 	if h := c.settings.Heartbeat; h.Interval > 0 {
 		conn.ping = h.Ping
 		conn.vigil.interval, conn.vigil.timeout, conn.vigil.pings = h.Interval, h.timeout(), h.Ping != nil
@@ -151,6 +152,7 @@ func (c *Client) detach(conn *Conn, err error) error {
 	}
 	reason := conn.wire.kill(err)
 	conn.out.end()
+	conn.calls.end(reason)
 	conn.wire.drains.Wait()
 
 	c.mu.Lock()
@@ -203,7 +205,10 @@ func (c *Client) read(conn *Conn) (err error) {
 		if c.watched && c.isHeartbeat(conn, msg) {
 			continue
 		}
-		if err := c.intake.add(msg, conn.wire.dead); err != nil {
+		if conn.calls.used.Load() && conn.calls.answer(msg) {
+			continue
+		}
+		if err := c.intake.add(msg, conn); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,313 @@
+package tcpclient
+
+import (
+	"context"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxInOrder is how many calls may be outstanding without ids, abandoned ones
+	// included.
+	maxInOrder = 1 << 16
+
+	// stallTime is how long the Inbox may be full while calls wait behind it.
+	stallTime = time.Second
+)
+
+// calls are the requests of one connection that are not answered yet. Without a
+// Correlator they are a queue, with one a table by id.
+//
+// A call is entered under the lock of the outbox, so that the queue has the order of the
+// frames, and taken out by whoever ends it: the reader with a reply, or the caller.
+type calls struct {
+	correlator Correlator    // nil: in order
+	limit      uint64        // of ids, or of calls in order
+	room       chan struct{} // one slot: somebody waits for room, and there may be some
+	used       atomic.Bool   // there was a call: messages may be replies
+
+	mu      sync.Mutex       // guards following
+	over    error            // why no reply will come any more; set once
+	issued  uint64           // the last id; in order: the number of the last call
+	wrapped bool             // ids have started again at 1
+	byID    map[uint64]*call // nil: abandoned, and its id not free yet
+	queue   []*call          // in order, from first on; nil: abandoned
+	first   int              // index of the oldest, which has the number oldest
+	oldest  uint64
+	live    int           // calls that are waited for
+	waiting int           // callers that wait for room
+	quiet   chan struct{} // closed when live is 0, for Shutdown; nil: nobody asks
+	idle    *call
+}
+
+// A call is one request that is waited for.
+type call struct {
+	waiter *waiter // for the request to be written; its signal also tells of the end
+	next   *call
+
+	// Guarded by calls.mu.
+	id    uint64 // in order: its number
+	ended bool   // with this:
+	reply []byte
+	err   error
+}
+
+func newCalls(correlator Correlator) *calls {
+	k := &calls{correlator: correlator, limit: maxInOrder, oldest: 1, room: make(chan struct{}, 1)}
+	if correlator != nil {
+		k.byID = make(map[uint64]*call)
+		k.limit = math.MaxUint64
+		if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
+			k.limit = max(narrow.MaxID(), 1)
+		}
+	}
+	return k
+}
+
+// enter adds a call that w waits for; nil when there is no room.
+func (k *calls) enter(w *waiter) *call {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fullLocked() {
+		return nil
+	}
+	c := k.idle
+	if c == nil {
+		c = new(call)
+	} else {
+		k.idle = c.next
+	}
+	*c = call{waiter: w}
+	k.live++
+	k.used.Store(true)
+	if k.correlator == nil {
+		k.issued++
+		c.id = k.issued
+		k.queue = append(k.queue, c)
+		return c
+	}
+	for {
+		if k.issued == k.limit {
+			k.issued, k.wrapped = 0, true
+		}
+		k.issued++
+		if _, taken := k.byID[k.issued]; !taken {
+			break
+		}
+	}
+	c.id = k.issued
+	k.byID[c.id] = c
+	return c
+}
+
+func (k *calls) fullLocked() bool {
+	if k.correlator == nil {
+		return len(k.queue)-k.first >= maxInOrder
+	}
+	return uint64(len(k.byID)) >= k.limit
+}
+
+// retract takes back a call of which nothing was written, the last one entered.
+func (k *calls) retract(c *call) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.correlator == nil {
+		k.queue = k.queue[:len(k.queue)-1]
+		k.issued--
+	} else {
+		delete(k.byID, c.id)
+	}
+	k.leftLocked()
+	k.recycleLocked(c)
+	k.roomLocked()
+}
+
+// answer routes a message. It returns false for what is no reply.
+func (k *calls) answer(msg []byte) bool {
+	if k.correlator == nil {
+		return k.answerOldest(msg)
+	}
+	id, reply, ok := k.correlator.SplitReply(msg)
+	if !ok {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c, known := k.byID[id]
+	if !known {
+		// Either late, which was abandoned, or never asked for.
+		return id > 0 && id <= k.limit && (k.wrapped || id <= k.issued)
+	}
+	delete(k.byID, id)
+	k.deliverLocked(c, reply)
+	return true
+}
+
+func (k *calls) answerOldest(msg []byte) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.first == len(k.queue) {
+		return false
+	}
+	c := k.queue[k.first]
+	k.queue[k.first] = nil
+	k.first++
+	k.oldest++
+	if k.first == len(k.queue) {
+		k.queue, k.first = k.queue[:0], 0
+	} else if k.first >= 64 && k.first >= len(k.queue)/2 {
+		n := copy(k.queue, k.queue[k.first:])
+		clear(k.queue[n:])
+		k.queue, k.first = k.queue[:n], 0
+	}
+	k.deliverLocked(c, msg)
+	return true
+}
+
+// deliverLocked ends c, which is in the table no longer, with a copy of reply.
+func (k *calls) deliverLocked(c *call, reply []byte) {
+	if c != nil { // else abandoned, and now its place is free
+		c.reply = append(make([]byte, 0, len(reply)), reply...)
+		k.endLocked(c, nil)
+	}
+	k.roomLocked()
+}
+
+func (k *calls) endLocked(c *call, err error) {
+	c.ended, c.err = true, err
+	c.waiter.wake()
+	k.leftLocked()
+}
+
+// leftLocked counts a call that is no longer waited for.
+func (k *calls) leftLocked() {
+	k.live--
+	if k.live == 0 && k.quiet != nil {
+		close(k.quiet)
+		k.quiet = nil
+	}
+}
+
+// roomLocked wakes one caller that waits for room, if there is some.
+func (k *calls) roomLocked() {
+	if k.waiting == 0 || k.over == nil && k.fullLocked() {
+		return
+	}
+	select {
+	case k.room <- struct{}{}:
+	default:
+	}
+}
+
+// wait waits until there is room, or the connection has ended.
+func (k *calls) wait(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for k.over == nil && k.fullLocked() {
+		k.waiting++
+		k.mu.Unlock()
+		var err error
+		select {
+		case <-k.room:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		k.mu.Lock()
+		k.waiting--
+		if err != nil {
+			return err
+		}
+	}
+	k.roomLocked() // the next one may find some, too
+	return nil
+}
+
+// result returns how c ended, if it has. It recycles c then.
+func (k *calls) result(c *call) (reply []byte, err error, ended bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !c.ended {
+		return nil, nil, false
+	}
+	reply, err = c.reply, c.err
+	k.recycleLocked(c)
+	return reply, err, true
+}
+
+// abandon ends c because its caller gives up. Its place is kept for the late reply,
+// where an id does not tell that it is late.
+func (k *calls) abandon(c *call) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !c.ended {
+		k.dropLocked(c)
+		k.leftLocked()
+	}
+	k.recycleLocked(c)
+}
+
+// dropLocked makes an abandoned entry of c's.
+func (k *calls) dropLocked(c *call) {
+	switch {
+	case k.correlator == nil:
+		k.queue[k.first+int(c.id-k.oldest)] = nil
+	case k.limit < math.MaxUint64:
+		k.byID[c.id] = nil
+	default:
+		delete(k.byID, c.id)
+	}
+}
+
+// fail ends all calls that are waited for. Their places are kept.
+func (k *calls) fail(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i, c := range k.queue {
+		if c != nil {
+			k.queue[i] = nil
+			k.endLocked(c, err)
+		}
+	}
+	for _, c := range k.byID {
+		if c != nil {
+			k.dropLocked(c)
+			k.endLocked(c, err)
+		}
+	}
+}
+
+// end is fail at the end of the connection.
+func (k *calls) end(err error) {
+	k.mu.Lock()
+	k.over = err
+	k.roomLocked()
+	k.mu.Unlock()
+	k.fail(err)
+}
+
+// pending reports whether calls wait.
+func (k *calls) pending() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.live > 0
+}
+
+// settled returns a channel that is closed when no call waits.
+func (k *calls) settled() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	quiet := make(chan struct{})
+	if k.live == 0 {
+		close(quiet)
+	} else {
+		k.quiet = quiet
+	}
+	return quiet
+}
+
+func (k *calls) recycleLocked(c *call) {
+	*c = call{next: k.idle}
+	k.idle = c
+}
