@@ -135,6 +135,21 @@ func (c *Conn) outbound() outbound {
 	return c.out.outbound(unacknowledged(c.raw))
 }
 
+// end closes the connection because of err, and returns when nobody is at work on it any
+// more. It returns the reason that counts.
+func (c *Conn) end(err error) error {
+	reason := c.wire.kill(err)
+	if c.out != nil {
+		c.out.end()
+		c.calls.end(reason)
+	}
+	c.wire.drains.Wait()
+	if s, ok := c.wire.Conn.(*stubborn); ok {
+		s.jobs.Wait()
+	}
+	return reason
+}
+
 // guard ends the connection when ctx is done, until stop is called.
 func (c *Conn) guard(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { c.wire.kill(ctx.Err()) })
@@ -248,7 +263,7 @@ func (c *Conn) closeWrite() error {
 			return err
 		}
 	}
-	return c.wire.closeWrite()
+	return closeWrite(c.wire.Conn)
 }
 
 // newConn wraps a raw connection.
@@ -259,6 +274,9 @@ func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
 		framer:  d.framer(),
 		vigil:   vigil{frameTimeout: d.frameTimeout()},
 		maxRead: d.readBuffer(),
+	}
+	if raw.SetDeadline(time.Time{}) != nil {
+		raw = newStubborn(raw)
 	}
 	c.wire = &wire{
 		Conn:         raw,

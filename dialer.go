@@ -261,7 +261,7 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 			return
 		}
 		if conn != nil {
-			conn.wire.kill(err)
+			conn.end(err)
 			conn = nil
 		}
 		switch {

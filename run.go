@@ -150,10 +150,7 @@ func (c *Client) detach(conn *Conn, err error) error {
 	if c.isClosing() && errors.Is(err, io.EOF) {
 		err = ErrClosed // the peer's answer to our FIN
 	}
-	reason := conn.wire.kill(err)
-	conn.out.end()
-	conn.calls.end(reason)
-	conn.wire.drains.Wait()
+	reason := conn.end(err)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -73,9 +73,9 @@ func TestSmokeReconnect(t *testing.T) {
 	}()
 	var events []string
 	d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Max: 20 * time.Millisecond}, Trace: &tcpclient.Trace{
-		Connected: func(a string, n int, took time.Duration) { events = append(events, fmt.Sprint("up ", n)) },
+		Connected:    func(a string, n int, took time.Duration) { events = append(events, fmt.Sprint("up ", n)) },
 		Disconnected: func(a string, err error) { events = append(events, "down "+err.Error()) },
-		Waiting: func(n int, dl time.Duration) { events = append(events, fmt.Sprint("wait ", n, dl)) },
+		Waiting:      func(n int, dl time.Duration) { events = append(events, fmt.Sprint("wait ", n, dl)) },
 	}}
 	c, err := d.Dial(t.Context(), "tcp", l.Addr().String())
 	require.NoError(t, err)

@@ -79,11 +79,15 @@ func (w *wire) position() int64 {
 	return w.accepted
 }
 
-// progressed returns how many bytes were handed over, and whether that is all.
+// progressed returns how many bytes may have been handed over, and whether all were.
 func (w *wire) progressed() (handed int64, all bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.handed, w.handed == w.accepted
+	handed = w.handed
+	if s, ok := w.Conn.(*stubborn); ok {
+		handed += int64(s.inFlight())
+	}
+	return handed, w.handed == w.accepted
 }
 
 // Write takes all of p, or the connection is dead.
@@ -319,8 +323,8 @@ func (w *wire) lastWordsSpoken(now time.Time) error {
 }
 
 // closeWrite sends FIN. Without half-close support it reports errors.ErrUnsupported.
-func (w *wire) closeWrite() error {
-	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok {
+func closeWrite(conn net.Conn) error {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return errors.ErrUnsupported
