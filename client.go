@@ -93,11 +93,7 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 	// With a DialContext that does not heed its context, run ends when that returns.
 	late := time.NewTimer(dialGrace)
 	defer late.Stop()
-	select {
-	case <-c.done:
-		c.trace.wait(late.C)
-	case <-late.C:
-	}
+	c.join(late.C)
 	if err := ctx.Err(); err != nil {
 		return nil, c.opError(opDial, false, err)
 	}
@@ -261,6 +257,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 		c.halt()
+		c.join(time.After(closeTime))
 	}
 	if reason := c.reason(); err == nil && reason != ErrClosed {
 		err = reason
@@ -299,12 +296,17 @@ func (c *Client) Close() error {
 		conn.farewell(c.done)
 	}
 	c.halt()
+	c.join(late.C)
+	return c.opError(opClose, false, c.loss())
+}
+
+// join waits until the Client's goroutines have ended, or it is late.
+func (c *Client) join(late <-chan time.Time) {
 	select {
 	case <-c.done:
-	case <-late.C:
+		c.trace.wait(late)
+	case <-late:
 	}
-	c.trace.wait(late.C)
-	return c.opError(opClose, false, c.loss())
 }
 
 // halt ends run, wherever it is, and unblocks all who wait.

@@ -241,7 +241,6 @@ func (c *Conn) farewell(ended <-chan struct{}) {
 	if !all || c.tls == nil && handed == before {
 		return
 	}
-	c.wire.begin(closeNotify)
 	if c.closeWrite() != nil || handed == before {
 		return
 	}
@@ -259,8 +258,12 @@ func (c *Conn) farewell(ended <-chan struct{}) {
 // closeWrite sends what TLS and TCP have to say at the end.
 func (c *Conn) closeWrite() error {
 	if c.tls != nil {
+		c.wire.begin(closeNotify)
 		if err := c.tls.CloseWrite(); err != nil {
 			return err
+		}
+		if _, all := c.wire.progressed(); !all {
+			return ErrWriteTimeout
 		}
 	}
 	return closeWrite(c.wire.Conn)

@@ -31,13 +31,13 @@ func (t *intake) storage() []byte {
 }
 
 // add takes msg, which is in the memory of storage or has outgrown it. While the inbox
-// is full add waits, until conn is dead.
+// is full add waits. If conn dies meanwhile, add takes msg all the same, and returns why
+// there must be no other.
 func (t *intake) add(msg []byte, conn *Conn) error {
 	need := len(msg) + overhead
+	var over error
 	if t.pending+need > t.budget {
-		if err := t.makeRoom(need, conn); err != nil {
-			return err
-		}
+		over = t.makeRoom(need, conn)
 	}
 	s := t.slab
 	switch free := s.data[len(s.data):cap(s.data)]; {
@@ -59,7 +59,7 @@ func (t *intake) add(msg []byte, conn *Conn) error {
 	if s.n == slabMessages || len(s.data) >= slabBytes {
 		t.roll()
 	}
-	return nil
+	return over
 }
 
 // fresh begins a new slab.
@@ -127,6 +127,7 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 	var stall *time.Timer
 	for t.used > 0 && t.used+need > t.limit {
 		if t.lifted {
+			t.budget = need
 			return ErrInboxFull
 		}
 		t.full = true
@@ -141,7 +142,7 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 			t.mu.Lock()
 			t.full = false
 			t.budget = need
-			return nil
+			return conn.wire.reason()
 		case <-stall.C:
 			conn.calls.fail(ErrInboxFull)
 			stall.Reset(stallTime)

@@ -36,6 +36,7 @@ type outbox struct {
 
 	mu      sync.Mutex // guards following
 	over    error      // why no further message is taken; set once
+	failed  bool       // the wire is dead and everybody was told; ended is closed
 	lost    error      // the end that took frames of finished Writes with it, if nobody was told
 	leading bool       // somebody is responsible for what has to be written
 	wanted  bool       // the open batch is to be written though nobody waits for it
@@ -452,9 +453,9 @@ func (o *outbox) drained() {
 func (o *outbox) land() (more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.ahead != nil {
-		o.count.sent(o.ahead.frames, o.ahead.size())
-		o.ahead.reset(o.limit)
+	if b := o.ahead; b != nil && b.size() > 0 {
+		o.count.sent(b.frames, b.size())
+		b.reset(o.limit)
 	}
 	if o.wire.reason() != nil {
 		o.failLocked()
@@ -500,6 +501,10 @@ func (o *outbox) tellLocked(b *batch, err error) (told bool) {
 
 // failLocked ends the outbox; nobody leads any more.
 func (o *outbox) failLocked() {
+	if o.failed {
+		return
+	}
+	o.failed = true
 	reason := o.wire.reason()
 	if o.over == nil {
 		o.over = reason
@@ -514,7 +519,7 @@ func (o *outbox) failLocked() {
 		}
 	}
 	o.loseLocked(o.open, reason)
-	o.open = newBatch(0)
+	o.open.reset(o.limit)
 	close(o.ended)
 }
 

@@ -148,8 +148,9 @@ func (w *wire) settled() bool {
 
 // drain hands over what Write kept. It owns busy.
 func (w *wire) drain() {
+	stuck := false
 	w.mu.Lock()
-	for len(w.rest) > 0 && w.cause == nil {
+	for len(w.rest) > 0 && w.cause == nil && !stuck {
 		now := time.Now()
 		due := now.Add(drainSlice)
 		if verdict := w.progress.Add(w.writeTimeout); w.writeTimeout > 0 && verdict.Before(due) {
@@ -175,8 +176,13 @@ func (w *wire) drain() {
 		case !isTimeout(err):
 			w.failWriteLocked(err)
 		case w.writeTimeout > 0 && now.Sub(w.progress) >= w.writeTimeout:
-			w.killLocked(ErrWriteTimeout)
+			stuck = true
 		}
+	}
+	if stuck {
+		w.mu.Unlock()
+		w.kill(ErrWriteTimeout)
+		w.mu.Lock()
 	}
 	w.busy = false
 	if len(w.rest) == 0 {
@@ -211,9 +217,7 @@ func (w *wire) failWriteLocked(err error) {
 	w.cause = disconnected(err)
 	close(w.dead)
 	w.final = time.Now().Add(lastWords)
-	if w.Conn.SetReadDeadline(w.final) != nil {
-		w.Conn.Close()
-	}
+	w.Conn.SetReadDeadline(w.final)
 }
 
 // failWrite ends the writing side for a reason from above the wire.
@@ -224,20 +228,17 @@ func (w *wire) failWrite(err error) {
 }
 
 // kill ends the connection at once, for the given reason unless there is one already,
-// and returns the reason that counts. It never blocks on the network.
+// and returns the reason that counts.
 func (w *wire) kill(reason error) error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.killLocked(reason)
-}
-
-func (w *wire) killLocked(reason error) error {
 	if w.cause == nil {
 		w.cause = disconnected(reason)
 		close(w.dead)
 	}
+	reason = w.cause
+	w.mu.Unlock()
 	w.Conn.Close() // closing twice is harmless
-	return w.cause
+	return reason
 }
 
 // disconnected marks reason as the end of a connection, unless that was our own will.
