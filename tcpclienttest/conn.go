@@ -1,0 +1,207 @@
+package tcpclienttest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"iter"
+	"net"
+	"sync/atomic"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+)
+
+// A Conn is the server's end of a connection. One goroutine at a time may receive; any
+// number may send meanwhile.
+type Conn struct {
+	net    net.Conn
+	framer tcpclient.Framer
+	ctx    context.Context
+	cancel context.CancelFunc
+	state  atomic.Int32
+
+	in *bufio.Reader // over source; of the receiving goroutine
+
+	// lock guards out. It is a channel, as it is held across writes, where a mutex would
+	// stop the clock of a synctest bubble.
+	lock chan struct{}
+	out  *bufio.Writer
+
+	holding bool // owned by the receiving goroutine: it has the lock
+}
+
+// What the receiving goroutine is doing, for the error of Server.Close.
+const (
+	working int32 = iota
+	receiving
+	sending
+)
+
+func newConn(s *Server, raw net.Conn) *Conn {
+	c := &Conn{net: raw, framer: s.framer, lock: make(chan struct{}, 1)}
+	c.in = bufio.NewReaderSize((*source)(c), 64<<10)
+	c.out = bufio.NewWriterSize((*sink)(c), 64<<10)
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	return c
+}
+
+// source is where Conn.in reads from: the connection.
+type source Conn
+
+func (c *source) Read(p []byte) (int, error) {
+	if conn := (*Conn)(c); conn.holding {
+		conn.out.Flush() // an error is met again by the next write
+		conn.release()
+		defer conn.acquire()
+	}
+	c.state.Store(receiving)
+	defer c.state.Store(working)
+	return c.net.Read(p)
+}
+
+// sink is where Conn.out writes to: the connection.
+type sink Conn
+
+func (c *sink) Write(p []byte) (int, error) {
+	before := c.state.Swap(sending)
+	defer c.state.Store(before)
+	return c.net.Write(p)
+}
+
+// Receive returns the next message, which is owned by the caller. It does not
+// flush what was written.
+//
+// It fails as the Framer and the connection do: with io.EOF when the client has closed
+// the connection, or its writing side, after a whole message.
+func (c *Conn) Receive() ([]byte, error) { return c.framer.ReadFrame(c.in, nil) }
+
+// Messages returns the messages as they come, until Receive fails; use Receive where
+// the reason matters. A message is valid until the next one.
+func (c *Conn) Messages() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		var buf []byte
+		for {
+			msg, err := c.framer.ReadFrame(c.in, buf[:0])
+			if err != nil || !yield(msg) {
+				return
+			}
+			buf = msg
+		}
+	}
+}
+
+// Send writes msg as one frame and hands it to the network, with all that was written
+// before. It blocks while the client does not read. It borrows msg until it returns.
+func (c *Conn) Send(msg []byte) error {
+	c.acquire()
+	defer c.release()
+	if err := c.framer.WriteFrame(c.out, msg); err != nil {
+		return err
+	}
+	return c.out.Flush()
+}
+
+// Write writes msg as one frame to a buffer, which is handed to the network by Flush or
+// Send, when the buffer is full, and when the handler returns. It borrows msg until it returns.
+func (c *Conn) Write(msg []byte) error {
+	c.acquire()
+	defer c.release()
+	return c.framer.WriteFrame(c.out, msg)
+}
+
+// Flush hands what was written to the network.
+func (c *Conn) Flush() error {
+	c.acquire()
+	defer c.release()
+	return c.out.Flush()
+}
+
+// NetConn returns the connection, below the framing and its buffers and above TLS, for
+// what is no whole message: half a frame, a stray byte, a deadline. Flush first.
+func (c *Conn) NetConn() net.Conn { return c.net }
+
+// Context returns a context that ends when the server begins to close, or when the
+// server's side has closed or reset this connection. It does not notice the client.
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// CloseWrite flushes and ends the stream to the client, which reads the rest and then
+// io.EOF, and may go on to send. It fails with [errors.ErrUnsupported] where the
+// connection cannot.
+func (c *Conn) CloseWrite() error {
+	c.acquire()
+	defer c.release()
+	if err := c.out.Flush(); err != nil {
+		return err
+	}
+	if half, ok := c.net.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// Reset closes the connection with RST: the client reads what has arrived and then
+// ECONNRESET. What was not flushed is lost. It fails with [errors.ErrUnsupported], and only closes the
+// connection, where that cannot be reset. It may be called at any time.
+func (c *Conn) Reset() error {
+	c.cancel()
+	return reset(c.net)
+}
+
+// hangUp closes the raw connection: that of TLS would first wait for the client to read.
+func (c *Conn) hangUp() {
+	c.cancel()
+	bottom(c.net).Close()
+}
+
+// finish ends the connection after its handler.
+func (c *Conn) finish() {
+	c.Flush()
+	c.cancel()
+	c.net.Close()
+}
+
+func (c *Conn) acquire() { c.lock <- struct{}{} }
+func (c *Conn) release() { <-c.lock }
+
+func (c *Conn) remote() string {
+	if name := c.net.RemoteAddr().String(); name != "" {
+		return name
+	}
+	return "unnamed client" // a Unix socket's
+}
+
+// doing says what the handler is at.
+func (c *Conn) doing() string {
+	switch c.state.Load() {
+	case receiving:
+		return "waits for the client to send or close"
+	case sending:
+		return "waits for the client to read"
+	}
+	return "is in its handler"
+}
+
+// bottom returns what is below TLS and other layers.
+func bottom(conn net.Conn) net.Conn {
+	for {
+		layer, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = layer.NetConn()
+	}
+}
+
+// reset closes conn with RST.
+func reset(conn net.Conn) error {
+	conn = bottom(conn)
+	abrupt, ok := conn.(interface{ SetLinger(sec int) error })
+	if !ok {
+		conn.Close()
+		return errors.ErrUnsupported
+	}
+	if err := abrupt.SetLinger(0); err != nil {
+		return err
+	}
+	return conn.Close()
+}

@@ -1,0 +1,40 @@
+// Package tcpclienttest helps to test programs that use tcpclient: servers to talk to,
+// a network without sockets, faults to meet, and a conformance suite for a Framer.
+//
+// It takes no [testing.TB] and so serves Examples and small programs as well as tests.
+//
+//	server := tcpclienttest.NewServer(tcpclient.Lines{}, tcpclienttest.Echo)
+//	defer server.Close()
+//
+//	dialer := tcpclient.Dialer{Framer: tcpclient.Lines{}}
+//	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+//
+// # Servers
+//
+// A [Server] listens on loopback, or where [NewServerOn] is told to, and runs a [Handler] for each
+// connection. The Handler plays the server's part in whole messages, and misbehaves
+// as the test needs: it may send half a frame through [Conn.NetConn], reset the
+// connection, or say nothing at all. [Echo], [Discard] and [Stall] are ready made.
+//
+// # A network without sockets
+//
+// A [Network] is made of memory. Inside a bubble of package testing/synctest a program
+// on it meets its timeouts in fake time: an hour of backing off takes a millisecond.
+//
+//	synctest.Test(t, func(t *testing.T) {
+//		var network tcpclienttest.Network
+//		listener, err := network.Listen("server:9000")
+//		server := tcpclienttest.NewServerOn(listener, nil, tcpclienttest.Discard)
+//		defer server.Close()
+//
+//		dialer := tcpclient.Dialer{
+//			DialContext: network.DialContext,
+//			Heartbeat:   tcpclient.Heartbeat{Interval: time.Minute},
+//		}
+//		client, err := dialer.Dial(t.Context(), "tcp", server.Addr)
+//		defer client.Close()
+//		_, err = client.Receive(t.Context()) // two fake minutes, no real ones
+//	})
+//
+// A real socket cannot be used in a bubble: its goroutines are never durably blocked.
+package tcpclienttest
