@@ -152,7 +152,8 @@ func (e *FrameTooLargeError) Error() string {
 		b.WriteString(" bytes")
 	}
 	fmt.Fprintf(&b, ", limit %d", e.Max)
-	b.WriteString(protocolHint(e.Size, e.Header))
+	hint, _ := protocolHint(e.Size, e.Header)
+	b.WriteString(hint)
 	return b.String()
 }
 
