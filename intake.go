@@ -10,7 +10,7 @@ type intake struct {
 	budget  int   // room as of the last publication
 	typical int   // size of the larger messages of late
 	count   *counters
-	added   int // messages added since publish
+	added   int // messages not yet counted
 	bytes   int // their sizes
 }
 
@@ -53,8 +53,7 @@ func (t *intake) add(msg []byte, conn *Conn) error {
 	s.ends[s.n] = len(s.data)
 	s.n++
 	t.pending += need
-	t.added++
-	t.bytes += len(msg)
+	t.noted(len(msg))
 	t.typical = max(len(msg), t.typical-t.typical/8)
 	if s.n == slabMessages || len(s.data) >= slabBytes {
 		t.roll()
@@ -72,6 +71,10 @@ func (t *intake) fresh() *slab {
 
 // publish makes what was added receivable.
 func (t *intake) publish() {
+	if t.added > 0 {
+		t.count.received(t.added, t.bytes)
+		t.added, t.bytes = 0, 0
+	}
 	if t.pending == 0 {
 		return
 	}
@@ -79,6 +82,12 @@ func (t *intake) publish() {
 	defer t.mu.Unlock()
 	t.publishLocked()
 	t.passOnLocked()
+}
+
+// noted counts a message, wherever it went.
+func (t *intake) noted(size int) {
+	t.added++
+	t.bytes += size
 }
 
 func (t *intake) publishLocked() {
@@ -91,8 +100,7 @@ func (t *intake) publishLocked() {
 		t.used += t.pending
 	}
 	t.budget = t.limit - t.used
-	t.count.received(t.added, t.bytes)
-	t.pending, t.added, t.bytes = 0, 0, 0
+	t.pending = 0
 }
 
 // roll publishes and closes the slab.

@@ -203,6 +203,7 @@ func (c *Client) read(conn *Conn) (err error) {
 			continue
 		}
 		if conn.calls.used.Load() && conn.calls.answer(msg) {
+			c.intake.noted(len(msg))
 			continue
 		}
 		if err := c.intake.add(msg, conn); err != nil {

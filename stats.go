@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// Stats are counters since Dial, as returned by [Client.Stats].
+// Stats are what [Client.Stats] returns: counters since Dial, over all connections.
 type Stats struct {
-	MessagesReceived uint64        // whole messages, without the answers to heartbeats
+	MessagesReceived uint64        // that went to Receive or to a Call
 	BytesReceived    uint64        // of these messages, framing not counted
-	MessagesSent     uint64        // handed to the network, heartbeats included
-	BytesSent        uint64        // the same, framing counted
-	Flushes          uint64        // batches handed to the network
-	Connects         uint64        // connections made, handshake included
+	MessagesSent     uint64        // handed to the network, pings included
+	BytesSent        uint64        // of these messages, framing counted
+	Flushes          uint64        // times that messages were handed to the network
+	Connects         uint64        // connections made, handshakes included
 	Connected        bool          // now
-	RTT              time.Duration // of the last answered ping; 0: none yet
+	RTT              time.Duration // of the last ping that was answered; 0: none yet
 }
 
-// counters are what Stats is made of. Each is updated once for a batch.
+// counters are what Stats is made of, updated once for a batch.
 type counters struct {
 	messagesReceived, bytesReceived  atomic.Uint64
 	messagesSent, bytesSent, flushes atomic.Uint64
