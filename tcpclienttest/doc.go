@@ -14,7 +14,7 @@
 // A [Server] listens on loopback, or where [NewServerOn] is told to, and runs a [Handler] for each
 // connection. The Handler plays the server's part in whole messages, and misbehaves
 // as the test needs: it may send half a frame through [Conn.NetConn], reset the
-// connection, or say nothing at all. [Echo], [Discard] and [Stall] are ready made.
+// connection, or say nothing at all. [Echo], [Discard] and [Ignore] are ready made.
 //
 // # A network without sockets
 //

@@ -26,6 +26,6 @@ func Discard(conn *Conn) {
 	}
 }
 
-// Stall is a [Handler] that does not even receive, until the server closes: what a
+// Ignore is a [Handler] that does not even receive, until the server closes: what a
 // client sends to it piles up until TCP takes no more.
-func Stall(conn *Conn) { <-conn.Context().Done() }
+func Ignore(conn *Conn) { <-conn.Context().Done() }

@@ -276,6 +276,9 @@ func (d *deadline) set(t time.Time) {
 // passed reports whether there is a deadline and it has come.
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
+// pending reports whether there is a deadline and it has not come.
+func (d *deadline) pending() bool { return !d.at.IsZero() && time.Now().Before(d.at) }
+
 func (d *deadline) stop() {
 	if d.timer != nil {
 		d.timer.Stop()

@@ -1,0 +1,429 @@
+package tcpclienttest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Faults are what goes wrong on a connection, in each direction as seen by the program
+// under test. The zero value is a connection without faults. A Faults serves any
+// number of connections: each counts its own bytes.
+//
+//	// A server that trickles: one byte a second.
+//	Faults{Read: Fault{Chunk: 1, Pause: time.Second}}
+//
+//	// A connection that ends in the middle of the first frame.
+//	Faults{Read: Fault{After: 7, Then: Cut}}
+//
+//	// A peer that stops reading.
+//	Faults{Write: Fault{After: 1 << 20, Then: Stall}}
+//
+//	// A host that is gone and has told nobody.
+//	Faults{Read: Fault{Then: Drop}, Write: Fault{Then: Drop}}
+type Faults struct {
+	Read  Fault
+	Write Fault
+}
+
+// A Fault is what goes wrong in one direction.
+type Fault struct {
+	// Chunk is how many bytes pass at once: a Read returns no more, and a Write is
+	// handed on in pieces. 0: as many as there are.
+	Chunk int
+
+	// Pause is the time from one chunk to the next. 0: none.
+	Pause time.Duration
+
+	// After is how many bytes pass before Then happens.
+	After int64
+
+	// Then is what happens when so many bytes have passed. Zero: nothing.
+	Then Action
+}
+
+// An Action is what a [Fault] does after a number of bytes.
+type Action int
+
+const (
+	// Cut ends the connection for both sides as if each other had closed it: the program
+	// under test reads io.EOF and writes into EPIPE, the peer reads what was
+	// written before, then io.EOF.
+	Cut Action = iota + 1
+
+	// Reset ends the connection for both sides with RST: ECONNRESET, for the peer
+	// after what was written before.
+	Reset
+
+	// Stall makes calls block until their deadline or Close. What the peer sends
+	// piles up until TCP takes no more.
+	Stall
+
+	// Drop makes bytes vanish: Write succeeds and hands on nothing, Read blocks until
+	// its deadline or Close and throws away what comes, also the peer's FIN.
+	Drop
+)
+
+// String returns the name of the action in lower case.
+func (a Action) String() string {
+	switch a {
+	case 0:
+		return "nothing"
+	case Cut:
+		return "cut"
+	case Reset:
+		return "reset"
+	case Stall:
+		return "stall"
+	case Drop:
+		return "drop"
+	}
+	return "action " + strconv.Itoa(int(a))
+}
+
+// Wrap returns conn with these faults. The result has the deadlines, and CloseWrite and
+// SetLinger as far as conn has them, and is as safe for concurrent use. It is safe in a
+// testing/synctest bubble if conn is.
+func (f Faults) Wrap(conn net.Conn) net.Conn {
+	c := &faulty{conn: conn}
+	c.read.init(c, f.Read)
+	c.write.init(c, f.Write)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read.passLocked(0)
+	c.write.passLocked(0)
+	return c
+}
+
+// Listener returns listener with these faults on every connection it accepts. There it
+// is the server that meets them.
+func (f Faults) Listener(listener net.Listener) net.Listener { return faultyListener{listener, f} }
+
+// DialContext returns next with these faults on every connection it makes, for the
+// field of [tcpclient.Dialer]. A nil next is that of a zero [net.Dialer].
+func (f Faults) DialContext(next func(ctx context.Context, network, address string) (net.Conn, error)) func(ctx context.Context, network, address string) (net.Conn, error) {
+	if next == nil {
+		next = new(net.Dialer).DialContext
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := next(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return f.Wrap(conn), nil
+	}
+}
+
+type faultyListener struct {
+	net.Listener
+	faults Faults
+}
+
+func (l faultyListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.faults.Wrap(conn), nil
+}
+
+// A faulty is a connection with faults. Its mutex is never held while it waits.
+type faulty struct {
+	conn net.Conn
+
+	mu     sync.Mutex // guards following, and the lanes
+	read   lane
+	write  lane
+	closed bool
+	ended  Action // Cut or Reset, once it has happened
+}
+
+// A lane is one direction of a faulty. Its calls take turns.
+type lane struct {
+	conn  *faulty
+	fault Fault
+	left  int64 // bytes until fault.Then
+
+	changed  sync.Cond // something that a blocked call waits for
+	deadline deadline
+	next     deadline // the end of the pause
+	busy     bool     // it is somebody's turn
+}
+
+func (l *lane) init(c *faulty, f Fault) {
+	l.conn, l.fault, l.left = c, f, f.After
+	l.changed.L = &c.mu
+	l.deadline.init(&l.changed)
+	l.next.init(&l.changed)
+}
+
+// Read returns no more than a chunk.
+func (c *faulty) Read(p []byte) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := &c.read
+	if err := l.enterLocked(); err != nil {
+		return 0, c.error("read", err)
+	}
+	defer l.leaveLocked()
+	for {
+		k, err := l.waitLocked(len(p))
+		if err != nil {
+			return 0, c.error("read", err)
+		}
+		c.mu.Unlock()
+		n, err = c.conn.Read(p[:k])
+		c.mu.Lock()
+		if verdict := l.errorLocked(); err != nil && verdict != nil {
+			err = c.error("read", verdict) // it was interrupted by what happened here
+		}
+		if l.happened(Drop) && k > 0 {
+			if err != nil && !over(err) {
+				err = l.stallLocked() // the end of the stream vanishes too
+				return 0, c.error("read", err)
+			}
+			if err == nil {
+				continue
+			}
+			return 0, err
+		}
+		l.passLocked(n)
+		return n, err
+	}
+}
+
+// Write hands on p chunk by chunk.
+func (c *faulty) Write(p []byte) (n int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := &c.write
+	if err := l.enterLocked(); err != nil {
+		return 0, c.error("write", err)
+	}
+	defer l.leaveLocked()
+	for {
+		k, err := l.waitLocked(len(p) - n)
+		if err != nil {
+			return n, c.error("write", err)
+		}
+		if l.happened(Drop) {
+			return len(p), nil
+		}
+		c.mu.Unlock()
+		m, err := c.conn.Write(p[n : n+k])
+		c.mu.Lock()
+		n += m
+		if verdict := l.errorLocked(); err != nil && verdict != nil {
+			err = c.error("write", verdict)
+		}
+		l.passLocked(m)
+		if err != nil || n == len(p) {
+			return n, err
+		}
+	}
+}
+
+// over reports whether err comes from this side: an expired deadline or Close.
+func over(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
+}
+
+// enterLocked waits for its turn.
+func (l *lane) enterLocked() error {
+	for {
+		if err := l.errorLocked(); err != nil {
+			return err
+		}
+		if !l.busy {
+			l.busy = true
+			return nil
+		}
+		l.changed.Wait()
+	}
+}
+
+func (l *lane) leaveLocked() {
+	l.busy = false
+	l.changed.Broadcast()
+}
+
+// waitLocked waits until some of size bytes may pass and returns how many.
+func (l *lane) waitLocked(size int) (int, error) {
+	for size > 0 && l.next.pending() {
+		if err := l.errorLocked(); err != nil {
+			return 0, err
+		}
+		l.changed.Wait()
+	}
+	if l.happened(Stall) && size > 0 {
+		return 0, l.stallLocked()
+	}
+	if err := l.errorLocked(); err != nil {
+		return 0, err
+	}
+	if l.fault.Chunk > 0 {
+		size = min(size, l.fault.Chunk)
+	}
+	if l.fault.Then != 0 && !l.happened(Drop) {
+		size = int(min(int64(size), l.left))
+	}
+	return size, nil
+}
+
+// stallLocked waits until the deadline has passed or the connection has ended.
+func (l *lane) stallLocked() error {
+	for {
+		if err := l.errorLocked(); err != nil {
+			return err
+		}
+		l.changed.Wait()
+	}
+}
+
+// happened reports whether the lane's action is a and its time has come.
+func (l *lane) happened(a Action) bool { return l.fault.Then == a && l.left <= 0 }
+
+// passLocked counts n bytes that have passed, and ends the connection if that is due.
+func (l *lane) passLocked(n int) {
+	if n > 0 && l.fault.Pause > 0 {
+		l.next.set(time.Now().Add(l.fault.Pause))
+	}
+	if l.fault.Then == 0 {
+		return
+	}
+	l.left -= int64(n)
+	c := l.conn
+	if l.left > 0 || c.closed || c.ended != 0 {
+		return
+	}
+	// Neither of these waits for the peer.
+	switch l.fault.Then {
+	case Cut:
+		bottom(c.conn).Close()
+	case Reset:
+		reset(c.conn)
+	default:
+		return
+	}
+	c.ended = l.fault.Then
+	c.wakeLocked()
+}
+
+// errorLocked returns why a call on this lane fails, nil if it may go on.
+func (l *lane) errorLocked() error {
+	c := l.conn
+	switch {
+	case c.closed:
+		return net.ErrClosed
+	case l.deadline.passed():
+		return os.ErrDeadlineExceeded
+	case c.ended == 0:
+		return nil
+	case c.ended == Cut && l == &c.read:
+		return io.EOF
+	case c.ended == Cut:
+		return errPipe
+	case l == &c.read:
+		return os.NewSyscallError("read", syscall.ECONNRESET)
+	}
+	return os.NewSyscallError("write", syscall.ECONNRESET)
+}
+
+// wakeLocked makes all blocked calls look again.
+func (c *faulty) wakeLocked() {
+	c.read.changed.Broadcast()
+	c.write.changed.Broadcast()
+}
+
+// Close closes the connection.
+func (c *faulty) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return c.error("close", net.ErrClosed)
+	}
+	c.closed = true
+	for _, d := range []*deadline{&c.read.deadline, &c.read.next, &c.write.deadline, &c.write.next} {
+		d.stop()
+	}
+	c.wakeLocked()
+	ended := c.ended
+	c.mu.Unlock()
+	if ended != 0 {
+		return nil // closed already
+	}
+	return c.conn.Close()
+}
+
+// CloseWrite sends FIN, which does not get through once writes stall or vanish.
+func (c *faulty) CloseWrite() error {
+	half, ok := c.conn.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	c.mu.Lock()
+	lost := !c.closed && (c.write.happened(Stall) || c.write.happened(Drop))
+	c.mu.Unlock()
+	if lost {
+		return nil
+	}
+	return half.CloseWrite()
+}
+
+// SetLinger is what reset looks for.
+func (c *faulty) SetLinger(sec int) error {
+	if abrupt, ok := bottom(c.conn).(interface{ SetLinger(sec int) error }); ok {
+		return abrupt.SetLinger(sec)
+	}
+	return errors.ErrUnsupported
+}
+
+// SetDeadline sets both deadlines.
+func (c *faulty) SetDeadline(t time.Time) error {
+	return c.setDeadline(t, c.conn.SetDeadline, &c.read, &c.write)
+}
+
+// SetReadDeadline sets the deadline of Read, also of one that stalls.
+func (c *faulty) SetReadDeadline(t time.Time) error {
+	return c.setDeadline(t, c.conn.SetReadDeadline, &c.read)
+}
+
+// SetWriteDeadline sets the deadline of Write, also of one that stalls.
+func (c *faulty) SetWriteDeadline(t time.Time) error {
+	return c.setDeadline(t, c.conn.SetWriteDeadline, &c.write)
+}
+
+func (c *faulty) setDeadline(t time.Time, next func(time.Time) error, lanes ...*lane) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.error("set", net.ErrClosed)
+	}
+	for _, l := range lanes {
+		l.deadline.set(t)
+	}
+	if c.ended != 0 {
+		return nil
+	}
+	return next(t)
+}
+
+// LocalAddr returns the address of the wrapped connection.
+func (c *faulty) LocalAddr() net.Addr { return c.conn.LocalAddr() }
+
+// RemoteAddr returns the address of the wrapped connection's peer.
+func (c *faulty) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
+
+func (c *faulty) error(op string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	local := c.LocalAddr()
+	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: c.RemoteAddr(), Err: err}
+}
