@@ -1,0 +1,5 @@
+//go:build race
+
+package tcpclienttest_test
+
+const raceEnabled = true
