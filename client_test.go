@@ -1,0 +1,586 @@
+package tcpclient_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestDial(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		t.Run("returns a Client that talks both ways", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			requireAlive(t, c, p)
+			require.NotNil(t, c.LocalAddr())
+			require.NotNil(t, c.RemoteAddr())
+		})
+
+		t.Run("is bounded by its context, the Client is not", func(t *testing.T) { // P2
+			l := tr.listen(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			c := startDial(t, ctx, l, tcpclient.Dialer{})
+			p := l.accept(t)
+			client := c()
+			cancel()
+			requireAlive(t, client, p)
+		})
+
+		t.Run("with a context that is done makes no connection", func(t *testing.T) { // P2
+			l := tr.listen(t)
+			_, err := l.tryDial(canceled(t), tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) {
+				t.Error("dialed")
+				return nil, errors.ErrUnsupported
+			}})
+			require.ErrorIs(t, err, context.Canceled)
+			require.Equal(t, "dial", opError(t, err).Op)
+			require.Equal(t, l.Addr().String(), opError(t, err).Addr)
+		})
+
+		t.Run("copies the settings", func(t *testing.T) {
+			l := tr.listen(t)
+			d := tcpclient.Dialer{}
+			l.setup(&d)
+			wait := start(t, func() *tcpclient.Client {
+				c, err := d.Dial(t.Context(), l.network, l.Addr().String())
+				assert.NoError(t, err)
+				return c
+			})
+			p := l.accept(t)
+			c := wait()
+			defer c.Close()
+			d.Framer, d.WriteBuffer, d.Inbox = tcpclient.LengthPrefix{Width: 1}, -1, -1
+			requireAlive(t, c, p)
+		})
+	})
+}
+
+// startDial dials in the background, for an l.accept in the foreground.
+func startDial(t *testing.T, ctx context.Context, l *listener, d tcpclient.Dialer) (wait func() *tcpclient.Client) {
+	t.Helper()
+	w := start(t, func() *tcpclient.Client {
+		c, err := l.tryDial(ctx, d)
+		assert.NoError(t, err)
+		return c
+	})
+	return func() *tcpclient.Client {
+		t.Helper()
+		c := w()
+		require.NotNil(t, c)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+}
+
+func TestReceive(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		t.Run("returns messages in the order of their arrival", func(t *testing.T) { // P3
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			want := numbered(1000, 50)
+			go p.send(want...)
+			for i := range want {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want[i], string(msg))
+			}
+		})
+
+		t.Run("returns an empty message", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			p.send("", "a", "")
+			for _, want := range []string{"", "a", ""} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.NotNil(t, msg, "nil reads as no message at all")
+				require.Equal(t, want, string(msg))
+			}
+		})
+
+		t.Run("returns messages of every size around the buffers", func(t *testing.T) { // P1, FAULTS S4
+			c, p := tr.connect(t, tcpclient.Dialer{ReadBuffer: 16 << 10, Inbox: 64 << 10})
+			var want []string
+			for _, n := range boundaries(16<<10, 64<<10) {
+				want = append(want, string(pattern(n)))
+			}
+			go p.send(want...)
+			for i := range want {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.True(t, want[i] == string(msg), "message %d: got %d bytes, want %d", i, len(msg), len(want[i]))
+			}
+		})
+
+		t.Run("gives away what it returns", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			want := append(numbered(200, 30), numbered(20, 6000)...)
+			go p.send(want...)
+			var got [][]byte
+			for range want {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				got = append(got, msg)
+			}
+			for i := range want {
+				require.Equal(t, want[i], string(got[i]))
+				for j := range got[i] {
+					got[i][j] = '!'
+				}
+				_ = append(got[i], "behind"...)
+			}
+		})
+
+		t.Run("keeps a half-read frame when its context ends", func(t *testing.T) { // P1, P2
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			for _, size := range []int{1, 9000} {
+				msg := string(pattern(size))
+				stream := frame(msg)
+				for _, cut := range []int{1, 3, 4, len(stream)/2 + 2, len(stream) - 1} {
+					p.raw(stream[:cut])
+					_, err := c.Receive(within(t, 2*time.Millisecond))
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					p.raw(stream[cut:])
+					got, err := c.Receive(t.Context())
+					require.NoError(t, err)
+					require.True(t, msg == string(got), "got %d bytes, want %d", len(got), len(msg))
+				}
+			}
+		})
+
+		t.Run("returns soon after its context ends, and the connection lives on", func(t *testing.T) { // P2
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			ctx, cancel := context.WithCancel(t.Context())
+			wait := start(t, func() error { _, err := c.Receive(ctx); return err })
+			cancel()
+			err := wait()
+			require.ErrorIs(t, err, context.Canceled)
+			require.Equal(t, "receive", opError(t, err).Op)
+			require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
+			require.NotErrorIs(t, err, tcpclient.ErrDisconnected)
+			requireAlive(t, c, p)
+		})
+
+		t.Run("returns what came before the end first", func(t *testing.T) { // P1
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			want := numbered(300, 500)
+			go func() {
+				p.send(want...)
+				p.halfClose()
+			}()
+			got, err := receiveAll(t, c)
+			require.Equal(t, want, got)
+			require.ErrorIs(t, err, io.EOF)
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected) // P9
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+		})
+
+		t.Run("gives concurrent callers different messages, each once", func(t *testing.T) { // FAULTS L8
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			want := numbered(2000, 40)
+			go func() {
+				p.send(want...)
+				p.halfClose()
+			}()
+			var mu sync.Mutex
+			got := make(map[string]int)
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					last := ""
+					for {
+						msg, err := c.Receive(t.Context())
+						if err != nil {
+							assert.ErrorIs(t, err, io.EOF)
+							return
+						}
+						assert.Less(t, last, string(msg), "one caller's messages are in order")
+						last = string(msg)
+						mu.Lock()
+						got[last]++
+						mu.Unlock()
+					}
+				})
+			}
+			prompt(t, "Receive", wg.Wait)
+			require.Len(t, got, len(want))
+			for msg, n := range got {
+				require.Equal(t, 1, n, msg)
+			}
+		})
+
+		t.Run("wakes all who wait when the connection ends", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			var wg sync.WaitGroup
+			for range 10 {
+				wg.Go(func() {
+					_, err := c.Receive(t.Context())
+					assert.ErrorIs(t, err, io.EOF)
+				})
+			}
+			blocked(t, "(*inbox).receive")
+			p.halfClose()
+			prompt(t, "Receive", wg.Wait)
+		})
+	})
+}
+
+// boundaries are sizes around those of the buffers inside, and around the given ones.
+func boundaries(sizes ...int) []int {
+	all := []int{0, 1}
+	for _, size := range append([]int{64, 512, 2 << 10, 4 << 10, 8 << 10, 32 << 10}, sizes...) {
+		for d := -65; d <= 1; d++ {
+			if d == -65 || d == -64 || d == -63 || d >= -5 {
+				all = append(all, max(0, size+d))
+			}
+		}
+	}
+	return all
+}
+
+func TestReceiveInto(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		t.Run("returns the message in storage that the caller owns", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			var want []string
+			for _, n := range []int{10, 5000, 1, 0, 40000, 3, 9000, 9000, 9000, 20} {
+				want = append(want, string(pattern(n)))
+			}
+			for range 20 {
+				wait := start(t, func() error { _, err := p.Write(frames(want...)); return err })
+				var buf []byte
+				for i := range want {
+					var err error
+					buf, err = c.ReceiveInto(t.Context(), buf)
+					require.NoError(t, err)
+					require.Equal(t, want[i], string(buf))
+					for j := range buf[:cap(buf)] {
+						buf[:cap(buf)][j] = '!' // all of the storage is the caller's
+					}
+				}
+				require.NoError(t, wait())
+			}
+		})
+
+		t.Run("works for many callers with buffers of their own", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			const n = 4000
+			go func() {
+				for i := range n {
+					p.send(string(pattern(i * 7 % 9000)))
+				}
+				p.halfClose()
+			}()
+			var wg sync.WaitGroup
+			var mu sync.Mutex
+			total := 0
+			for range 4 {
+				wg.Go(func() {
+					var buf []byte
+					for {
+						msg, err := c.ReceiveInto(t.Context(), buf)
+						if err != nil {
+							assert.ErrorIs(t, err, io.EOF)
+							return
+						}
+						assert.True(t, string(pattern(len(msg))) == string(msg))
+						for j := range msg[:cap(msg)] {
+							msg[:cap(msg)][j] = '!'
+						}
+						buf = msg
+						mu.Lock()
+						total++
+						mu.Unlock()
+					}
+				})
+			}
+			prompt(t, "ReceiveInto", wg.Wait)
+			require.Equal(t, n, total)
+		})
+
+		t.Run("returns the buffer with an error", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			buf := make([]byte, 10, 100)
+			for _, ctx := range []context.Context{canceled(t), within(t, time.Millisecond)} {
+				got, err := c.ReceiveInto(ctx, buf)
+				require.ErrorIs(t, err, ctx.Err())
+				require.Empty(t, got)
+				require.Equal(t, 100, cap(got))
+				require.Same(t, &buf[0], &got[:1][0])
+			}
+			p.halfClose()
+			got, err := c.ReceiveInto(t.Context(), buf)
+			require.ErrorIs(t, err, io.EOF)
+			require.Empty(t, got)
+			require.Equal(t, 100, cap(got))
+			got, err = c.ReceiveInto(t.Context(), nil)
+			require.ErrorIs(t, err, io.EOF)
+			require.Empty(t, got)
+		})
+	})
+}
+
+func TestMessages(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		t.Run("yields all messages and then the end, once", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			var want []string
+			for i := range 500 {
+				want = append(want, string(pattern(i*37%9000)))
+			}
+			go func() {
+				p.send(want...)
+				p.halfClose()
+			}()
+			i, ends := 0, 0
+			for msg, err := range c.Messages(t.Context()) {
+				if err != nil {
+					require.ErrorIs(t, err, io.EOF)
+					require.Equal(t, "receive", opError(t, err).Op)
+					require.Nil(t, msg)
+					ends++
+					continue
+				}
+				require.Zero(t, ends)
+				require.True(t, want[i] == string(msg), "message %d", i)
+				i++
+			}
+			require.Equal(t, len(want), i)
+			require.Equal(t, 1, ends)
+		})
+
+		t.Run("keeps a message valid until the next", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 2000})
+			go func() {
+				for _, msg := range numbered(500, 100) {
+					p.send(msg)
+				}
+				p.halfClose()
+			}()
+			want := numbered(500, 100)
+			i := 0
+			for msg, err := range c.Messages(t.Context()) {
+				if err != nil {
+					break
+				}
+				require.Equal(t, want[i], string(msg))
+				if i++; i%10 == 0 && i < len(want) {
+					// Others receive, and the reader fills what they have emptied.
+					for range 5 {
+						other, err := c.Receive(t.Context())
+						require.NoError(t, err)
+						require.Equal(t, want[i], string(other))
+						i++
+					}
+					require.Equal(t, want[i-6], string(msg), "valid until the next of this loop")
+				}
+			}
+			require.Equal(t, len(want), i)
+		})
+
+		t.Run("loses nothing when broken out of", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			want := numbered(100, 20)
+			p.send(want...)
+			for i := 0; i < len(want); i++ {
+				for msg, err := range c.Messages(t.Context()) {
+					require.NoError(t, err)
+					require.Equal(t, want[i], string(msg))
+					break
+				}
+				if i++; i < len(want) {
+					msg, err := c.Receive(t.Context())
+					require.NoError(t, err)
+					require.Equal(t, want[i], string(msg))
+				}
+			}
+		})
+
+		t.Run("can be ranged over by several at once", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 4000})
+			want := numbered(3000, 60)
+			go func() {
+				p.send(want...)
+				p.halfClose()
+			}()
+			var mu sync.Mutex
+			got := make(map[string]int)
+			var wg sync.WaitGroup
+			for range 3 {
+				wg.Go(func() {
+					ends := 0
+					for msg, err := range c.Messages(t.Context()) {
+						if err != nil {
+							ends++
+							assert.ErrorIs(t, err, io.EOF)
+							continue
+						}
+						mu.Lock()
+						got[string(msg)]++
+						mu.Unlock()
+					}
+					assert.Equal(t, 1, ends)
+				})
+			}
+			prompt(t, "Messages", wg.Wait)
+			require.Len(t, got, len(want))
+			for msg, n := range got {
+				require.Equal(t, 1, n, msg)
+			}
+		})
+
+		t.Run("ends with its context, and can be begun again", func(t *testing.T) { // P2
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			p.send("one")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var got []error
+			for msg, err := range c.Messages(ctx) {
+				if err == nil {
+					require.Equal(t, "one", string(msg))
+					cancel()
+					continue
+				}
+				got = append(got, err)
+			}
+			require.Len(t, got, 1)
+			require.ErrorIs(t, got[0], context.Canceled)
+			requireAlive(t, c, p)
+		})
+
+		t.Run("releases its message when the loop panics", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			p.send("one", "two")
+			require.Panics(t, func() {
+				for range c.Messages(t.Context()) {
+					panic("in the loop")
+				}
+			})
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "two", string(msg))
+		})
+
+		t.Run("lets Close be called inside", func(t *testing.T) { // P7
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			p.send("one", "two", "three")
+			n := 0
+			for msg, err := range c.Messages(t.Context()) {
+				if n++; n == 1 {
+					require.NoError(t, c.Close())
+					require.Equal(t, "one", string(msg))
+					continue
+				}
+				require.ErrorIs(t, err, tcpclient.ErrClosed)
+			}
+			require.Equal(t, 2, n)
+		})
+	})
+}
+
+func TestWrite(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		t.Run("sends nothing before a flush", func(t *testing.T) { // P12
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			require.NoError(t, c.Write(t.Context(), []byte("later")))
+			p.requireSilence(20 * time.Millisecond)
+			require.NoError(t, c.Flush(t.Context()))
+			require.Equal(t, "later", p.receive())
+		})
+
+		t.Run("borrows the message until it returns", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			for _, size := range []int{3, 600, 5000, 100_000} {
+				msg := pattern(size)
+				wait := start(t, func() string { return p.receive() })
+				require.NoError(t, c.Write(t.Context(), msg))
+				for i := range msg {
+					msg[i] = '!'
+				}
+				require.NoError(t, c.Flush(t.Context()))
+				require.True(t, string(pattern(size)) == wait())
+			}
+		})
+
+		t.Run("writes messages of every size around the buffers", func(t *testing.T) { // P1, FAULTS S4
+			c, p := tr.connect(t, tcpclient.Dialer{WriteBuffer: 16 << 10})
+			var want []string
+			for _, n := range boundaries(16<<10, 64<<10) {
+				want = append(want, string(pattern(n)))
+			}
+			type result struct {
+				got []string
+				err error
+			}
+			wait := start(t, func() result { got, err := p.all(); return result{got, err} })
+			for i, msg := range want {
+				require.NoError(t, c.Write(t.Context(), []byte(msg)))
+				if i%3 == 0 {
+					require.NoError(t, c.Flush(t.Context()))
+				}
+			}
+			require.NoError(t, c.Close())
+			r := wait()
+			require.Equal(t, len(want), len(r.got))
+			for i := range want {
+				require.True(t, want[i] == r.got[i], "message %d of %d bytes", i, len(want[i]))
+			}
+			require.ErrorIs(t, r.err, io.EOF)
+		})
+
+		t.Run("flushes by itself when WriteBuffer is full", func(t *testing.T) { // P6
+			c, p := tr.connect(t, tcpclient.Dialer{WriteBuffer: 1000})
+			for range 100 {
+				require.NoError(t, c.Write(t.Context(), pattern(100)))
+			}
+			for range 90 {
+				require.Equal(t, string(pattern(100)), p.receive())
+			}
+		})
+
+		t.Run("keeps the order of one goroutine and never interleaves frames", func(t *testing.T) { // P3
+			writers, each := 16, 200
+			c, p := tr.connect(t, tcpclient.Dialer{WriteBuffer: 4000})
+			var wg sync.WaitGroup
+			for g := range writers {
+				wg.Go(func() {
+					for i := range each {
+						msg := make([]byte, 4+i*13%300)
+						msg[0], msg[1], msg[2] = byte(g), byte(i>>8), byte(i)
+						for j := range msg[3:] {
+							msg[3+j] = byte(g)
+						}
+						var err error
+						switch i % 3 {
+						case 0:
+							err = c.Write(t.Context(), msg)
+						case 1:
+							err = c.Send(t.Context(), msg)
+						case 2:
+							if err = c.Write(t.Context(), msg); err == nil {
+								err = c.Flush(t.Context())
+							}
+						}
+						assert.NoError(t, err)
+					}
+				})
+			}
+			next := make([]int, writers)
+			for range writers * each {
+				msg := p.receive()
+				g := int(msg[0])
+				require.Equal(t, next[g], int(msg[1])<<8|int(msg[2]))
+				next[g]++
+				for _, b := range []byte(msg[3:]) {
+					require.Equal(t, byte(g), b)
+				}
+			}
+			wg.Wait()
+		})
+	})
+}
