@@ -40,6 +40,7 @@ type inbox struct {
 	used    int   // bytes of messages in the queue, each with its overhead
 	losses  int   // lost connections in the queue
 	waiting int   // calls that wait for ready
+	woken   bool  // one of them was given ready since the reader last yielded
 	full    bool  // the reader waits for room
 	end     error // what comes after the queue; set once
 }
@@ -189,6 +190,7 @@ func (in *inbox) passOnLocked() {
 	}
 	select {
 	case in.ready <- struct{}{}:
+		in.woken = true
 	default:
 	}
 }

@@ -1,6 +1,9 @@
 package tcpclient
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
 // An intake is the reading goroutine's end of the inbox, and owned by it.
 type intake struct {
@@ -10,8 +13,9 @@ type intake struct {
 	budget  int   // room as of the last publication
 	typical int   // size of the larger messages of late
 	count   *counters
-	added   int // messages not yet counted
-	bytes   int // their sizes
+	yields  bool // somebody was woken: let them run before the next read
+	added   int  // messages not yet counted
+	bytes   int  // their sizes
 }
 
 // storage returns memory for the next message: empty, with some capacity.
@@ -75,13 +79,20 @@ func (t *intake) publish() {
 		t.count.received(t.added, t.bytes)
 		t.added, t.bytes = 0, 0
 	}
-	if t.pending == 0 {
-		return
+	if t.pending > 0 {
+		t.mu.Lock()
+		t.publishLocked()
+		t.passOnLocked()
+		t.yields = t.yields || t.woken
+		t.woken = false
+		t.mu.Unlock()
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.publishLocked()
-	t.passOnLocked()
+	if t.yields {
+		// Who was woken may well answer, and be answered, before a read would have had to
+		// wait for that.
+		t.yields = false
+		runtime.Gosched()
+	}
 }
 
 // noted counts a message, wherever it went.

@@ -39,6 +39,8 @@ type outbox struct {
 	failed  bool       // the wire is dead and everybody was told; ended is closed
 	lost    error      // the end that took frames of finished Writes with it, if nobody was told
 	leading bool       // somebody is responsible for what has to be written
+	turns   int        // times that a caller became the leader
+	alone   int        // flights in a row that carried one frame: yielding brings nothing
 	wanted  bool       // the open batch is to be written though nobody waits for it
 	open    *batch     // takes frames
 	flight  *batch     // is being written; nil: none
@@ -216,11 +218,17 @@ func (o *outbox) flushLocked(ctx context.Context, start int) (unsent bool, err e
 // joinLocked makes w wait for b, and leads if nobody does. It releases the lock.
 func (o *outbox) joinLocked(b *batch, w *waiter) {
 	b.add(w)
-	lead := !o.leading
-	o.leading = true
-	o.mu.Unlock()
+	lead, yield := !o.leading, false
 	if lead {
+		o.leading = true
+		o.turns++
+		yield = o.alone < 4 || o.turns%16 == 0
+	}
+	o.mu.Unlock()
+	if yield {
 		runtime.Gosched()
+	}
+	if lead {
 		o.lead()
 	}
 }
@@ -391,6 +399,11 @@ func (o *outbox) leadOnce() (more bool) {
 	}
 	if o.wanted || o.open.first != nil {
 		o.wanted = false
+		if o.open.frames > 1 {
+			o.alone = 0
+		} else {
+			o.alone++
+		}
 		o.flight, o.open, o.spare = o.open, o.spare, nil
 		if o.open == nil {
 			o.open = newBatch(min(minBatch, o.limit))

@@ -204,6 +204,7 @@ func (c *Client) read(conn *Conn) (err error) {
 		}
 		if conn.calls.used.Load() && conn.calls.answer(msg) {
 			c.intake.noted(len(msg))
+			c.intake.yields = true
 			continue
 		}
 		if err := c.intake.add(msg, conn); err != nil {
