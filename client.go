@@ -199,17 +199,23 @@ func (c *Client) ReceiveInto(ctx context.Context, buf []byte) ([]byte, error) {
 // Receive or Messages goes on behind the last message.
 func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
-		var msg []byte
-		var held *slab
-		defer func() { c.in.release(held) }()
+		var at cursor
+		defer c.in.release(&at)
+		done := ctx.Done()
 		for {
-			err := ctx.Err()
-			if err == nil {
-				msg, held, err = c.in.hold(ctx, held)
-			}
-			if err != nil {
-				yield(nil, c.opError(opReceive, false, err))
+			select {
+			case <-done:
+				yield(nil, c.opError(opReceive, false, ctx.Err()))
 				return
+			default:
+			}
+			msg, ok := at.next()
+			if !ok {
+				var err error
+				if msg, err = c.in.advance(ctx, &at); err != nil {
+					yield(nil, c.opError(opReceive, false, err))
+					return
+				}
 			}
 			if !yield(msg, nil) {
 				return

@@ -23,18 +23,20 @@ const minRead = 2 << 10
 // During a Handshake the connection is nobody else's: when the context of a call ends,
 // so does the connection.
 type Conn struct {
-	addr   string
-	raw    net.Conn // as dialed
-	wire   *wire    // around raw
-	top    net.Conn // the wire, or TLS on it
-	tls    *tls.Conn
-	framer Framer
-	vigil  vigil
-	in     *bufio.Reader // over source
-	out    *outbox       // nil during the Handshake
-	calls  *calls        // nil likewise
-	ping   func() []byte // of the Heartbeat
-	taken  atomic.Bool   // by the Client: the handshake is over
+	addr     string
+	raw      net.Conn // as dialed
+	wire     *wire    // around raw
+	top      net.Conn // the wire, or TLS on it
+	tls      *tls.Conn
+	framer   Framer
+	plain    bool // the framer is a LengthPrefix with nothing set but MaxSize, which is
+	plainMax uint64
+	vigil    vigil
+	in       *bufio.Reader // over source
+	out      *outbox       // nil during the Handshake
+	calls    *calls        // nil likewise
+	ping     func() []byte // of the Heartbeat
+	taken    atomic.Bool   // by the Client: the handshake is over
 
 	// Owned by the reading goroutine.
 	beforeRead func() // called before the socket is read
@@ -88,9 +90,14 @@ func (c *Conn) readFrame(dst []byte) ([]byte, error) {
 	case len(msg) < len(dst):
 		return nil, fmt.Errorf("%w: %T returned less than it was given to append to", ErrInvalidFrame, c.framer)
 	}
+	c.arrived()
+	return msg, nil
+}
+
+// arrived records that a whole message has come.
+func (c *Conn) arrived() {
 	c.heard = true
 	c.vigil.message()
-	return msg, nil
 }
 
 // grow replaces the read buffer by a larger one: the last read filled it, so more is
@@ -277,6 +284,9 @@ func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
 		framer:  d.framer(),
 		vigil:   vigil{frameTimeout: d.frameTimeout()},
 		maxRead: d.readBuffer(),
+	}
+	if f, ok := c.framer.(LengthPrefix); ok && f.isPlain() {
+		c.plain, c.plainMax = true, sizeLimit(f.MaxSize, defaultMaxSize)
 	}
 	if raw.SetDeadline(time.Time{}) != nil {
 		raw = newStubborn(raw)

@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -57,12 +58,61 @@ type slab struct {
 	next      *slab
 	view      []byte // data as far as it is published
 	published int    // messages in view
-	taken     int    // of these, messages that were received
 	queued    bool   // the slab is in the queue
 	closed    bool   // the reader adds nothing any more
 	held      int    // messages in use by loops over Messages
 	loss      error
+
+	taken atomic.Int32 // messages that were received; raised under inbox.mu or by a cursor
 }
+
+// A cursor is the place of a loop over Messages in a slab. While it has messages there
+// the loop takes them without the lock, one by one: others that receive
+// meanwhile get the ones behind.
+type cursor struct {
+	slab      *slab // held
+	view      []byte
+	published int
+	freed     int // bytes of messages that were taken and not accounted for
+}
+
+// next returns the next message of the slab; false if there is none.
+func (c *cursor) next() ([]byte, bool) {
+	if c.slab == nil {
+		return nil, false
+	}
+	i, ok := c.slab.claim(c.published)
+	if !ok {
+		return nil, false
+	}
+	start, end := c.slab.bounds(i)
+	c.freed += end - start + overhead
+	return c.view[start:end:end], true
+}
+
+// claim takes the next of the first published messages of s.
+func (s *slab) claim(published int) (i int, ok bool) {
+	for {
+		taken := s.taken.Load()
+		if int(taken) >= published {
+			return 0, false
+		}
+		if s.taken.CompareAndSwap(taken, taken+1) {
+			return int(taken), true
+		}
+	}
+}
+
+// bounds returns where message i begins and ends.
+func (s *slab) bounds(i int) (start, end int) {
+	if i > 0 {
+		start = s.ends[i-1]
+	}
+	return start, s.ends[i]
+}
+
+// spent reports whether nothing will be received from s any more.
+func (s *slab) spent() bool { return s.closed && int(s.taken.Load()) == s.published }
 
 func newInbox(limit int) *inbox {
 	return &inbox{limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
@@ -74,69 +124,84 @@ func newInbox(limit int) *inbox {
 func (in *inbox) receive(ctx context.Context, buf []byte) ([]byte, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	s, err := in.nextLocked(ctx)
+	s, i, err := in.nextLocked(ctx)
 	if err != nil {
 		return buf[:0], err
 	}
-	msg := s.take()
+	start, end := s.bounds(i)
+	msg := s.view[start:end]
 	if alone := s.closed && s.n == 1 && s.held == 0; alone && len(msg) >= max(slabBytes/2, cap(s.data)/2) {
-		msg, s.data = s.data, buf[:0]
+		s.data = buf[:0]
 	} else {
 		msg = append(buf[:0], msg...)
 	}
-	in.tookLocked(s, len(msg))
+	in.freeLocked(end - start + overhead)
+	in.passOnLocked()
 	return msg, nil
 }
 
-// hold returns the next message in place, with its slab, which is not reused until
-// release. It waits like receive.
-func (in *inbox) hold(ctx context.Context, last *slab) (msg []byte, s *slab, err error) {
+// advance moves c to the next message, waiting like receive, and returns it. It is
+// valid until c is moved again or released.
+func (in *inbox) advance(ctx context.Context, c *cursor) ([]byte, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.releaseLocked(last)
-	s, err = in.nextLocked(ctx)
+	in.releaseLocked(c)
+	s, i, err := in.nextLocked(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	msg = s.take()
 	s.held++
-	in.tookLocked(s, len(msg))
-	return msg, s, nil
+	start, end := s.bounds(i)
+	*c = cursor{slab: s, view: s.view, published: s.published, freed: end - start + overhead}
+	if in.full {
+		in.freeLocked(c.freed) // the reader waits: every byte counts
+		c.freed = 0
+	}
+	in.passOnLocked()
+	return c.view[start:end:end], nil
 }
 
-// release gives back what hold returned; nil is nothing.
-func (in *inbox) release(s *slab) {
+// release lets go of the slab of c.
+func (in *inbox) release(c *cursor) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.releaseLocked(s)
+	in.releaseLocked(c)
 }
 
-func (in *inbox) releaseLocked(s *slab) {
+func (in *inbox) releaseLocked(c *cursor) {
+	s := c.slab
 	if s == nil {
 		return
 	}
+	in.freeLocked(c.freed)
+	*c = cursor{}
 	s.held--
-	in.tidyLocked(s)
+	if s.held == 0 && !s.queued && s.closed {
+		in.recycleLocked(s)
+	}
 }
 
-// nextLocked waits until there is a message and returns its slab.
-func (in *inbox) nextLocked(ctx context.Context) (*slab, error) {
+// nextLocked waits until there is a message, takes it, and returns its slab and its
+// place there.
+func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 	for {
-		switch s := in.head; {
-		case s != nil && s.loss != nil:
+		in.tidyLocked()
+		if s := in.head; s != nil && s.loss != nil {
 			in.popLocked()
 			in.losses--
 			in.passOnLocked()
-			return nil, s.loss
-		case s != nil && s.taken < s.published:
-			return s, nil
-		case in.end != nil:
+			return nil, 0, s.loss
+		} else if s != nil {
+			if i, ok := s.claim(s.published); ok {
+				return s, i, nil
+			}
+		}
+		if in.end != nil && in.head == nil {
 			in.passOnLocked()
-			return nil, in.end
+			return nil, 0, in.end
 		}
 		in.waiting++
 		in.mu.Unlock()
-		var err error
 		select {
 		case <-in.ready:
 		case <-ctx.Done():
@@ -145,47 +210,37 @@ func (in *inbox) nextLocked(ctx context.Context) (*slab, error) {
 		in.mu.Lock()
 		in.waiting--
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 }
 
-// take returns the next message of s.
-func (s *slab) take() []byte {
-	start := 0
-	if s.taken > 0 {
-		start = s.ends[s.taken-1]
-	}
-	end := s.ends[s.taken]
-	s.taken++
-	return s.view[start:end:end]
-}
-
-// tookLocked accounts for a message of size bytes that was taken from s.
-func (in *inbox) tookLocked(s *slab, size int) {
-	in.used -= size + overhead
+// freeLocked accounts for messages that were received, size bytes with their overhead.
+func (in *inbox) freeLocked(size int) {
+	in.used -= size
 	in.roomLocked()
-	in.tidyLocked(s)
-	in.passOnLocked()
 }
 
-// tidyLocked takes s out of the queue and recycles it, when its time has come.
-func (in *inbox) tidyLocked(s *slab) {
-	if !s.closed || s.queued && s.taken < s.published {
-		return
-	}
-	if s.queued {
-		in.popLocked() // all before it were received, so it is the head
-	}
-	if s.held == 0 {
-		in.recycleLocked(s)
+// tidyLocked takes slabs of which nothing is left off the queue and recycles them.
+func (in *inbox) tidyLocked() {
+	for in.head != nil && in.head.loss == nil && in.head.spent() {
+		s := in.head
+		in.popLocked()
+		if s.held == 0 {
+			in.recycleLocked(s)
+		}
 	}
 }
 
 // passOnLocked wakes one more of those who wait, if there is something for them. Whoever
 // was woken passes on, and so nobody is forgotten.
 func (in *inbox) passOnLocked() {
-	if in.waiting == 0 || in.end == nil && (in.head == nil || in.head.loss == nil && in.head.taken == in.head.published) {
+	if in.waiting == 0 {
+		return
+	}
+	in.tidyLocked()
+	s := in.head
+	if s == nil && in.end == nil || s != nil && s.loss == nil && int(s.taken.Load()) == s.published {
 		return
 	}
 	select {
@@ -219,10 +274,11 @@ func (in *inbox) recycleLocked(s *slab) {
 	if in.free != nil && in.spare+cap(s.data) > in.limit {
 		return
 	}
-	data := s.data[:0]
-	*s = slab{data: data, next: in.free}
-	in.free = s
-	in.spare += cap(data)
+	s.data, s.view = s.data[:0], nil
+	s.n, s.published, s.held, s.closed = 0, 0, 0, false
+	s.taken.Store(0)
+	s.next, in.free = in.free, s
+	in.spare += cap(s.data)
 }
 
 // slabLocked returns an empty slab.
@@ -251,6 +307,7 @@ func (in *inbox) drop() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for in.head != nil {
+		in.head.taken.Store(slabMessages) // also for a loop that is in it
 		in.popLocked()
 	}
 	in.used, in.losses = 0, 0

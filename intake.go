@@ -14,7 +14,7 @@ type intake struct {
 	typical int   // size of the larger messages of late
 	count   *counters
 	yields  bool // somebody was woken: let them run before the next read
-	added   int  // messages not yet counted
+	seen    int  // messages not yet counted
 	bytes   int  // their sizes
 }
 
@@ -38,11 +38,7 @@ func (t *intake) storage() []byte {
 // is full add waits. If conn dies meanwhile, add takes msg all the same, and returns why
 // there must be no other.
 func (t *intake) add(msg []byte, conn *Conn) error {
-	need := len(msg) + overhead
-	var over error
-	if t.pending+need > t.budget {
-		over = t.makeRoom(need, conn)
-	}
+	over := t.admit(len(msg), conn)
 	s := t.slab
 	switch free := s.data[len(s.data):cap(s.data)]; {
 	case len(msg) == 0 || len(free) > 0 && &msg[0] == &free[0]:
@@ -54,15 +50,43 @@ func (t *intake) add(msg []byte, conn *Conn) error {
 		s = t.fresh()
 		s.data = msg
 	}
+	t.added(s, len(msg))
+	return over
+}
+
+// copy is add for a message in memory that is not the inbox's.
+func (t *intake) copy(msg []byte, conn *Conn) error {
+	over := t.admit(len(msg), conn)
+	s := t.slab
+	if s == nil || cap(s.data)-len(s.data) < len(msg) {
+		t.typical = max(t.typical, len(msg))
+		t.storage()
+		s = t.slab
+	}
+	s.data = append(s.data, msg...)
+	t.added(s, len(msg))
+	return over
+}
+
+// admit waits until the inbox has room for a message of size bytes.
+func (t *intake) admit(size int, conn *Conn) error {
+	need := size + overhead
+	if t.pending+need <= t.budget {
+		return nil
+	}
+	return t.makeRoom(need, conn)
+}
+
+// added accounts for a message of size bytes at the end of s.
+func (t *intake) added(s *slab, size int) {
 	s.ends[s.n] = len(s.data)
 	s.n++
-	t.pending += need
-	t.noted(len(msg))
-	t.typical = max(len(msg), t.typical-t.typical/8)
+	t.pending += size + overhead
+	t.noted(size)
+	t.typical = max(size, t.typical-t.typical/8)
 	if s.n == slabMessages || len(s.data) >= slabBytes {
 		t.roll()
 	}
-	return over
 }
 
 // fresh begins a new slab.
@@ -75,9 +99,9 @@ func (t *intake) fresh() *slab {
 
 // publish makes what was added receivable.
 func (t *intake) publish() {
-	if t.added > 0 {
-		t.count.received(t.added, t.bytes)
-		t.added, t.bytes = 0, 0
+	if t.seen > 0 {
+		t.count.received(t.seen, t.bytes)
+		t.seen, t.bytes = 0, 0
 	}
 	if t.pending > 0 {
 		t.mu.Lock()
@@ -97,7 +121,7 @@ func (t *intake) publish() {
 
 // noted counts a message, wherever it went.
 func (t *intake) noted(size int) {
-	t.added++
+	t.seen++
 	t.bytes += size
 }
 
@@ -129,7 +153,11 @@ func (t *intake) roll() {
 		t.slab = nil
 	}
 	s.closed = true
-	t.tidyLocked(s)
+	if s.queued {
+		t.tidyLocked()
+	} else if s.held == 0 {
+		t.recycleLocked(s) // nobody will ask for it
+	}
 	t.passOnLocked()
 }
 

@@ -1,0 +1,92 @@
+package tcpclient
+
+import "encoding/binary"
+
+// read takes in messages until conn has ended, and returns why it has.
+func (c *Client) read(conn *Conn) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = panicked(r) // in a Framer or a hook of the user
+		}
+	}()
+	for {
+		if conn.plain {
+			if err := c.cut(conn); err != nil {
+				return err
+			}
+		}
+		msg, err := conn.readFrame(c.intake.storage())
+		if err != nil {
+			return err
+		}
+		if c.routed(conn, msg) {
+			continue
+		}
+		if err := c.intake.add(msg, conn); err != nil {
+			return err
+		}
+	}
+}
+
+// cut takes in the messages that lie whole in the read buffer. It knows the framing of
+// LengthPrefix{}, by far the most common one, and saves it the calls to bufio.Reader: for
+// small messages they are half the cost. What is odd is left to ReadFrame.
+func (c *Client) cut(conn *Conn) error {
+	p, _ := conn.in.Peek(conn.in.Buffered())
+	taken := 0
+	for len(p) >= taken+4 {
+		size := uint64(binary.BigEndian.Uint32(p[taken:]))
+		if size > conn.plainMax || size > uint64(len(p)-taken-4) {
+			break
+		}
+		msg := p[taken+4 : taken+4+int(size)]
+		taken += 4 + int(size)
+		if c.routed(conn, msg) {
+			continue
+		}
+		if err := c.intake.copy(msg, conn); err != nil {
+			return err
+		}
+	}
+	if taken > 0 {
+		conn.in.Discard(taken)
+		conn.arrived()
+	}
+	return nil
+}
+
+// routed takes the messages that are not for Receive: those of the heartbeat, and the
+// replies to calls. It does not keep msg.
+func (c *Client) routed(conn *Conn, msg []byte) bool {
+	if c.watched && c.isHeartbeat(conn, msg) {
+		return true
+	}
+	if conn.calls.used.Load() && conn.calls.answer(msg) {
+		c.intake.noted(len(msg))
+		c.intake.yields = true
+		return true
+	}
+	return false
+}
+
+// isHeartbeat swallows pongs, and swallows and answers the pings of the peer.
+func (c *Client) isHeartbeat(conn *Conn, msg []byte) bool {
+	h := &c.settings.Heartbeat
+	if h.IsPong != nil && h.IsPong(msg) {
+		if rtt, ok := conn.vigil.pong(); ok {
+			c.count.rtt.Store(int64(rtt))
+			c.trace.pong(rtt)
+		}
+		return true
+	}
+	if h.Answer == nil {
+		return false
+	}
+	reply, ok := h.Answer(msg)
+	if ok && reply != nil {
+		if err := conn.out.urge(reply); err != nil {
+			conn.wire.kill(err)
+		}
+	}
+	return ok
+}
