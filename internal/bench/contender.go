@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+)
+
+const floorName = "floor"
+
+// A contender is one way to exchange messages with a server.
+type contender struct {
+	name   string // of the library, and behind a blank which of its ways
+	module string // whose version is reported; "": the standard library or this one
+	wire   string // the kind of server that it needs
+	does   string // the workloads it takes part in: the first words of their names
+	less   string // what it does not promise, for the tables
+	heavy  bool   // an idle client takes so much that fewer are measured
+	dial   func(env *environment) (client, error)
+}
+
+// family is the name of the library.
+func (c contender) family() string {
+	name, _, _ := strings.Cut(c.name, " ")
+	return name
+}
+
+// A client does the work. All messages of a phase have one size. Only one goroutine calls
+// it at once, except for Send and Call, and except that In and Out may run together.
+type client interface {
+	// Send hands one message to the network before it returns.
+	Send(msg []byte) error
+	// Receive waits for one message, which is valid until the next call.
+	Receive() ([]byte, error)
+	// In receives n messages in the fastest way there is and returns their bytes.
+	In(n int) (bytes int, err error)
+	// Out writes n messages in the fastest way there is, flushing at the end.
+	Out(msg []byte, n int) error
+	Close() error
+}
+
+// A caller can have many requests in flight. Any number of goroutines use it.
+type caller interface {
+	Call(request []byte) (reply []byte, err error)
+}
+
+// A batcher does in one goroutine, without locks, what k goroutines ask for at once: the
+// floor under concurrent use.
+type batcher interface {
+	SendBatch(msg []byte, k int) error
+	CallBatch(msg []byte, k int) error
+}
+
+// A controller has its own way to tell the server what comes next.
+type controller interface {
+	Begin(o order) error
+	Acknowledged() error
+}
+
+// An order is the first message of a phase: what the server does with the following.
+type order struct {
+	op    byte
+	size  int
+	count int
+}
+
+const (
+	opEcho   = 'e' // returns count messages
+	opSource = 's' // sends count messages of that size
+	opSink   = 'd' // takes count messages of that size, then sends one
+)
+
+func (o order) encode() []byte {
+	b := []byte{o.op}
+	b = binary.BigEndian.AppendUint32(b, uint32(o.size))
+	return binary.BigEndian.AppendUint64(b, uint64(o.count))
+}
+
+func decodeOrder(b []byte) (order, error) {
+	if len(b) != 13 {
+		return order{}, fmt.Errorf("an order of %d bytes", len(b))
+	}
+	return order{b[0], int(binary.BigEndian.Uint32(b[1:])), int(binary.BigEndian.Uint64(b[5:]))}, nil
+}
+
+// begin tells the server what comes next.
+func begin(c client, o order) error {
+	if c, ok := c.(controller); ok {
+		return c.Begin(o)
+	}
+	return c.Send(o.encode())
+}
+
+// acknowledged waits until the server has taken all of an opSink.
+func acknowledged(c client) error {
+	if c, ok := c.(controller); ok {
+		return c.Acknowledged()
+	}
+	_, err := c.Receive()
+	return err
+}
+
+// An environment is what a contender dials in.
+type environment struct {
+	addr      string
+	calls     bool // the client is there for Call
+	heartbeat bool // with a heartbeat, where there is one
+	writes    *atomic.Int64
+}
+
+// conn dials the server. To count system calls the connection is wrapped, else it is a
+// plain *net.TCPConn.
+func (e *environment) conn() (net.Conn, error) {
+	conn, err := net.Dial("tcp", e.addr)
+	if err != nil || e.writes == nil {
+		return conn, err
+	}
+	return countingConn{conn, e.writes}, nil
+}
+
+type countingConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c countingConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
+}
+
+// errUnfit is the answer of a contender that cannot do a workload.
+var errUnfit = errors.New("not in this contender's repertoire")
+
+var contenders = []contender{
+	floorContender,
+	naiveContender,
+	oursContender, oursInto, oursReceive, oursHeartbeat,
+	msgioContender,
+	netpollContender,
+	yamuxContender,
+	websocketContender,
+	natsContender,
+	netrpcContender,
+	rueidisContender, rueidisDelayed,
+}

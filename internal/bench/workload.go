@@ -1,0 +1,276 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A workload is what all contenders do alike.
+type workload struct {
+	name  string // first the word that contender.does has
+	size  int
+	conc  int  // goroutines, or connections
+	one   bool // client and server share one processor: round trips
+	quick bool // part of -quick
+	calls bool
+	work  func(j *job, c client) (phase, error)
+}
+
+// A phase does n units of work, beginning with an order to the server.
+type phase func(n int) error
+
+// A job is one measurement in a client process.
+type job struct {
+	workload
+	floor     bool
+	env       environment
+	dial      func(*environment) (client, error)
+	latencies [][]int64 // one for each goroutine; nil: not asked for
+}
+
+var workloads = slices.Concat(
+	[]workload{{name: "pingpong/size=64", size: 64, one: true, quick: true, work: pingpong}},
+	sizes("in", 64, in, 64, 1<<10, 64<<10, 1<<20),
+	sizes("out", 64, out, 64, 1<<10, 64<<10, 1<<20),
+	sizes("both", 1<<10, both, 1<<10, 64<<10),
+	conc("send", 64, send, 1, 8, 64, 512),
+	conc("call", 64, call, 1, 8, 64, 512),
+	conns(1, 10, 100, 1000),
+	[]workload{
+		{name: "idle/conns=1000", conc: 1000, one: true, quick: true},
+		{name: "idle/conns=10000", conc: 10000, one: true},
+	},
+)
+
+func sizes(name string, quick int, work func(*job, client) (phase, error), sizes ...int) (all []workload) {
+	for _, size := range sizes {
+		all = append(all, workload{name: fmt.Sprintf("%s/size=%d", name, size), size: size, quick: size == quick, work: work})
+	}
+	return all
+}
+
+func conc(name string, quick int, work func(*job, client) (phase, error), conc ...int) (all []workload) {
+	for _, k := range conc {
+		all = append(all, workload{
+			name: fmt.Sprintf("%s/size=64/conc=%d", name, k), size: 64, conc: k,
+			one: name == "call" && k == 1, quick: k == quick, calls: name == "call", work: work,
+		})
+	}
+	return all
+}
+
+func conns(counts ...int) (all []workload) {
+	for _, k := range counts {
+		all = append(all, workload{
+			name: fmt.Sprintf("conns/size=64/conns=%d", k), size: 64, conc: k, one: true, quick: k == 10, work: manyConns,
+		})
+	}
+	return all
+}
+
+// roundTripper is for contenders whose Receive does not get what they Send.
+type roundTripper interface {
+	RoundTrip(msg []byte) ([]byte, error)
+}
+
+// pingpong sends a message when the answer to the one before has come.
+func pingpong(j *job, c client) (phase, error) {
+	msg := make([]byte, j.size)
+	trip := func() error {
+		if err := c.Send(msg); err != nil {
+			return err
+		}
+		_, err := c.Receive()
+		return err
+	}
+	if c, ok := c.(roundTripper); ok {
+		trip = func() error {
+			_, err := c.RoundTrip(msg)
+			return err
+		}
+	}
+	return func(n int) error {
+		if err := begin(c, order{opEcho, j.size, n}); err != nil {
+			return err
+		}
+		return j.repeat(0, n, trip)
+	}, nil
+}
+
+// repeat calls f n times for goroutine g, and notes how long each takes if asked to.
+func (j *job) repeat(g, n int, f func() error) error {
+	if j.latencies == nil {
+		for range n {
+			if err := f(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for range n {
+		start := time.Now()
+		if err := f(); err != nil {
+			return err
+		}
+		j.latencies[g] = append(j.latencies[g], int64(time.Since(start)))
+	}
+	return nil
+}
+
+// in receives a stream.
+func in(j *job, c client) (phase, error) {
+	return func(n int) error {
+		if err := begin(c, order{opSource, j.size, n}); err != nil {
+			return err
+		}
+		bytes, err := c.In(n)
+		if err == nil && bytes != n*j.size {
+			err = fmt.Errorf("%d bytes in %d messages of %d", bytes, n, j.size)
+		}
+		return err
+	}, nil
+}
+
+// out writes a stream and waits until the server has it.
+func out(j *job, c client) (phase, error) {
+	msg := make([]byte, j.size)
+	return func(n int) error {
+		if err := begin(c, order{opSink, j.size, n}); err != nil {
+			return err
+		}
+		if err := c.Out(msg, n); err != nil {
+			return err
+		}
+		return acknowledged(c)
+	}, nil
+}
+
+// both sends a stream and receives its echo at the same time.
+func both(j *job, c client) (phase, error) {
+	msg := make([]byte, j.size)
+	return func(n int) error {
+		if err := begin(c, order{opEcho, j.size, n}); err != nil {
+			return err
+		}
+		sent := make(chan error, 1)
+		go func() { sent <- c.Out(msg, n) }()
+		_, err := c.In(n)
+		return errors.Join(err, <-sent)
+	}, nil
+}
+
+// send has many goroutines Send on one connection.
+func send(j *job, c client) (phase, error) {
+	msg := make([]byte, j.size)
+	return func(n int) error {
+		if err := begin(c, order{opSink, j.size, n}); err != nil {
+			return err
+		}
+		var err error
+		if b, ok := c.(batcher); ok && j.floor {
+			for ; n > 0 && err == nil; n -= j.conc {
+				err = b.SendBatch(msg, min(n, j.conc))
+			}
+		} else {
+			err = j.share(n, func() error { return c.Send(msg) })
+		}
+		if err != nil {
+			return err
+		}
+		return acknowledged(c)
+	}, nil
+}
+
+// call has many goroutines Call on one connection.
+func call(j *job, c client) (phase, error) {
+	msg := make([]byte, j.size)
+	return func(n int) error {
+		if err := begin(c, order{opEcho, j.size + 8, n}); err != nil {
+			return err
+		}
+		if b, ok := c.(batcher); ok && j.floor {
+			for n > 0 {
+				k := min(n, j.conc)
+				n -= k
+				if err := j.repeat(0, 1, func() error { return b.CallBatch(msg, k) }); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		caller, ok := c.(caller)
+		if !ok {
+			return errUnfit
+		}
+		return j.share(n, func() error {
+			_, err := caller.Call(msg)
+			return err
+		})
+	}, nil
+}
+
+// share divides n calls of f among the goroutines.
+func (j *job) share(n int, f func() error) error {
+	var wg sync.WaitGroup
+	var failed atomic.Pointer[error]
+	for g := range j.conc {
+		k := n / j.conc
+		if g < n%j.conc {
+			k++
+		}
+		wg.Go(func() {
+			if err := j.repeat(g, k, f); err != nil {
+				failed.Store(&err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// manyConns plays ping-pong on many connections at once, a goroutine each.
+func manyConns(j *job, first client) (phase, error) {
+	clients := []client{first}
+	for len(clients) < j.conc {
+		c, err := j.dial(&j.env)
+		if err != nil {
+			return nil, err
+		}
+		clients = append(clients, c)
+	}
+	msg := make([]byte, j.size)
+	return func(n int) error {
+		per := max(1, n/len(clients))
+		var wg sync.WaitGroup
+		var failed atomic.Pointer[error]
+		for g, c := range clients {
+			wg.Go(func() {
+				err := begin(c, order{opEcho, j.size, per})
+				if err == nil {
+					err = j.repeat(g, per, func() error {
+						if err := c.Send(msg); err != nil {
+							return err
+						}
+						_, err := c.Receive()
+						return err
+					})
+				}
+				if err != nil {
+					failed.Store(&err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := failed.Load(); err != nil {
+			return *err
+		}
+		return nil
+	}, nil
+}
