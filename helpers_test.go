@@ -64,7 +64,6 @@ type listener struct {
 	net.Listener
 	network string
 	setup   func(d *tcpclient.Dialer) // makes d dial this listener
-	secure  bool
 }
 
 func listenTCP(t testing.TB) *listener { return listenOn(t, "tcp", "127.0.0.1:0") }
@@ -84,11 +83,25 @@ func listenOn(t testing.TB, network, address string) *listener {
 
 func listenTLS(t testing.TB) *listener {
 	l := listenTCP(t)
+	secure(l)
+	return l
+}
+
+// secure puts TLS on a listener.
+func secure(l *listener) {
 	server, client := tcpclienttest.NewTLSConfig()
 	l.Listener = tls.NewListener(l.Listener, server)
-	l.setup = func(d *tcpclient.Dialer) { d.TLSConfig = client }
-	l.secure = true
-	return l
+	setup := l.setup
+	l.setup = func(d *tcpclient.Dialer) {
+		setup(d)
+		if d.TLSConfig == nil {
+			d.TLSConfig = client
+			if _, _, err := net.SplitHostPort(l.Addr().String()); err != nil || l.network != "tcp" || d.DialContext != nil {
+				d.TLSConfig = client.Clone()
+				d.TLSConfig.ServerName = "localhost"
+			}
+		}
+	}
 }
 
 func listenMemory(t testing.TB) *listener {

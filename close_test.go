@@ -1,0 +1,583 @@
+package tcpclient_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// stall sends to a peer that does not read until nothing goes any more. It returns what
+// was sent, the last of which may be under way.
+func stall(t testing.TB, c *tcpclient.Client) (sent []string) {
+	t.Helper()
+	for i := range 1000 {
+		msg := numbered(i+1, 200_000)[i]
+		sent = append(sent, msg)
+		if err := c.Send(within(t, 20*time.Millisecond), []byte(msg)); err != nil {
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.False(t, opError(t, err).Unsent, "it lies in the buffer, and may be sent")
+			return sent
+		}
+	}
+	require.FailNow(t, "the peer does not read, but nothing stalls")
+	return nil
+}
+
+func TestClose(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		t.Run("returns nil, also again and concurrently", func(t *testing.T) { // P7
+			c, _ := tr.connect(t, tcpclient.Dialer{})
+			var wg sync.WaitGroup
+			for range 10 {
+				wg.Go(func() { assert.NoError(t, c.Close()) })
+			}
+			prompt(t, "Close", wg.Wait)
+			require.NoError(t, c.Close())
+		})
+
+		t.Run("shows the peer an orderly end", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			require.NoError(t, c.Close())
+			_, err := p.all()
+			require.Equal(t, io.EOF, err)
+		})
+
+		t.Run("shows the peer an orderly end behind messages", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			require.NoError(t, c.Send(t.Context(), []byte("one")))
+			require.NoError(t, c.Write(t.Context(), []byte("two")))
+			wait := start(t, c.Close)
+			msgs, err := p.all()
+			require.Equal(t, []string{"one", "two"}, msgs)
+			require.Equal(t, io.EOF, err)
+			require.NoError(t, wait())
+		})
+
+		t.Run("delivers what a short-lived client wrote", func(t *testing.T) {
+			l := tr.listen(t)
+			for _, size := range []int{5, 30_000} {
+				done := make(chan error, 1)
+				go func() {
+					c, err := l.tryDial(t.Context(), tcpclient.Dialer{})
+					if err == nil {
+						err = c.Write(t.Context(), pattern(size))
+					}
+					if err == nil {
+						err = c.Close()
+					}
+					done <- err
+				}()
+				p := l.accept(t)
+				msgs, err := p.all()
+				require.Equal(t, io.EOF, err)
+				require.Equal(t, []string{string(pattern(size))}, msgs)
+				require.NoError(t, <-done)
+			}
+		})
+
+		t.Run("delivers what it wrote to a peer that has said things nobody received", func(t *testing.T) {
+			// Closing a socket with unread data on it sends RST, which may overtake
+			// what was flushed.
+			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1})
+			wait := start(t, func() error {
+				_, err := p.Write(frames(numbered(100, 300)...))
+				return err
+			})
+			require.NoError(t, wait())
+			require.NoError(t, c.Write(t.Context(), pattern(20_000)))
+			closed := start(t, c.Close)
+			require.Equal(t, string(pattern(20_000)), p.receive())
+			_, err := p.next()
+			require.Equal(t, io.EOF, err)
+			require.NoError(t, closed())
+		})
+
+		t.Run("wakes all who wait with ErrClosed", func(t *testing.T) { // P7, FAULTS L1, L2
+			c, _ := tr.connect(t, tcpclient.Dialer{WriteBuffer: 1000})
+			stall(t, c)
+			var wg sync.WaitGroup
+			wake := func(what string, f func() error) {
+				for range 2 {
+					wg.Go(func() {
+						err := f()
+						assert.ErrorIs(t, err, tcpclient.ErrClosed, what)
+						assert.ErrorIs(t, err, net.ErrClosed, what)
+						assert.NotErrorIs(t, err, tcpclient.ErrDisconnected, what)
+						assert.NotErrorIs(t, err, io.EOF, what)
+						assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err), what)
+					})
+				}
+			}
+			wake("Receive", func() error { _, err := c.Receive(t.Context()); return err })
+			wake("ReceiveInto", func() error { _, err := c.ReceiveInto(t.Context(), nil); return err })
+			wake("Messages", func() (end error) {
+				for _, err := range c.Messages(t.Context()) {
+					end = err
+				}
+				return end
+			})
+			wake("Send", func() error { return c.Send(t.Context(), pattern(2000)) })
+			wake("Write", func() (err error) {
+				for err == nil { // until the buffer is full
+					err = c.Write(t.Context(), pattern(2000))
+				}
+				return err
+			})
+			wake("Flush", func() error { return c.Flush(t.Context()) })
+			blocked(t, "(*Client).Flush", "(*outbox).await")
+			blocked(t, "(*Client).Write", "(*outbox).await")
+			blocked(t, "(*Client).Messages")
+			began := time.Now()
+			prompt(t, "Close", func() { c.Close() })
+			assert.Less(t, time.Since(began), 1500*time.Millisecond, "P7: within a second")
+			prompt(t, "the others", wg.Wait)
+		})
+
+		t.Run("returns within a second when the peer has stopped reading, and tells of the loss", func(t *testing.T) { // P4, P7
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			sent := stall(t, c)
+			require.NoError(t, c.Write(t.Context(), []byte("never")))
+			began := time.Now()
+			err := c.Close()
+			require.Less(t, time.Since(began), 1500*time.Millisecond)
+			require.Error(t, err, "what was written could not be flushed")
+			require.Equal(t, "close", opError(t, err).Op)
+			require.NoError(t, c.Close())
+			msgs, _ := p.all()
+			require.Less(t, len(msgs), len(sent)+1)
+			require.NotContains(t, msgs, "never")
+		})
+
+		t.Run("flushes to a peer that is slow but reads", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			sent := stall(t, c)
+			require.NoError(t, c.Write(t.Context(), []byte("last")))
+			wait := start(t, c.Close)
+			blocked(t, "(*Client).Close")
+			msgs, err := p.all()
+			require.Equal(t, io.EOF, err)
+			require.Equal(t, "last", msgs[len(msgs)-1])
+			require.Len(t, msgs, len(sent)+1)
+			require.NoError(t, wait())
+		})
+
+		t.Run("drops the Inbox, and everything says ErrClosed from then on", func(t *testing.T) { // P7, FAULTS L24
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			p.send("unreceived", "too")
+			eventually(t, "the messages are in the Inbox", func() bool { return c.Stats().MessagesReceived == 2 })
+			require.NoError(t, c.Close())
+			for name, err := range everyMethod(t, t.Context(), c) {
+				require.ErrorIs(t, err, tcpclient.ErrClosed, name)
+				require.NotErrorIs(t, err, tcpclient.ErrDisconnected, name)
+			}
+			require.False(t, c.Stats().Connected)
+			require.NotNil(t, c.LocalAddr())
+			require.NotNil(t, c.RemoteAddr())
+		})
+
+		t.Run("returns nil after a connection that died without a loss", func(t *testing.T) { // P4, P9
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			p.halfClose()
+			_, first := c.Receive(t.Context())
+			require.ErrorIs(t, first, io.EOF)
+			require.NoError(t, c.Close())
+			for name, err := range everyMethod(t, t.Context(), c) {
+				require.ErrorIs(t, err, io.EOF, "%s: the first error stays, also after Close", name)
+				require.NotErrorIs(t, err, tcpclient.ErrClosed, name)
+			}
+		})
+
+		t.Run("while others write, loses nothing in silence", func(t *testing.T) { // P4
+			for range 20 {
+				c, p := tr.connect(t, tcpclient.Dialer{})
+				got := start(t, func() []string { msgs, _ := p.all(); return msgs })
+				var mu sync.Mutex
+				taken, unsent := map[string]bool{}, map[string]bool{}
+				var wg sync.WaitGroup
+				for g := range 4 {
+					wg.Go(func() {
+						for i := range 10_000 {
+							msg := string(rune('a'+g)) + numbered(i+1, 0)[i]
+							var err error
+							if i%3 == 0 {
+								err = c.Send(t.Context(), []byte(msg))
+							} else {
+								err = c.Write(t.Context(), []byte(msg))
+							}
+							mu.Lock()
+							switch {
+							case err == nil:
+								taken[msg] = true
+							case opError(t, err).Unsent:
+								unsent[msg] = true
+							}
+							mu.Unlock()
+							if err != nil {
+								assert.ErrorIs(t, err, tcpclient.ErrClosed)
+								return
+							}
+						}
+					})
+				}
+				err := c.Close()
+				prompt(t, "writers", wg.Wait)
+				msgs := got()
+				for _, msg := range msgs {
+					require.False(t, unsent[msg], "%s is Unsent and was received", msg)
+				}
+				if err == nil {
+					for msg := range taken {
+						require.True(t, slices.Contains(msgs, msg), "Close returned nil, but %q did not arrive", msg)
+					}
+				}
+			}
+		})
+	})
+
+	for version, name := range map[uint16]string{tls.VersionTLS12: "TLS 1.2", tls.VersionTLS13: "TLS 1.3"} {
+		t.Run("says close_notify over "+name, func(t *testing.T) {
+			for _, last := range []string{"", "flushed by Close"} {
+				l := listenMemory(t)
+				secure(l)
+				d := tcpclient.Dialer{}
+				l.setup(&d)
+				d.TLSConfig.MaxVersion = version
+				c, p := l.connect(t, d)
+				var stream bytes.Buffer
+				raw := p.Conn.(*tls.Conn).NetConn()
+				if last != "" {
+					require.NoError(t, c.Write(t.Context(), []byte(last)))
+				}
+				wait := start(t, c.Close)
+				_, err := io.Copy(&stream, raw)
+				require.NoError(t, err)
+				hangUp(raw)
+				require.NoError(t, wait())
+				typ, length := lastRecord(t, stream.Bytes())
+				if version == tls.VersionTLS12 {
+					require.Equal(t, byte(21), typ, "the last record is no alert")
+				} else {
+					require.Equal(t, 2+1+16, length, "the last record has not the length of an alert")
+				}
+			}
+		})
+	}
+
+	t.Run("returns when the connection's own Close is all that helps", func(t *testing.T) { // P7
+		// Neither reading nor writing heeds a deadline.
+		stuck := make(chan struct{})
+		var once sync.Once
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			w.write = func([]byte) (int, error) { <-stuck; return 0, net.ErrClosed }
+			w.read = func([]byte) (int, error) { <-stuck; return 0, net.ErrClosed }
+			w.onClose = func() { once.Do(func() { close(stuck) }) }
+		})
+		wait := start(t, func() error { return c.Send(t.Context(), []byte("stuck")) })
+		blocked(t, "(*wire).Write")
+		began := time.Now()
+		prompt(t, "Close", func() { c.Close() })
+		require.Less(t, time.Since(began), 1500*time.Millisecond)
+		require.ErrorIs(t, wait(), tcpclient.ErrClosed)
+	})
+
+	t.Run("tells of a loss that the last words of the peer keep from sight", func(t *testing.T) { // P4
+		synctest.Test(t, func(t *testing.T) {
+			c, _, w := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+				w.write = func([]byte) (int, error) { return 0, io.ErrClosedPipe }
+			})
+			require.NoError(t, c.Write(t.Context(), []byte("lost")))
+			require.ErrorIs(t, c.Send(t.Context(), []byte("knows")), io.ErrClosedPipe)
+			require.Equal(t, 1, w.writes())
+			require.ErrorIs(t, c.Close(), io.ErrClosedPipe, "of the first message nobody was told")
+			require.NoError(t, c.Close())
+		})
+	})
+}
+
+// lastRecord returns type and length of the last of some TLS records.
+func lastRecord(t testing.TB, stream []byte) (typ byte, length int) {
+	t.Helper()
+	require.NotEmpty(t, stream, "no record at all")
+	for len(stream) > 0 {
+		require.GreaterOrEqual(t, len(stream), 5)
+		typ, length = stream[0], int(stream[3])<<8|int(stream[4])
+		require.GreaterOrEqual(t, len(stream), 5+length)
+		stream = stream[5+length:]
+	}
+	return typ, length
+}
+
+// everyMethod calls all methods that talk to the network, and returns their errors.
+func everyMethod(t testing.TB, ctx context.Context, c *tcpclient.Client) map[string]error {
+	t.Helper()
+	errs := make(map[string]error)
+	check := func(op string, err error) {
+		t.Helper()
+		require.Error(t, err, op)
+		require.Equal(t, op, opError(t, err).Op)
+		errs[op] = err
+	}
+	check("write", c.Write(ctx, []byte("w")))
+	require.True(t, opError(t, errs["write"]).Unsent, "write")
+	check("flush", c.Flush(ctx))
+	check("send", c.Send(ctx, []byte("s")))
+	require.True(t, opError(t, errs["send"]).Unsent, "send")
+	_, err := c.Call(ctx, []byte("c"))
+	check("call", err)
+	require.True(t, opError(t, errs["call"]).Unsent, "call")
+	msg, err := c.Receive(ctx)
+	require.Nil(t, msg)
+	check("receive", err)
+	msg, err = c.ReceiveInto(ctx, make([]byte, 3, 10))
+	require.Empty(t, msg)
+	require.Equal(t, 10, cap(msg))
+	check("receive", err)
+	n := 0
+	for msg, err := range c.Messages(ctx) {
+		n++
+		require.Nil(t, msg)
+		check("receive", err)
+	}
+	require.Equal(t, 1, n, "Messages yields a final error once")
+	return errs
+}
+
+func TestShutdown(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		t.Run("sends FIN behind all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			require.NoError(t, c.Write(t.Context(), []byte("one")))
+			require.NoError(t, c.Write(t.Context(), []byte("two")))
+			wait := start(t, func() error { return c.Shutdown(t.Context()) })
+			msgs, err := p.all()
+			require.Equal(t, []string{"one", "two"}, msgs)
+			require.Equal(t, io.EOF, err)
+			p.send("answer one", "answer two")
+			p.halfClose()
+			require.NoError(t, wait())
+			got, err := receiveAll(t, c)
+			require.Equal(t, []string{"answer one", "answer two"}, got)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			require.NotErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.NoError(t, c.Close())
+		})
+
+		t.Run("waits for nobody to receive", func(t *testing.T) { // FAULTS S21
+			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
+			want := numbered(500, 2000)
+			wait := start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.next()
+			require.Equal(t, io.EOF, err)
+			p.send(want...)
+			p.halfClose()
+			require.NoError(t, wait())
+			got, err := receiveAll(t, c)
+			require.Equal(t, want, got)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		})
+
+		t.Run("frees a reader that waits for room already", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
+			want := numbered(500, 1000)
+			sent := start(t, func() error { _, err := p.Write(frames(want...)); return err })
+			blocked(t, "(*intake).makeRoom")
+			wait := start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.next()
+			require.Equal(t, io.EOF, err)
+			require.NoError(t, sent())
+			p.halfClose()
+			require.NoError(t, wait())
+			got, err := receiveAll(t, c)
+			require.Equal(t, want, got)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		})
+
+		t.Run("closes hard when its context ends before the peer does", func(t *testing.T) { // P2, P7
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			p.send("before")
+			require.NoError(t, c.Write(t.Context(), []byte("last")))
+			began := time.Now()
+			err := c.Shutdown(within(t, 30*time.Millisecond))
+			require.Less(t, time.Since(began), time.Second)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, "close", opError(t, err).Op)
+			msgs, _ := p.all()
+			require.Equal(t, []string{"last"}, msgs)
+			got, err := receiveAll(t, c)
+			require.Equal(t, []string{"before"}, got)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			require.NoError(t, c.Close())
+		})
+
+		t.Run("does not wait for ever for a peer that goes on sending", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			go func() {
+				for {
+					if _, err := p.Write(frame("more")); err != nil {
+						return
+					}
+					time.Sleep(time.Millisecond) // the peer's pace
+				}
+			}()
+			err := c.Shutdown(within(t, 50*time.Millisecond))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			_, err = receiveAll(t, c)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		})
+
+		t.Run("bounds what a flooding peer can make it keep", func(t *testing.T) { // P6
+			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
+			go func() {
+				b := frames(numbered(100, 10_000)...)
+				for {
+					if _, err := p.Write(b); err != nil {
+						return
+					}
+				}
+			}()
+			require.Error(t, c.Shutdown(within(t, patience)))
+			msgs, _ := receiveAll(t, c)
+			require.Less(t, len(msgs), 20<<20/10_000)
+		})
+
+		t.Run("refuses further messages, and Receive goes on", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			wait := start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.next()
+			require.Equal(t, io.EOF, err)
+			err = c.Write(t.Context(), []byte("late"))
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			require.True(t, opError(t, err).Unsent)
+			err = c.Send(t.Context(), []byte("late"))
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			require.True(t, opError(t, err).Unsent)
+			p.send("still")
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "still", string(msg))
+			p.halfClose()
+			require.NoError(t, wait())
+			_, err = c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		})
+
+		t.Run("delivers to a peer that is slow to read", func(t *testing.T) {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			sent := stall(t, c)
+			wait := start(t, func() error { return c.Shutdown(t.Context()) })
+			blocked(t, "(*Client).Shutdown")
+			msgs, err := p.all()
+			require.Equal(t, sent, msgs)
+			require.Equal(t, io.EOF, err)
+			p.halfClose()
+			require.NoError(t, wait())
+		})
+
+		t.Run("ends with its context while the peer does not read, and tells of the loss", func(t *testing.T) { // P2, P4
+			c, _ := tr.connect(t, tcpclient.Dialer{})
+			stall(t, c)
+			require.NoError(t, c.Write(t.Context(), []byte("never")))
+			began := time.Now()
+			err := c.Shutdown(within(t, 20*time.Millisecond))
+			require.Less(t, time.Since(began), 1500*time.Millisecond)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.NoError(t, c.Close(), "Shutdown has told of the loss already")
+		})
+
+		t.Run("with a context that is done does nothing", func(t *testing.T) { // P2, FAULTS L9
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			err := c.Shutdown(canceled(t))
+			require.ErrorIs(t, err, context.Canceled)
+			requireAlive(t, c, p)
+		})
+
+		t.Run("returns ErrClosed when Close comes before the peer's FIN", func(t *testing.T) { // P7
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			wait := start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.next()
+			require.Equal(t, io.EOF, err)
+			require.NoError(t, c.Close())
+			require.ErrorIs(t, wait(), tcpclient.ErrClosed, "nil would say that the peer's FIN has come")
+		})
+
+		t.Run("returns the end of a connection that has died", func(t *testing.T) { // P9
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			p.raw(frame("torn")[:6])
+			p.halfClose()
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.ErrorIs(t, c.Shutdown(t.Context()), io.ErrUnexpectedEOF)
+			require.NoError(t, c.Close())
+		})
+
+		t.Run("returns the error of a peer that ends inside a frame", func(t *testing.T) { // P1
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			wait := start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.next()
+			require.Equal(t, io.EOF, err)
+			p.raw(append(frame("whole"), frame("torn")[:6]...))
+			p.halfClose()
+			require.ErrorIs(t, wait(), io.ErrUnexpectedEOF)
+			got, err := receiveAll(t, c)
+			require.Equal(t, []string{"whole"}, got)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		})
+	})
+
+	t.Run("over TLS waits as long as its context for room for the close_notify", func(t *testing.T) { // P4
+		// The messages just fit the peer's buffer, what TLS says at the end does not.
+		n := &tcpclienttest.Network{Buffer: 4 << 10}
+		l := listenNetwork(t, n)
+		secure(l)
+		filled := make(chan struct{})
+		var w *wrapper
+		d := tcpclient.Dialer{DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+			w = &wrapper{Conn: conn}
+			return w
+		})}
+		l.setup(&d)
+		d.TLSConfig.DynamicRecordSizingDisabled = true
+		c, p := l.connect(t, d)
+		full := 0
+		w.mu.Lock()
+		w.write = func(b []byte) (int, error) {
+			n, err := w.Conn.Write(b)
+			if full += n; err != nil {
+				select {
+				case <-filled:
+				default:
+					close(filled)
+				}
+			}
+			return n, err
+		}
+		w.mu.Unlock()
+		// A record of n bytes costs 22 more.
+		require.NoError(t, c.Send(t.Context(), pattern(4<<10-22-4)))
+		require.Equal(t, 4<<10, full, "the buffer is exactly full")
+		wait := start(t, func() error { return c.Shutdown(t.Context()) })
+		<-filled
+		time.Sleep(300 * time.Millisecond) // the peer's: it is slow
+		msgs, err := p.all()
+		require.Equal(t, []string{string(pattern(4<<10 - 26))}, msgs)
+		require.Equal(t, io.EOF, err)
+		p.send("answer")
+		p.halfClose()
+		require.NoError(t, wait())
+		got, err := receiveAll(t, c)
+		require.Equal(t, []string{"answer"}, got)
+		require.ErrorIs(t, err, tcpclient.ErrClosed)
+	})
+}
