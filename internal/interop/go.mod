@@ -1,0 +1,14 @@
+module github.com/seed-d0aa0aa7/tcpclient/internal/interop
+
+go 1.25.0
+
+replace github.com/seed-d0aa0aa7/tcpclient => ../..
+
+require (
+	github.com/seed-d0aa0aa7/tcpclient v0.0.0-00010101000000-000000000000
+	github.com/stretchr/testify v1.12.1
+	go.uber.org/goleak v1.3.0
+	golang.org/x/net v0.58.0
+)
+
+require go.yaml.in/yaml/v3 v3.0.5 // indirect

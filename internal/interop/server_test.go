@@ -1,0 +1,159 @@
+package interop
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long a server may take for what it does at once.
+const patience = 20 * time.Second
+
+// A server is a process that accepts connections at address.
+type server struct {
+	address string
+	process *os.Process
+}
+
+// startServer runs a server on a free port of loopback until the test ends, and returns
+// once it accepts connections. args makes the arguments for a port.
+func startServer(t *testing.T, name string, args func(port string) []string) server {
+	t.Helper()
+	path := find(t, name)
+	// Between choosing a port and the server's bind somebody else may take it.
+	for try := 1; ; try++ {
+		port := freePort(t)
+		address := net.JoinHostPort("127.0.0.1", port)
+		var output logBuffer
+		cmd := exec.Command(path, args(port)...)
+		cmd.Dir = t.TempDir()
+		cmd.Stdout, cmd.Stderr = &output, &output
+		require.NoError(t, cmd.Start())
+		exited := make(chan struct{})
+		go func() {
+			cmd.Wait()
+			close(exited)
+		}()
+		stop := func() {
+			cmd.Process.Kill()
+			<-exited
+		}
+		if accepts(t, address, exited) {
+			t.Cleanup(func() {
+				stop()
+				if t.Failed() {
+					t.Logf("%s said:\n%s", name, output.String())
+				}
+			})
+			return server{address, cmd.Process}
+		}
+		stop()
+		if try == 3 {
+			t.Fatalf("%s did not accept connections on %s:\n%s", name, address, output.String())
+		}
+	}
+}
+
+// find returns the path of a server, or ends the test.
+func find(t *testing.T, name string) string {
+	t.Helper()
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	// Debian keeps daemons where only root has its PATH.
+	if path, err := exec.LookPath(filepath.Join("/usr/sbin", name)); err == nil {
+		return path
+	}
+	if os.Getenv("CI") != "" || os.Getenv("TCPCLIENT_INTEROP_REQUIRED") != "" {
+		t.Fatalf("%s is not installed", name)
+	}
+	t.Skipf("%s is not installed", name)
+	return ""
+}
+
+// freePort returns a port of loopback that is free for TCP and UDP.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for {
+		tcp, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		tcp.Close()
+		if err != nil {
+			continue
+		}
+		udp.Close()
+		return strconv.Itoa(tcp.Addr().(*net.TCPAddr).Port)
+	}
+}
+
+// accepts waits until somebody accepts connections at address. It dials with tcpclient,
+// which refuses a connection to itself: these happen on loopback as long as nobody
+// listens.
+func accepts(t *testing.T, address string, exited <-chan struct{}) bool {
+	t.Helper()
+	up := false
+	waitFor(t, func() bool {
+		select {
+		case <-exited:
+			return true
+		default:
+		}
+		c, err := tcpclient.Dial(t.Context(), "tcp", address)
+		if err == nil {
+			up = true
+			require.NoError(t, c.Close())
+		}
+		return up
+	})
+	return up
+}
+
+// waitFor waits until ok returns true.
+func waitFor(t *testing.T, ok func() bool) {
+	t.Helper()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(patience); !ok(); <-again.C {
+		require.True(t, time.Now().Before(deadline), "not within %v", patience)
+	}
+}
+
+// dial connects with d until the test ends.
+func dial(t *testing.T, d tcpclient.Dialer, address string) *tcpclient.Client {
+	t.Helper()
+	c, err := d.Dial(t.Context(), "tcp", address)
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// A logBuffer collects what a process says, to be read while it runs.
+type logBuffer struct {
+	mu  sync.Mutex // guards following
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
