@@ -251,11 +251,13 @@ func (p *peer) halfClose() {
 	require.NoError(p.t, bottom(p.Conn).(interface{ CloseWrite() error }).CloseWrite())
 }
 
-// reset sends RST.
+// reset sends RST, where there is such a thing.
 func (p *peer) reset() {
 	p.t.Helper()
 	raw := bottom(p.Conn)
-	require.NoError(p.t, raw.(interface{ SetLinger(int) error }).SetLinger(0))
+	if abrupt, ok := raw.(interface{ SetLinger(int) error }); ok {
+		require.NoError(p.t, abrupt.SetLinger(0))
+	}
 	raw.Close()
 }
 
@@ -502,10 +504,15 @@ func connectWrapped(t testing.TB, d tcpclient.Dialer, prepare func(*wrapper)) (*
 	return c, p, w
 }
 
-// textFramer is a Framer made of two functions.
+type (
+	bufioReader = bufio.Reader
+	bufioWriter = bufio.Writer
+)
+
+// A funcFramer is a Framer made of two functions. nil: as LengthPrefix{} does.
 type funcFramer struct {
-	read  func(r *bufio.Reader, dst []byte) ([]byte, error)
-	write func(w *bufio.Writer, msg []byte) error
+	read  func(r *bufioReader, dst []byte) ([]byte, error)
+	write func(w *bufioWriter, msg []byte) error
 }
 
 func (f funcFramer) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
