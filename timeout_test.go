@@ -1,0 +1,364 @@
+package tcpclient_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/require"
+)
+
+// Timers, in fake time.
+
+func TestFrameTimeout(t *testing.T) {
+	t.Run("ends a connection whose frame does not end", func(t *testing.T) { // FAULTS S17
+		for setting, want := range map[time.Duration]time.Duration{0: 30 * time.Second, time.Minute: time.Minute} {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := connectMemory(t, tcpclient.Dialer{FrameTimeout: setting})
+				p.send("whole")
+				time.Sleep(time.Hour) // between frames the peer may be silent
+				p.raw(frame("torn")[:6])
+				began := time.Now()
+				got, err := receiveAll(t, c)
+				require.Equal(t, []string{"whole"}, got)
+				require.Equal(t, want, time.Since(began))
+				require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+				require.NotErrorIs(t, err, context.DeadlineExceeded)
+				require.True(t, opError(t, err).Timeout())
+				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+			})
+		}
+	})
+
+	t.Run("is not impressed by trickling bytes", func(t *testing.T) { // P5, FAULTS S17
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{})
+			began := time.Now()
+			sender := start(t, func() error {
+				stream := frame(string(pattern(1 << 20)))
+				for i := range stream {
+					if _, err := p.Write(stream[i : i+1]); err != nil {
+						return err
+					}
+					time.Sleep(time.Second)
+				}
+				return nil
+			})
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+			require.Equal(t, 30*time.Second, time.Since(began))
+			require.Error(t, sender())
+		})
+	})
+
+	t.Run("begins anew with each frame", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{})
+			stream := frames("aaaa", "bbbb", "cccc", "dddd")
+			for sent, cut := range []int{5, 13, 21, 29} { // one byte behind each length
+				p.raw(stream[max(0, cut-8)*min(sent, 1):cut])
+				time.Sleep(29 * time.Second)
+			}
+			stream = stream[29:]
+			p.raw(stream)
+			for _, want := range []string{"aaaa", "bbbb", "cccc", "dddd"} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+			}
+		})
+	})
+
+	t.Run("is off when negative", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{FrameTimeout: -1})
+			p.raw(frame("late")[:6])
+			time.Sleep(1000 * time.Hour)
+			p.raw(frame("late")[6:])
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "late", string(msg))
+		})
+	})
+
+	t.Run("does not run while the Inbox is full", func(t *testing.T) { // P5: nobody is declared dead because we were slow
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{Inbox: 200, ReadBuffer: 256})
+			want := numbered(50, 100)
+			p.send(want...)
+			time.Sleep(24 * time.Hour)
+			for i := range want {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want[i], string(msg))
+				time.Sleep(time.Minute)
+			}
+			p.send("on")
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "on", string(msg))
+		})
+	})
+
+	t.Run("is not stopped by a Receive whose context ends", func(t *testing.T) { // P2
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{})
+			p.raw(frame("torn")[:6])
+			began := time.Now()
+			for time.Since(began) < 30*time.Second {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				_, err := c.Receive(ctx)
+				cancel()
+				if err != nil && ctx.Err() == nil {
+					break
+				}
+			}
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+			require.Equal(t, 30*time.Second, time.Since(began))
+		})
+	})
+}
+
+// connectNarrow connects in memory, with that much room each way.
+func connectNarrow(t testing.TB, room int, d tcpclient.Dialer) (*tcpclient.Client, *peer) {
+	t.Helper()
+	return listenNetwork(t, &tcpclienttest.Network{Buffer: room}).connect(t, d)
+}
+
+func TestWriteTimeout(t *testing.T) {
+	t.Run("ends a connection whose peer takes no byte", func(t *testing.T) { // P4, FAULTS S15
+		for setting, want := range map[time.Duration]time.Duration{0: 10 * time.Second, time.Minute: time.Minute, 20 * time.Millisecond: 20 * time.Millisecond} {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := connectNarrow(t, 1000, tcpclient.Dialer{WriteTimeout: setting})
+				received := start(t, func() error { _, err := c.Receive(context.Background()); return err })
+				began := time.Now()
+				err := c.Send(t.Context(), pattern(5000))
+				require.InDelta(t, want, time.Since(began), float64(10*time.Millisecond))
+				require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)
+				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+				require.NotErrorIs(t, err, context.DeadlineExceeded)
+				require.False(t, opError(t, err).Unsent)
+				require.True(t, opError(t, err).Timeout())
+				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+				require.ErrorIs(t, received(), tcpclient.ErrWriteTimeout, "the first error is everybody's")
+				for name, err := range everyMethod(t, t.Context(), c) {
+					require.ErrorIs(t, err, tcpclient.ErrWriteTimeout, name)
+				}
+				p.in.Discard(1000)
+				n, err := p.in.Read(make([]byte, 10))
+				require.Zero(t, n, "no later byte: %v", err)
+			})
+		}
+	})
+
+	t.Run("begins anew with each byte that the peer takes", func(t *testing.T) { // FAULTS S16
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectNarrow(t, 1000, tcpclient.Dialer{})
+			result := make(chan error, 1)
+			go func() { result <- c.Send(context.Background(), pattern(20_000)) }()
+			buf := make([]byte, 1)
+			for range 10 {
+				time.Sleep(9 * time.Second)
+				p.Read(buf)
+			}
+			began := time.Now()
+			require.ErrorIs(t, <-result, tcpclient.ErrWriteTimeout)
+			require.InDelta(t, 10*time.Second, time.Since(began), float64(100*time.Millisecond))
+		})
+	})
+
+	t.Run("leaves a slow reader alone", func(t *testing.T) { // P2, FAULTS S16
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectNarrow(t, 1000, tcpclient.Dialer{})
+			want := string(pattern(20_000))
+			got := make(chan string, 1)
+			go func() {
+				var all []byte
+				buf := make([]byte, 300)
+				for len(all) < len(want)+4 {
+					time.Sleep(9 * time.Second)
+					n, _ := p.Read(buf)
+					all = append(all, buf[:n]...)
+				}
+				got <- string(all[4:])
+			}()
+			err := c.Send(within(t, time.Minute), []byte(want))
+			require.ErrorIs(t, err, context.DeadlineExceeded, "the caller's context bounds the whole")
+			require.True(t, want == <-got)
+			require.NoError(t, c.Flush(t.Context()))
+		})
+	})
+
+	t.Run("is off when negative", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectNarrow(t, 1000, tcpclient.Dialer{WriteTimeout: -1})
+			wait := make(chan error, 1)
+			go func() { wait <- c.Send(context.Background(), pattern(5000)) }()
+			time.Sleep(24 * time.Hour)
+			require.Equal(t, string(pattern(5000)), p.receive())
+			require.NoError(t, <-wait)
+		})
+	})
+
+	t.Run("runs on when the callers have gone", func(t *testing.T) { // P2, P4
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := connectNarrow(t, 1000, tcpclient.Dialer{})
+			began := time.Now()
+			require.ErrorIs(t, c.Send(within(t, time.Second), pattern(5000)), context.DeadlineExceeded)
+			require.Equal(t, time.Second, time.Since(began))
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)
+			require.InDelta(t, 10*time.Second, time.Since(began), float64(100*time.Millisecond))
+		})
+	})
+
+	t.Run("ends the connection also behind a full Inbox", func(t *testing.T) { // P5
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectNarrow(t, 1000, tcpclient.Dialer{Inbox: 100})
+			go p.Write(frames(numbered(100, 100)...))
+			began := time.Now()
+			require.ErrorIs(t, c.Send(t.Context(), pattern(5000)), tcpclient.ErrWriteTimeout)
+			require.ErrorIs(t, c.Send(t.Context(), pattern(5000)), tcpclient.ErrWriteTimeout)
+			require.InDelta(t, 10*time.Second, time.Since(began), float64(100*time.Millisecond))
+			eventually(t, "the Client has noticed", func() bool { return !c.Stats().Connected })
+			require.Less(t, time.Since(began), 12*time.Second)
+		})
+	})
+
+	t.Run("over TLS, too", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l := listenNetwork(t, &tcpclienttest.Network{Buffer: 8000})
+			secure(l)
+			c, p := l.connect(t, tcpclient.Dialer{})
+			began := time.Now()
+			require.ErrorIs(t, c.Send(t.Context(), pattern(50_000)), tcpclient.ErrWriteTimeout)
+			require.InDelta(t, 10*time.Second, time.Since(began), float64(100*time.Millisecond))
+			hangUp(p.Conn)
+		})
+	})
+}
+
+func TestFlushDelay(t *testing.T) {
+	const delay = time.Second
+
+	// arrival says when the next message is here, since began.
+	arrival := func(t *testing.T, p *peer, want string, began time.Time) time.Duration {
+		t.Helper()
+		require.Equal(t, want, p.receive())
+		return time.Since(began)
+	}
+
+	t.Run("flushes what was written, at the latest after itself", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: delay})
+			for range 3 {
+				began := time.Now()
+				require.NoError(t, c.Write(t.Context(), []byte("one")))
+				time.Sleep(delay - 1)
+				require.NoError(t, c.Write(t.Context(), []byte("two")))
+				require.Equal(t, delay, arrival(t, p, "one", began))
+				require.Equal(t, delay, arrival(t, p, "two", began))
+				time.Sleep(time.Hour)
+			}
+			require.Equal(t, uint64(3), c.Stats().Flushes)
+		})
+	})
+
+	t.Run("does not hold back who flushes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: delay})
+			began := time.Now()
+			require.NoError(t, c.Write(t.Context(), []byte("one")))
+			require.NoError(t, c.Flush(t.Context()))
+			require.Zero(t, arrival(t, p, "one", began))
+			require.NoError(t, c.Send(t.Context(), []byte("two")))
+			require.Zero(t, arrival(t, p, "two", began))
+			time.Sleep(delay / 2)
+			require.NoError(t, c.Write(t.Context(), []byte("three")))
+			require.LessOrEqual(t, arrival(t, p, "three", began), delay*3/2)
+			time.Sleep(time.Hour)
+			require.Equal(t, uint64(3), c.Stats().Flushes, "a timer with nothing to do does nothing")
+		})
+	})
+
+	t.Run("is not waited for by Close and Shutdown", func(t *testing.T) { // P7
+		for _, end := range []func(c *tcpclient.Client) error{
+			(*tcpclient.Client).Close,
+			func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
+				began := time.Now()
+				require.NoError(t, c.Write(t.Context(), []byte("one")))
+				wait := start(t, func() error { return end(c) })
+				require.Zero(t, arrival(t, p, "one", began))
+				p.Close()
+				require.NoError(t, wait())
+				require.Zero(t, time.Since(began))
+			})
+		}
+	})
+
+	t.Run("gives up with its connection", func(t *testing.T) { // P4, P6
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			began := time.Now()
+			require.NoError(t, c.Write(t.Context(), []byte("lost")))
+			p.reset()
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.ErrorIs(t, c.Close(), tcpclient.ErrDisconnected)
+			require.Zero(t, time.Since(began), "nobody waits for the timer")
+		})
+	})
+
+	t.Run("works while the network is stuck", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectNarrow(t, 1000, tcpclient.Dialer{FlushDelay: delay, WriteTimeout: -1})
+			for i := range 20 {
+				require.NoError(t, c.Write(t.Context(), fmt.Appendf(nil, "%d%s", i, pattern(500))))
+				time.Sleep(2 * delay)
+			}
+			for i := range 20 {
+				require.Equal(t, fmt.Sprintf("%d%s", i, pattern(500)), p.receive())
+			}
+			require.NoError(t, c.Close())
+		})
+	})
+
+	t.Run("survives a connection that dies under its writers", func(t *testing.T) { // P6, P7
+		for range 100 {
+			c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			writing := start(t, func() error {
+				for {
+					if err := c.Write(context.Background(), []byte("x")); err != nil {
+						return err
+					}
+				}
+			})
+			flushing := start(t, func() error {
+				for {
+					if err := c.Flush(context.Background()); err != nil {
+						return err
+					}
+				}
+			})
+			p.receive()
+			p.reset()
+			require.Error(t, writing())
+			require.Error(t, flushing())
+			began := time.Now()
+			prompt(t, "Close", func() { c.Close() })
+			require.Less(t, time.Since(began), 900*time.Millisecond, "Close has waited for a timer")
+		}
+	})
+}
