@@ -71,6 +71,4 @@ func exhausted(attempts int, err error) error {
 }
 
 // jitter returns a random time from zero to ceiling.
-func jitter(ceiling time.Duration) time.Duration {
-	return rand.N(ceiling + 1)
-}
+func jitter(ceiling time.Duration) time.Duration { return rand.N(max(ceiling, 1)) }

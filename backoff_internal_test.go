@@ -140,8 +140,8 @@ func TestPermanentErrors(t *testing.T) {
 		attemptTimeout{"connecting", context.DeadlineExceeded},
 		&net.DNSError{Err: "no such host", IsNotFound: true},
 		errors.New("login refused"), context.Canceled, context.DeadlineExceeded,
-		&OpError{Op: opReceive, Err: &FrameTooLargeError{Size: 1 << 40, Max: 1}},
-		&OpError{Op: opReceive, Err: ErrInvalidFrame},
+		&OpError{Op: opReceive, Err: disconnected(&FrameTooLargeError{Size: 1 << 40, Max: 1})},
+		&OpError{Op: opReceive, Err: disconnected(ErrInvalidFrame)},
 	}
 	stop := []error{Permanent(errors.New("account closed")), &net.AddrError{Err: "missing port"}, panicError2(t)}
 	for _, err := range goOn {

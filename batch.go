@@ -5,7 +5,7 @@ import "bufio"
 const (
 	// minBatch is the buffer that a batch starts with. It grows with use, up to
 	// WriteBuffer: an idle connection should cost little.
-	minBatch = 512
+	minBatch = 128
 
 	// maxSpare is how many small batches in a row it takes to give up the memory of a
 	// large one.

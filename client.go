@@ -56,6 +56,7 @@ type Client struct {
 	last    *Conn         // the connection that was in use last
 	lost    error         // frames are gone with a connection, and nobody was told
 	closing bool          // Close or Shutdown was called: no further messages are taken
+	orderly bool          // since then the peer has sent its FIN
 	closed  chan struct{} // closed when the first Close is over; nil before it
 }
 
@@ -244,7 +245,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	c.mu.Unlock()
 
 	c.in.lift()
-	err := error(nil)
+	err, half := error(nil), true
 	if conn := c.link.Load(); conn != nil {
 		conn.out.seal()
 		select {
@@ -252,11 +253,13 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		err = conn.out.finish(ctx)
-		if err == nil && conn.closeWrite() != nil {
+		if err == nil && conn.closeWrite(ctx) != nil && ctx.Err() == nil {
+			half = false
 			conn.wire.kill(ErrClosed)
 		}
 	} else {
 		c.end() // between two connections there is nothing to wait for
+		half = false
 	}
 	select {
 	case <-c.done:
@@ -265,7 +268,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		c.halt()
 		c.join(time.After(closeTime))
 	}
-	if reason := c.reason(); err == nil && reason != ErrClosed {
+	reason, orderly := c.fate()
+	if err == nil && (reason != ErrClosed || half && !orderly) {
 		err = reason
 	}
 	if lost := c.loss(); err == nil {
@@ -298,12 +302,16 @@ func (c *Client) Close() error {
 	defer late.Stop()
 	c.in.finish(ErrClosed)
 	c.in.drop()
+	var err error
 	if conn := c.link.Load(); conn != nil {
-		conn.farewell(c.done)
+		err = conn.farewell(c.done)
 	}
 	c.halt()
 	c.join(late.C)
-	return c.opError(opClose, false, c.loss())
+	if lost := c.loss(); err == nil {
+		err = lost
+	}
+	return c.opError(opClose, false, err)
 }
 
 // join waits until the Client's goroutines have ended, or it is late.
@@ -352,6 +360,13 @@ func (c *Client) opError(op string, unsent bool, err error) error {
 		addr = conn.addr
 	}
 	return &OpError{Op: op, Addr: addr, Unsent: unsent, Err: err}
+}
+
+// fate returns how the Client ended, and whether the peer has sent its FIN after ours.
+func (c *Client) fate() (reason error, orderly bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err, c.orderly
 }
 
 // reason returns why there will be no other connection, nil while there may be one.

@@ -13,7 +13,7 @@ import (
 
 // minRead is the size that a read buffer starts with. It grows with use, up to
 // ReadBuffer: an idle connection should cost little.
-const minRead = 2 << 10
+const minRead = 512
 
 // A Conn is a new connection during its [Dialer].Handshake: a login, a subscription, the
 // choice of a protocol version. Its methods block and run on the caller's goroutine.
@@ -199,6 +199,8 @@ func (c *Conn) do(ctx context.Context, op string, f func() error) error {
 			err = ctx.Err()
 		} else if reason := c.wire.reason(); err != nil && reason != nil {
 			err = reason
+		} else if err != nil && op == opReceive {
+			err = disconnected(err) // also after bytes that are no frame
 		}
 	}
 	if err != nil {
@@ -232,45 +234,56 @@ func (c *Conn) call(ctx context.Context, request []byte) (reply []byte, unsent b
 
 // farewell flushes what was written, as long as the peer takes it, and says good-bye,
 // for Close. It takes less than closeTime. ended is closed when the peer has hung up.
-func (c *Conn) farewell(ended <-chan struct{}) {
+func (c *Conn) farewell(ended <-chan struct{}) error {
 	c.out.seal()
 	c.calls.fail(ErrClosed)
 	before, _ := c.wire.progressed()
 	for start := time.Now(); time.Since(start) < closeFlush && !c.wire.stalled(closeStall); {
 		ctx, cancel := context.WithTimeout(context.Background(), closeStall)
 		err := c.out.finish(ctx)
+		late := ctx.Err() != nil
 		cancel()
 		if err == nil {
 			break
+		} else if !late {
+			return err
 		}
 	}
 	handed, all := c.wire.progressed()
-	if !all || c.tls == nil && handed == before {
-		return
+	flushed := handed > before
+	if !all || c.tls == nil && !flushed {
+		return nil
 	}
-	if c.closeWrite() != nil || handed == before {
-		return
+	ctx, cancel := context.WithTimeout(context.Background(), closeNotify)
+	defer cancel()
+	if c.closeWrite(ctx) != nil || !flushed {
+		return nil
 	}
 	// A socket that is closed with unread data on it resets the connection, and what
 	// was just flushed may be lost on the way. So the reader goes on until the peer
 	// has seen our FIN.
-	late := time.NewTimer(closeNotify)
-	defer late.Stop()
 	select {
 	case <-ended:
-	case <-late.C:
+	case <-ctx.Done():
 	}
+	return nil
 }
 
-// closeWrite sends what TLS and TCP have to say at the end.
-func (c *Conn) closeWrite() error {
+// closeWrite sends what TLS and TCP have to say at the end, as soon as the network takes
+// it.
+func (c *Conn) closeWrite(ctx context.Context) error {
 	if c.tls != nil {
-		c.wire.begin(closeNotify)
+		c.wire.begin(inlineWrite)
 		if err := c.tls.CloseWrite(); err != nil {
 			return err
 		}
-		if _, all := c.wire.progressed(); !all {
-			return ErrWriteTimeout
+		select {
+		case <-c.wire.quiet():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if reason := c.wire.reason(); reason != nil {
+			return reason
 		}
 	}
 	return closeWrite(c.wire.Conn)

@@ -1,6 +1,9 @@
 package tcpclient
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	// lateBy is from when on a timer counts as late: then we were slow, not the peer.
@@ -41,10 +44,13 @@ type Heartbeat struct {
 }
 
 func (h *Heartbeat) timeout() time.Duration {
-	if h.Timeout == 0 {
-		return 2 * h.Interval
+	switch {
+	case h.Timeout != 0:
+		return h.Timeout
+	case h.Interval > math.MaxInt64/2:
+		return math.MaxInt64
 	}
-	return h.Timeout
+	return 2 * h.Interval
 }
 
 // A vigil decides when the peer is to be pinged and when it is dead. It does no I/O and
@@ -63,13 +69,14 @@ type vigil struct {
 	bytes    time.Time // when the last bytes came
 	quiet    time.Time // since when no byte has come, moved on likewise
 	frame    time.Time // when the rest of a frame was first waited for; zero: between frames
-	pinged   time.Time // when the last ping was sent
+	asked    bool      // a ping was sent in this silence
+	pinged   time.Time // when that was
 	awaiting bool      // its answer has not come
 	behind   bool      // it waits behind our own data
 	acked    int64     // how much of that the peer's TCP had taken when it last moved
 	moved    time.Time // when that was
 	look     time.Time // when to look again
-	forgiven bool      // a late verdict was put off once in this silence
+	forgiven int       // how often a late verdict was put off in this silence
 }
 
 // A ruling is what a vigil wants done.
@@ -100,7 +107,7 @@ func (v *vigil) resume(now time.Time, midFrame bool) {
 		v.frame = now
 	}
 	if v.heard {
-		v.life, v.heard = now, false
+		v.life, v.heard, v.asked = now, false, false
 	} else {
 		v.life = v.life.Add(now.Sub(v.bytes))
 	}
@@ -112,7 +119,7 @@ func (v *vigil) read(now time.Time) { v.bytes = now }
 
 // message records that a whole message has arrived.
 func (v *vigil) message() {
-	v.heard, v.forgiven = true, false
+	v.heard, v.forgiven = true, 0
 	v.frame = time.Time{}
 }
 
@@ -147,14 +154,14 @@ func (v *vigil) next() time.Time {
 }
 
 // pingDue reports whether no ping was sent in this silence yet.
-func (v *vigil) pingDue() bool { return v.pings && v.pinged.Before(v.life) }
+func (v *vigil) pingDue() bool { return v.pings && !v.asked }
 
 // deadline is when the peer is dead, between frames. A ping that has to queue behind
 // our own data gives the peer its time to answer from when the network last took
 // something of that.
 func (v *vigil) deadline() time.Time {
 	due := v.life.Add(v.timeout)
-	if v.moved.After(v.pinged) && !v.pinged.Before(v.life) {
+	if v.asked && v.moved.After(v.pinged) {
 		if due2 := v.moved.Add(v.timeout - v.interval); due2.After(due) {
 			due = due2
 		}
@@ -173,17 +180,18 @@ type outbound struct {
 // without a byte.
 //
 // A timer that fires late tells that this process did not run for a while, and what the
-// peer said meanwhile may lie in the socket. So the verdict is put off once, by the
-// time that was lost, and the socket is read afresh. A late ping gives the peer all the
-// time to answer that it would have had.
+// peer said meanwhile may lie in the socket. So the verdict is put off by the time that
+// was lost, and the socket is read afresh. Each time it takes twice as much to be put off
+// again, so that on a machine that is always late there is a verdict in the end. A late
+// ping gives the peer all the time to answer that it would have had.
 func (v *vigil) judge(now, due time.Time, out outbound) ruling {
 	late := now.Sub(due)
 	mid := !v.frame.IsZero()
-	if !mid && v.pingDue() {
+	if !mid && v.pingDue() && !now.Before(v.next()) {
 		if late > lateBy {
 			v.life = now.Add(-v.interval)
 		}
-		v.pinged, v.awaiting = now, true
+		v.asked, v.pinged, v.awaiting = true, now, true
 		v.moved, v.acked, v.behind = now, out.acked, out.queued
 		v.look = now.Add(v.peek())
 		return sendPing
@@ -191,12 +199,12 @@ func (v *vigil) judge(now, due time.Time, out outbound) ruling {
 	if v.behind {
 		v.follow(now, out)
 	}
-	if due := v.next(); now.Before(due) {
+	if now.Before(v.next()) {
 		return waitOn
 	}
-	if late > lateBy && !v.forgiven {
-		v.forgiven = true
-		v.lease(min(max(late, minLease), v.patience()))
+	if late > lateBy<<min(v.forgiven, 20) {
+		v.forgiven++
+		v.lease(now.Sub(v.next()) + min(max(late, minLease), v.patience()))
 		return waitOn
 	}
 	if mid && v.frameTimeout > 0 && !now.Before(v.frame.Add(v.frameTimeout)) {

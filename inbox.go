@@ -7,6 +7,9 @@ import (
 )
 
 const (
+	// minSlab is the memory for the first message, of which the size is not known.
+	minSlab = 64
+
 	// slabMessages and slabBytes are when a slab is full.
 	slabMessages = 64
 	slabBytes    = 8 << 10

@@ -29,7 +29,7 @@ func (t *intake) storage() []byte {
 		s = t.fresh()
 	}
 	if cap(s.data) == 0 && t.typical < slabBytes/2 {
-		s.data = make([]byte, 0, max(minBatch, min(slabMessages*t.typical, slabBytes)))
+		s.data = make([]byte, 0, max(minSlab, min(slabMessages*t.typical, slabBytes)))
 	}
 	return s.data[len(s.data):]
 }
@@ -162,8 +162,8 @@ func (t *intake) roll() {
 }
 
 // makeRoom publishes and waits until need bytes fit into the inbox, or it is empty, or
-// conn is dead. Calls whose replies are behind this message do not wait for longer than
-// stallTime.
+// conn and the time for its last words are over. Calls whose replies are behind this
+// message do not wait for longer than stallTime.
 func (t *intake) makeRoom(need int, conn *Conn) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -171,28 +171,36 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 		t.publishLocked()
 		t.passOnLocked()
 	}
-	var stall *time.Timer
+	t.budget = need
+	dead := conn.wire.dead
+	var stall, last *time.Timer
 	for t.used > 0 && t.used+need > t.limit {
 		if t.lifted {
-			t.budget = need
 			return ErrInboxFull
 		}
-		t.full = true
-		t.mu.Unlock()
 		if stall == nil {
 			stall = time.NewTimer(stallTime)
 			defer stall.Stop()
 		}
+		var over <-chan time.Time
+		if last != nil {
+			over = last.C
+		}
+		t.full = true
+		t.mu.Unlock()
 		select {
 		case <-t.room:
-		case <-conn.wire.dead:
-			t.mu.Lock()
-			t.full = false
-			t.budget = need
-			return conn.wire.reason()
 		case <-stall.C:
 			conn.calls.fail(ErrInboxFull)
 			stall.Reset(stallTime)
+		case <-dead:
+			dead = nil
+			last = time.NewTimer(time.Until(conn.wire.lastWords()))
+			defer last.Stop()
+		case <-over:
+			t.mu.Lock()
+			t.full = false
+			return conn.wire.reason()
 		}
 		t.mu.Lock()
 	}

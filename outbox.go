@@ -153,10 +153,9 @@ func (o *outbox) enter(msg []byte) (start int, err error) {
 
 // frameLocked puts a frame into the open batch and returns where it begins. If the
 // framer refuses msg or panics, nothing of it stays.
-func (o *outbox) frameLocked(msg []byte) (start int, err error) {
+func (o *outbox) frameLocked(msg []byte) (int, error) {
 	b := o.open
-	start = b.size()
-	framed := false
+	start, framed := b.size(), false
 	defer func() {
 		if !framed {
 			b.truncate(start)
@@ -569,12 +568,12 @@ func (o *outbox) seal() {
 	}
 }
 
-// finish is flush after seal.
+// finish is flush after seal. It leaves losses for loss to tell.
 func (o *outbox) finish(ctx context.Context) error {
 	o.mu.Lock()
-	if o.lost != nil || o.wire.reason() != nil {
-		defer o.mu.Unlock()
-		return o.lossLocked()
+	if o.wire.reason() != nil {
+		o.mu.Unlock()
+		return nil
 	}
 	_, err := o.flushLocked(ctx, flushing)
 	return err

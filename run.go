@@ -15,7 +15,7 @@ func (c *Client) run(dialing context.Context) {
 	r := retries{backoff: c.settings.Reconnect}
 	ctx, cancel := context.WithCancel(dialing)
 	stop := context.AfterFunc(c.life, cancel)
-	conn, err := c.connect(ctx, &r, r.backoff != nil && r.backoff.FirstDial)
+	conn, err := c.connectApart(ctx, &r, r.backoff != nil && r.backoff.FirstDial)
 	stop()
 	cancel()
 	for err == nil {
@@ -27,7 +27,7 @@ func (c *Client) run(dialing context.Context) {
 		}
 		c.intake.lose(err)
 		r.ended(err, time.Since(began))
-		conn, err = c.connect(c.life, &r, true)
+		conn, err = c.connectApart(c.life, &r, true)
 	}
 	if c.life.Err() != nil && c.isClosing() && !errors.Is(err, ErrDisconnected) {
 		err = ErrClosed
@@ -38,30 +38,45 @@ func (c *Client) run(dialing context.Context) {
 // retries is a row of attempts to connect.
 type retries struct {
 	backoff  *Backoff // nil: one attempt is all
-	failures int      // in this row; a connection that ended too soon is one
+	attempts int      // in this row; one that made a connection which ended too soon counts
+	failures int      // what the next wait depends on: these, or the one end of a lasting connection
 	err      error    // the last failure
 }
 
 // ended records the end of a connection.
 func (r *retries) ended(err error, lived time.Duration) {
-	if lived >= r.backoff.stable() {
-		r.failures = 0
-	}
 	r.failed(err)
+	if lived >= r.backoff.stable() {
+		r.attempts, r.failures = 0, 1
+	}
 }
 
+// failed records the end of an attempt.
 func (r *retries) failed(err error) {
+	r.attempts++
 	r.failures++
 	r.err = err
 }
 
-// attempt returns the number of the next attempt. A connection that lasted has no
-// part in the row, but its end is a failure to wait after.
-func (r *retries) attempt() int { return r.failures + 1 }
+// attempt returns the number of the next attempt.
+func (r *retries) attempt() int { return r.attempts + 1 }
 
 // exhausted reports whether there is to be no further attempt.
 func (r *retries) exhausted() bool {
-	return r.backoff.MaxAttempts > 0 && r.failures >= r.backoff.MaxAttempts
+	return r.backoff.MaxAttempts > 0 && r.attempts >= r.backoff.MaxAttempts
+}
+
+// connectApart is connect on a goroutine of its own, for which it waits. Dialing needs a
+// deeper stack than reading, and a goroutine that has once grown it keeps it: 4 KiB
+// for every idle Client.
+func (c *Client) connectApart(ctx context.Context, r *retries, again bool) (conn *Conn, err error) {
+	made := make(chan struct{})
+	go func() {
+		defer close(made)
+		conn, err = c.connect(ctx, r, again)
+	}()
+	<-made
+	return conn, err
 }
 
 // connect makes the next connection, waiting before each attempt but the first, and
@@ -70,7 +85,7 @@ func (c *Client) connect(ctx context.Context, r *retries, again bool) (*Conn, er
 	for {
 		if r.failures > 0 {
 			if r.exhausted() {
-				return nil, exhausted(r.failures, r.err)
+				return nil, exhausted(r.attempts, r.err)
 			}
 			if err := c.wait(ctx, r); err != nil {
 				return nil, err
@@ -147,13 +162,15 @@ func (c *Client) attach(conn *Conn) {
 // detach ends conn, which err has made unreadable. It returns, when nobody uses conn any
 // more, why it ended.
 func (c *Client) detach(conn *Conn, err error) error {
-	if c.isClosing() && errors.Is(err, io.EOF) {
+	orderly := c.isClosing() && errors.Is(err, io.EOF)
+	if orderly {
 		err = ErrClosed // the peer's answer to our FIN
 	}
 	reason := conn.end(err)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.orderly = orderly
 	c.link.Store(nil)
 	if lost := conn.out.loss(); lost != nil {
 		c.lost = lost

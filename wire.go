@@ -18,9 +18,9 @@ const (
 	// drainSlice is how often a blocked drain looks up to see progress inside one write.
 	drainSlice = 50 * time.Millisecond
 
-	// lastWords is how long the reader goes on after a write failed: what the peer
+	// lastWordsTime is how long the reader goes on after a write failed: what the peer
 	// said before it hung up is already here (P1).
-	lastWords = time.Second
+	lastWordsTime = time.Second
 
 	// maxEmptyReads is how many reads without a byte or an error make an error.
 	maxEmptyReads = 100
@@ -49,16 +49,18 @@ type wire struct {
 	dead   chan struct{} // closed when cause is set
 	drains sync.WaitGroup
 
-	mu       sync.Mutex // guards following
-	cause    error      // why the connection ended, set once: the first error wins (P9)
-	busy     bool       // somebody is in Conn.Write
-	notify   bool       // landed is to be called when nothing is kept any more
-	rest     []byte     // accepted and not yet handed over
-	accepted int64      // bytes that Write took
-	handed   int64      // bytes that Conn.Write took
-	progress time.Time  // when Conn.Write last took a byte, while draining
-	armed    time.Time  // the read deadline; zero: none
-	final    time.Time  // the end of the last words; zero: no write has failed
+	mu       sync.Mutex    // guards following
+	cause    error         // why the connection ended, set once: the first error wins (P9)
+	closed   bool          // Conn.Close was called
+	busy     bool          // somebody is in Conn.Write
+	idle     chan struct{} // closed when busy ends; nil: nobody asks
+	notify   bool          // landed is to be called when nothing is kept any more
+	rest     []byte        // accepted and not yet handed over
+	accepted int64         // bytes that Write took
+	handed   int64         // bytes that Conn.Write took
+	progress time.Time     // when Conn.Write last took a byte, while draining
+	armed    time.Time     // the read deadline; zero: none
+	final    time.Time     // the end of the last words; zero: no write has failed
 }
 
 // begin opens the span in which Write may block. Before the first begin, Write blocks
@@ -112,18 +114,42 @@ func (w *wire) Write(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	w.handed += int64(n)
 	if err != nil && !isTimeout(err) {
-		w.busy = false
+		w.restLocked()
 		w.failWriteLocked(err)
 		return n, w.cause
 	}
 	w.keepLocked(p[n:])
 	if len(w.rest) == 0 {
-		w.busy = false
+		w.restLocked()
 		return len(p), nil
 	}
 	w.progress = time.Now()
 	w.drains.Go(w.drain)
 	return len(p), nil
+}
+
+// restLocked ends the work of a writer.
+func (w *wire) restLocked() {
+	w.busy = false
+	if w.idle != nil {
+		close(w.idle)
+		w.idle = nil
+	}
+}
+
+// quiet returns a channel that is closed when all that Write took was handed over, or
+// never will be.
+func (w *wire) quiet() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.idle == nil {
+		w.idle = make(chan struct{})
+	}
+	idle := w.idle
+	if !w.busy {
+		w.restLocked()
+	}
+	return idle
 }
 
 // keepLocked puts p in front of what others have left meanwhile.
@@ -184,7 +210,7 @@ func (w *wire) drain() {
 		w.kill(ErrWriteTimeout)
 		w.mu.Lock()
 	}
-	w.busy = false
+	w.restLocked()
 	if len(w.rest) == 0 {
 		w.rest = nil
 	}
@@ -216,7 +242,7 @@ func (w *wire) failWriteLocked(err error) {
 	}
 	w.cause = disconnected(err)
 	close(w.dead)
-	w.final = time.Now().Add(lastWords)
+	w.final = time.Now().Add(lastWordsTime)
 	w.Conn.SetReadDeadline(w.final)
 }
 
@@ -235,7 +261,7 @@ func (w *wire) kill(reason error) error {
 		w.cause = disconnected(reason)
 		close(w.dead)
 	}
-	reason = w.cause
+	reason, w.closed = w.cause, true
 	w.mu.Unlock()
 	w.Conn.Close() // closing twice is harmless
 	return reason
@@ -321,6 +347,17 @@ func (w *wire) lastWordsSpoken(now time.Time) error {
 		return nil
 	}
 	return w.cause
+}
+
+// lastWords returns until when to read on from a dead connection: a time in the past, unless
+// it was a write that failed.
+func (w *wire) lastWords() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return time.Time{}
+	}
+	return w.final
 }
 
 // closeWrite sends FIN. Without half-close support it reports errors.ErrUnsupported.
