@@ -310,6 +310,7 @@ func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
 		vigil:        &c.vigil,
 		wake:         c.wake,
 		stable:       d.TLSConfig == nil,
+		quick:        newQuick(raw),
 		dead:         make(chan struct{}),
 	}
 	c.top = c.wire

@@ -62,6 +62,7 @@ type waiter struct {
 	next   *waiter
 
 	// Guarded by outbox.mu.
+	parked bool  // it waits for the signal
 	turn   bool  // to lead
 	done   bool  // with this result:
 	err    error //
@@ -69,7 +70,14 @@ type waiter struct {
 	gone   bool  // its context has ended; to be recycled with the batch
 }
 
-// wake makes the waiting goroutine look.
+// wakeLocked makes the waiting goroutine look.
+func (w *waiter) wakeLocked() {
+	if w.parked {
+		w.wake()
+	}
+}
+
+// wake is wakeLocked for one that is parked for certain, as a call is.
 func (w *waiter) wake() {
 	select {
 	case w.signal <- struct{}{}:
@@ -233,12 +241,11 @@ func (o *outbox) joinLocked(b *batch, w *waiter) {
 }
 
 // await returns the result of w's batch, or leaves when ctx is done.
+//
+// It yields before it parks: by the time all others have run, a leader among them may
+// have written the batch, and a signal for each would cost as much as all the rest.
 func (o *outbox) await(ctx context.Context, w *waiter) (unsent bool, err error) {
-	for {
-		select {
-		case <-w.signal:
-		case <-ctx.Done():
-		}
+	for yielded := false; ; {
 		o.mu.Lock()
 		switch {
 		case w.done:
@@ -252,10 +259,20 @@ func (o *outbox) await(ctx context.Context, w *waiter) (unsent bool, err error) 
 			return false, ctx.Err()
 		}
 		turn := w.turn
-		w.turn = false
+		w.turn, w.parked = false, yielded && !turn
+		parked := w.parked
 		o.mu.Unlock()
-		if turn {
+		switch {
+		case turn:
 			o.lead()
+		case !parked:
+			runtime.Gosched()
+			yielded = true
+		default:
+			select {
+			case <-w.signal:
+			case <-ctx.Done():
+			}
 		}
 	}
 }
@@ -331,7 +348,7 @@ func (o *outbox) enterCall(k *calls, request []byte) (c *call, w *waiter, err er
 		}
 	}
 	w.start, err = o.frameLocked(request)
-	w.quiet, framed = true, err == nil
+	w.quiet, w.parked, framed = true, true, err == nil
 	return c, w, err
 }
 
@@ -368,7 +385,7 @@ func (o *outbox) promoteLocked() bool {
 	for w := o.open.first; w != nil; w = w.next {
 		if !w.gone {
 			w.turn = true
-			w.wake()
+			w.wakeLocked()
 			return true
 		}
 	}
@@ -502,7 +519,7 @@ func (o *outbox) tellLocked(b *batch, err error) (told bool) {
 			w.unsent = err != nil && w.start != flushing && b.unsent(w.start, handed)
 			told = told || w.start == flushing
 			if err != nil || !w.quiet {
-				w.wake()
+				w.wakeLocked()
 			}
 		}
 		w = next
@@ -548,15 +565,18 @@ func (o *outbox) loseLocked(b *batch, reason error) {
 // end is called when the wire is dead. It returns when the last leader has noticed.
 func (o *outbox) end() {
 	o.mu.Lock()
-	if o.armed && o.timer.Stop() {
-		o.armed = false
-		o.wire.drains.Done()
-	}
 	if !o.leading {
 		o.failLocked()
 	}
 	o.mu.Unlock()
 	<-o.ended
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.armed && o.timer.Stop() { // and nobody sets it again: no message is taken any more
+		o.armed = false
+		o.wire.drains.Done()
+	}
 }
 
 // seal makes the outbox refuse further messages. What it took is still written.

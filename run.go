@@ -162,7 +162,7 @@ func (c *Client) attach(conn *Conn) {
 // detach ends conn, which err has made unreadable. It returns, when nobody uses conn any
 // more, why it ended.
 func (c *Client) detach(conn *Conn, err error) error {
-	orderly := c.isClosing() && errors.Is(err, io.EOF)
+	orderly := c.isClosing() && errors.Is(err, io.EOF) && conn.wire.reason() == nil
 	if orderly {
 		err = ErrClosed // the peer's answer to our FIN
 	}

@@ -46,6 +46,7 @@ type wire struct {
 	landed       func() // called by drain at the end of a write that settled said false for
 	stable       bool   // the bytes given to Write stay as they are until landed
 
+	quick  *quick        // the short way to write; nil: there is none
 	dead   chan struct{} // closed when cause is set
 	drains sync.WaitGroup
 
@@ -53,6 +54,8 @@ type wire struct {
 	cause    error         // why the connection ended, set once: the first error wins (P9)
 	closed   bool          // Conn.Close was called
 	busy     bool          // somebody is in Conn.Write
+	span     time.Duration // how long Write may block; 0: handshake, without bound
+	bounded  bool          // there is a write deadline
 	idle     chan struct{} // closed when busy ends; nil: nobody asks
 	notify   bool          // landed is to be called when nothing is kept any more
 	rest     []byte        // accepted and not yet handed over
@@ -65,7 +68,43 @@ type wire struct {
 
 // begin opens the span in which Write may block. Before the first begin, Write blocks
 // without bound: handshakes do, under a context that kills the wire.
-func (w *wire) begin(span time.Duration) { w.Conn.SetWriteDeadline(time.Now().Add(span)) }
+func (w *wire) begin(span time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.busy {
+		return // a key update is on its way: Write will only add to that
+	}
+	w.span = span
+	if w.quick == nil {
+		w.deadlineLocked()
+	} else if w.bounded {
+		w.Conn.SetWriteDeadline(time.Time{})
+		w.bounded = false
+	}
+}
+
+// deadlineLocked sets the write deadline to the end of the span.
+func (w *wire) deadlineLocked() {
+	w.Conn.SetWriteDeadline(time.Now().Add(w.span))
+	w.bounded = true
+}
+
+// give writes p to the connection, for as long as the span lasts. The caller has set
+// busy.
+func (w *wire) give(p []byte) (n int, err error) {
+	if w.span > 0 && w.quick != nil {
+		if n, err = w.quick.write(p); n == len(p) || err != nil {
+			return n, err
+		}
+		w.mu.Lock()
+		if !w.bounded {
+			w.deadlineLocked()
+		}
+		w.mu.Unlock()
+	}
+	k, err := writeOnce(w.Conn, p[n:])
+	return n + k, err
+}
 
 // stalled reports whether something is kept of which the peer has taken nothing for d.
 func (w *wire) stalled(d time.Duration) bool {
@@ -108,7 +147,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	w.busy = true
 	w.mu.Unlock()
 
-	n, err := writeOnce(w.Conn, p)
+	n, err := w.give(p)
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
