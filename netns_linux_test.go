@@ -1,0 +1,133 @@
+package tcpclient_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const namespaceVariable = "TCPCLIENT_TEST_NAMESPACE"
+
+// inNamespace runs test in a network of its own, with only a loopback interface, where it
+// may change everything: addresses, routes, packet filters. No privilege is needed: the
+// test binary runs itself again in new user and network namespaces, with this test only.
+// Where that is refused the test is skipped.
+//
+//	func TestX(t *testing.T) {
+//		inNamespace(t, func(t *testing.T) {
+//			command(t, "iptables -A INPUT -p tcp --dport 9 -j DROP")
+//			…
+//		})
+//	}
+func inNamespace(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	if os.Getenv(namespaceVariable) == t.Name() {
+		command(t, "ip link set lo up")
+		test(t)
+		return
+	}
+	if testing.CoverMode() == "" && os.Getenv(namespaceVariable) != "" {
+		t.Skip("in the namespace of another test")
+	}
+	run := fmt.Sprintf("^%s$", strings.ReplaceAll(quoteTest(t.Name()), "/", "$/^"))
+	cmd := exec.Command("/proc/self/exe", "-test.run", run, "-test.v", "-test.timeout", "2m")
+	cmd.Env = append(os.Environ(), namespaceVariable+"="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	switch err := cmd.Run(); {
+	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.ENOSYS):
+		t.Skipf("no network namespaces here: %v", err)
+	case err != nil:
+		t.Fatalf("in the namespace: %v\n%s", err, out.String())
+	case strings.Contains(out.String(), "--- SKIP"):
+		t.Skipf("in the namespace:\n%s", out.String())
+	}
+	require.Contains(t, out.String(), "--- PASS: "+t.Name(), "the test has not run in the namespace")
+}
+
+// quoteTest quotes what regular expressions would take for more than letters.
+func quoteTest(name string) string {
+	var b strings.Builder
+	for _, c := range name {
+		if strings.ContainsRune(`\.+*?()|[]{}^$`, c) {
+			b.WriteByte('\\')
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}
+
+// command runs a command of the system. Where it is missing the test is skipped.
+func command(t testing.TB, line string) string {
+	t.Helper()
+	words := strings.Fields(line)
+	path, err := exec.LookPath(words[0])
+	if err != nil {
+		for _, dir := range []string{"/usr/sbin/", "/sbin/"} {
+			if _, err := os.Stat(dir + words[0]); err == nil {
+				path = dir + words[0]
+			}
+		}
+	}
+	if path == "" {
+		t.Skipf("no %s here", words[0])
+	}
+	out, err := exec.Command(path, words[1:]...).CombinedOutput()
+	require.NoError(t, err, "%s:\n%s", line, out)
+	return string(out)
+}
+
+// blackhole listens on an address of which the kernel drops all further attempts to
+// connect: the backlog of 0 is full with one connection, and nobody accepts.
+func blackhole(t testing.TB) (address string) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { syscall.Close(fd) })
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, syscall.Listen(fd, 0))
+	name, err := syscall.Getsockname(fd)
+	require.NoError(t, err)
+	address = fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
+	for range 2 { // fill it
+		if conn, err := net.DialTimeout("tcp", address, 50*time.Millisecond); err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+	}
+	return address
+}
+
+// limitFiles lets the process open no more files until the test has ended.
+func limitFiles(t testing.TB) (restore func()) {
+	t.Helper()
+	var limit syscall.Rlimit
+	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	restore = func() { syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) }
+	t.Cleanup(restore)
+	none := limit
+	none.Cur = 3
+	require.NoError(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none))
+	return restore
+}
+
+// openFiles returns how many files the process has open.
+func openFiles(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	return len(entries) - 1 // without that of the directory
+}
