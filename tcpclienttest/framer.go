@@ -1,0 +1,600 @@
+package tcpclienttest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+)
+
+// TestFramer tests a Framer: whether the messages, which it must accept, come back as
+// they were, however the stream is cut; whether the end of the stream and other errors
+// are reported as a Client needs it; and whether hostile bytes can hurt it. It returns nil or one error with
+// everything it found.
+//
+//	if err := tcpclienttest.TestFramer(myFramer{}, []byte("hello"), []byte("x")); err != nil {
+//		t.Fatal(err)
+//	}
+//
+// Give it several messages, of different lengths where the Framer has them, in the form
+// in which ReadFrame delivers them. TestFramer tries others of its own, which the
+// Framer may refuse. It demands of
+//
+//   - WriteFrame: a frame for every message given; no flush; the message neither
+//     changed nor kept; nothing written when a message is refused, and none accepted
+//     that would damage the frames behind it.
+//   - ReadFrame: the same messages for any division of the stream into reads and any
+//     size of the bufio.Reader; exactly the bytes of one frame consumed, and no more
+//     asked for, since they may never come; the message appended to dst, in dst's
+//     storage if there is plenty, and never the memory of the bufio.Reader.
+//   - Errors: io.EOF between frames; io.ErrUnexpectedEOF inside one, unless frames end
+//     with a terminator and the Framer delivers what lacks one; any other error of the
+//     connection handed on, so that errors.Is finds it.
+//   - Both: no state, neither left behind by an error nor shared between streams. The
+//     race detector makes this test sharper.
+//   - Hostile bytes: an error, without a panic, an endless loop or memory for a length that
+//     was only announced.
+func TestFramer(f tcpclient.Framer, messages ...[]byte) error {
+	s := &suite{framer: f, found: make(map[string]bool)}
+	s.run(messages)
+	if len(s.findings) == 0 {
+		return nil
+	}
+	return fmt.Errorf("tcpclienttest: %T: %w", f, errors.Join(s.findings...))
+}
+
+// A suite tests one Framer.
+type suite struct {
+	framer tcpclient.Framer
+	frames []frame // of the messages given
+
+	mu       sync.Mutex // guards following: statelessness is tested by several goroutines
+	findings []error
+	found    map[string]bool // the checks that have found something
+}
+
+// A frame is a message and how the Framer has written it.
+type frame struct{ msg, wire []byte }
+
+func (s *suite) run(messages [][]byte) {
+	if len(messages) == 0 {
+		s.find("TestFramer needs a message to test with")
+		return
+	}
+	for _, msg := range messages {
+		wire, err := s.encode(msg)
+		if err != nil {
+			s.find("WriteFrame refuses %s: %v", show(msg), err)
+		} else if len(wire) > 0 {
+			s.frames = append(s.frames, frame{msg, wire})
+		}
+	}
+	if len(s.frames) == 0 || len(s.findings) > 0 || !s.roundTrip() {
+		return // the other checks would only repeat it
+	}
+	if s.chunks(); len(s.findings) > 0 {
+		return // likewise
+	}
+	s.appending()
+	s.greed()
+	s.ends()
+	s.writing()
+	s.oddMessages()
+	s.streams()
+	if len(s.findings) == 0 {
+		s.hostile() // could put an endless loop into one that ignores errors
+	}
+}
+
+// find records what a check has found, once for each format.
+func (s *suite) find(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.found[format] {
+		s.found[format] = true
+		s.findings = append(s.findings, fmt.Errorf(format, args...))
+	}
+}
+
+// encode writes msg and returns its frame, or the error with which it was refused.
+func (s *suite) encode(msg []byte) ([]byte, error) {
+	var out recorder
+	w := bufio.NewWriterSize(&out, 64<<10+4*len(msg))
+	given := bytes.Clone(msg)
+	err := s.write(w, given)
+	switch {
+	case !bytes.Equal(given, msg):
+		s.find("WriteFrame changes the message: %s into %s", show(msg), show(given))
+	case err != nil && w.Buffered()+out.Len() > 0:
+		s.find("WriteFrame refuses %s but has written %d bytes of it: %v", show(msg), w.Buffered()+out.Len(), err)
+	case err != nil:
+	case out.Len() > 0:
+		s.find("WriteFrame flushes: %d bytes of %s were not left in the bufio.Writer", out.Len(), show(msg))
+	case w.Buffered() == 0:
+		s.find("WriteFrame writes nothing for %s", show(msg))
+	}
+	for i := range given { // a Framer that keeps it will write this
+		given[i] ^= 0xff
+	}
+	w.Flush()
+	return out.Bytes(), err
+}
+
+// roundTrip reads the frames back under the best of circumstances.
+func (s *suite) roundTrip() bool {
+	stream, want := s.stream()
+	if err := s.compare(whole(stream), 2*len(stream)+4096, want); err != nil {
+		s.find("reading back what WriteFrame wrote: %w", err)
+		return false
+	}
+	return true
+}
+
+// stream returns all frames in a row, the first once more at the end, and the messages.
+func (s *suite) stream() (stream []byte, want [][]byte) {
+	for _, f := range append(slices.Clone(s.frames), s.frames[0]) {
+		stream = append(stream, f.wire...)
+		want = append(want, f.msg)
+	}
+	return stream, want
+}
+
+// chunks reads the stream in many divisions.
+func (s *suite) chunks() {
+	stream, want := s.stream()
+	dribble := 1 + len(stream)/(64<<10)
+	for _, size := range []int{16, 100, 4096} {
+		if err := s.compare(&pieces{rest: stream, size: dribble}, size, want); err != nil {
+			s.find("reading %d bytes at a time, bufio.Reader of %d: %w", dribble, size, err)
+		}
+		if err := s.compare(&pieces{rest: stream, size: 2 + dribble, idle: true}, size, want); err != nil {
+			s.find("reading %d bytes at a time, every other read empty, bufio.Reader of %d: %w", 2+dribble, size, err)
+		}
+		if err := s.compare(&pieces{rest: stream, size: len(stream), eager: true}, size, want); err != nil {
+			s.find("reading from an io.Reader that returns io.EOF with the last bytes, bufio.Reader of %d: %w", size, err)
+		}
+		for _, at := range points(stream) {
+			if err := s.compare(&pieces{rest: stream, size: len(stream), first: at}, size, want); err != nil {
+				s.find("reading %d bytes in two pieces, %d first, bufio.Reader of %d: %w", len(stream), at, size, err)
+				break
+			}
+		}
+	}
+}
+
+// appending looks at what ReadFrame does to dst.
+func (s *suite) appending() {
+	const before = "before"
+	for _, f := range s.frames {
+		for _, size := range []int{16, 2*len(f.wire) + 4096} {
+			for _, spare := range []int{0, 1, 2*len(f.wire) + 64} {
+				dst := append(make([]byte, 0, len(before)+spare), before...)
+				got, err := s.read(bufio.NewReaderSize(whole(f.wire), size), dst)
+				switch {
+				case err != nil:
+					s.find("reading %s into a dst with something in it: %w", show(f.msg), err)
+				case string(dst) != before:
+					s.find("ReadFrame changes what dst held before: %q into %s", before, show(dst))
+				case string(got) != before+string(f.msg):
+					s.find("ReadFrame does not append to dst: %q and %s became %s", before, show(f.msg), show(got))
+				case spare > 1 && &got[0] != &dst[0]:
+					s.find("ReadFrame does not use dst's storage, with %d bytes to spare for %s", spare, show(f.msg))
+				}
+			}
+		}
+	}
+}
+
+// greed looks for a Framer that wants to see more than its frame.
+func (s *suite) greed() {
+	for _, f := range s.frames {
+		for _, size := range []int{16, 2*len(f.wire) + 4096} {
+			in := &pieces{rest: f.wire, size: len(f.wire), end: errGreedy}
+			if _, err := s.read(bufio.NewReaderSize(in, size), nil); err != nil || in.ended > 0 {
+				s.find("ReadFrame asks for bytes behind the frame of %s, which may never come", show(f.msg))
+			}
+		}
+	}
+}
+
+// ends looks at what ReadFrame makes of the end of a stream and of other errors.
+func (s *suite) ends() {
+	const before = "before"
+	for _, f := range s.frames {
+		terminated := s.terminated(f)
+		for _, at := range append([]int{0}, points(f.wire)...) {
+			for _, size := range []int{16, 2*len(f.wire) + 4096} {
+				cut := f.wire[:at]
+				dst := append(make([]byte, 0, len(before)+len(f.wire)), before...)
+				r := bufio.NewReaderSize(whole(cut), size)
+				got, err := s.read(r, dst)
+				switch {
+				case string(dst) != before:
+					s.find("ReadFrame changes what dst held before, at the end of the stream: %q into %s", before, show(dst))
+				case at == 0 && !errors.Is(err, io.EOF):
+					s.find("at the end of the stream, between frames: got %s, want io.EOF", outcome(got, err))
+				case at == 0:
+				case err == nil && terminated && len(got)-len(before) <= at:
+				case err == nil && terminated:
+					s.find("at the end of the stream, after %d of the %d bytes of %s: got %s, which is more than there was", at, len(f.wire), show(f.msg), outcome(got, err))
+				case !errors.Is(err, io.ErrUnexpectedEOF):
+					s.find("at the end of the stream, after %d of the %d bytes of %s: got %s, want io.ErrUnexpectedEOF", at, len(f.wire), show(f.msg), outcome(got, err))
+				}
+
+				in := &pieces{rest: cut, size: max(1, at), end: errBroken}
+				if got, err = s.read(bufio.NewReaderSize(in, size), nil); !errors.Is(err, errBroken) {
+					s.find("when the connection fails after %d of the %d bytes of %s: got %s, want the error of the connection", at, len(f.wire), show(f.msg), outcome(got, err))
+				}
+
+				got, err = s.read(bufio.NewReaderSize(whole(f.wire), size), nil)
+				if err != nil || !bytes.Equal(got, f.msg) {
+					s.find("after an error on another stream: got %s, want %s: ReadFrame keeps state", outcome(got, err), show(f.msg))
+				}
+			}
+		}
+	}
+}
+
+// terminated reports whether the last byte of the frame is what ends it: with another
+// in its place, the frame goes on.
+func (s *suite) terminated(f frame) bool {
+	wire := bytes.Clone(f.wire)
+	wire[len(wire)-1] ^= 0x55
+	in := &pieces{rest: wire, size: len(wire), end: errGreedy}
+	_, err := s.read(bufio.NewReaderSize(in, 2*len(wire)+4096), nil)
+	return errors.Is(err, errGreedy)
+}
+
+// writing writes all messages to one bufio.Writer, too small for most frames.
+func (s *suite) writing() {
+	_, want := s.stream()
+	for _, size := range []int{16, 100, 4096} {
+		var out recorder
+		w := bufio.NewWriterSize(&out, size)
+		for _, msg := range want {
+			given := bytes.Clone(msg)
+			if err := s.write(w, given); err != nil {
+				s.find("WriteFrame refuses %s with a bufio.Writer of %d: %v", show(msg), size, err)
+			}
+			for i := range given {
+				given[i] ^= 0xff
+			}
+		}
+		w.Flush()
+		if err := s.compare(whole(out.Bytes()), 2*out.Len()+4096, want); err != nil {
+			s.find("reading back frames written in a row with a bufio.Writer of %d: %w", size, err)
+		}
+	}
+}
+
+// oddMessages writes messages that a Framer may well refuse, between two that it takes.
+func (s *suite) oddMessages() {
+	first := s.frames[0]
+	var bytewise []byte
+	for i := range 256 {
+		bytewise = append(bytewise, byte(i))
+	}
+	odd := [][]byte{nil, {0}, {0xff}, []byte("\n"), []byte("\r\n"), []byte("x\ny"), []byte("x\r"), bytewise}
+	for _, f := range s.frames {
+		odd = append(odd, f.wire, slices.Concat(f.wire, f.wire), slices.Concat(f.msg, f.wire))
+		odd = append(odd, f.wire[len(f.wire)-1:], f.wire[:1], slices.Concat(f.msg, f.msg), f.msg[:len(f.msg)/2])
+	}
+	for _, msg := range odd {
+		if _, err := s.encode(msg); err != nil {
+			var out recorder
+			w := bufio.NewWriter(&out)
+			s.write(w, first.msg)
+			s.write(w, msg)
+			s.write(w, first.msg)
+			w.Flush()
+			if err := s.compare(whole(out.Bytes()), 2*out.Len()+4096, [][]byte{first.msg, first.msg}); err != nil {
+				s.find("WriteFrame refuses %s and damages its neighbours: %w", show(msg), err)
+			}
+			continue
+		}
+		wire, _ := s.encode(msg)
+		r := bufio.NewReaderSize(whole(slices.Concat(wire, first.wire)), 2*len(wire)+4096)
+		got, err := s.read(r, nil)
+		if err != nil {
+			s.find("WriteFrame accepts %s, but ReadFrame then says: %w", show(msg), err)
+			continue
+		}
+		next, err := s.read(r, nil)
+		if err != nil || !bytes.Equal(next, first.msg) {
+			s.find("WriteFrame accepts %s, but ReadFrame makes %s of it, and of the frame behind it %s", show(msg), show(got), outcome(next, err))
+		} else if _, err := s.read(r, nil); !errors.Is(err, io.EOF) {
+			s.find("WriteFrame accepts %s, but then there are more frames than were written", show(msg))
+		}
+	}
+}
+
+// streams uses the Framer on one stream in the middle of a frame of another.
+func (s *suite) streams() {
+	for i, f := range s.frames {
+		other := s.frames[(i+1)%len(s.frames)]
+		aside := func() {
+			s.aside("ReadFrame", func() {
+				got, err := s.read(bufio.NewReader(&pieces{rest: other.wire, size: 7}), nil)
+				if err != nil || !bytes.Equal(got, other.msg) {
+					s.find("in the middle of another stream's frame: got %s, want %s: ReadFrame has state", outcome(got, err), show(other.msg))
+				}
+			})
+			s.aside("WriteFrame", func() { s.encode(other.msg) })
+		}
+		in := &pieces{rest: f.wire, size: len(f.wire)/20 + 1, between: aside}
+		got, err := s.read(bufio.NewReaderSize(in, 16), nil)
+		if err != nil || !bytes.Equal(got, f.msg) {
+			s.find("with another stream's frame in between: got %s, want %s: ReadFrame has state", outcome(got, err), show(f.msg))
+		}
+		out := recorder{between: func() { s.aside("WriteFrame", func() { s.encode(other.msg) }) }}
+		w := bufio.NewWriterSize(&out, max(16, len(f.wire)/20))
+		s.write(w, f.msg)
+		w.Flush()
+		if err := s.compare(whole(out.Bytes()), 4096, [][]byte{f.msg}); err != nil {
+			s.find("with another stream's frame written in between: %w: WriteFrame has state", err)
+		}
+	}
+
+	var group sync.WaitGroup
+	for i := range 4 {
+		group.Go(func() {
+			f := s.frames[i%len(s.frames)]
+			for range 20 {
+				wire, err := s.encode(f.msg)
+				if err != nil {
+					s.find("on four streams at once: WriteFrame refuses %s: %w", show(f.msg), err)
+					return
+				}
+				in := &pieces{rest: wire, size: 5, between: runtime.Gosched}
+				got, err := s.read(bufio.NewReaderSize(in, 16), nil)
+				if err != nil || !bytes.Equal(got, f.msg) {
+					s.find("on four streams at once: got %s, want %s", outcome(got, err), show(f.msg))
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// aside runs f on a goroutine of its own: one call may wait for bytes for hours and must
+// not keep another stream waiting.
+func (s *suite) aside(method string, f func()) {
+	if s.blocked(method) {
+		return // one goroutine is enough
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	timer := time.NewTimer(2 * time.Second)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		s.find(blockedFormat, method)
+	}
+}
+
+const blockedFormat = "%s waits while another stream is in the middle of a frame"
+
+func (s *suite) blocked(string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.found[blockedFormat]
+}
+
+// hostile reads what no friendly peer sends. The lengths in it are of the size that hurts
+// no machine if it is believed.
+func (s *suite) hostile() {
+	for _, text := range []string{
+		"\x0f\xff\xff\xff", "\xff\xff\xff\x0f", // 2^28-1, as big-endian, little-endian,
+		"\x00\x00\x00\x00\x0f\xff\xff\xff", "\xff\xff\xff\x0f\x00\x00\x00\x00",
+		"\xff\xff\xff\x7f",                                                           // varint,
+		"268435455:", "268435455 ", "268435455\r\n", "$268435455\r\n", "fffffff\r\n", // and in words
+		"Content-Length: 268435455\r\n\r\n",
+		strings.Repeat("\x00", 64), strings.Repeat("\x80", 64), strings.Repeat("9", 64), "-1\r\n", "-1:",
+		"HTTP/1.1 400 Bad Request\r\n\r\n", "\x15\x03\x03\x00\x02\x02\x28",
+		"\x7f\xff\xff\xff", "\xff\xff\xff\x7f\x00\x00\x00\x00", strings.Repeat("\xff", 64),
+	} {
+		stream := []byte(text + "xxxx")
+		for range 3 { // others in this process allocate too: only what is seen each time counts
+			taken := allocated(func() { s.drain(stream) })
+			if taken < 64<<20 {
+				break
+			}
+			runtime.GC()
+			if taken = allocated(func() { s.drain(stream) }); taken >= 64<<20 {
+				s.find("ReadFrame takes %d MiB of memory for the %d bytes %s: it believes an announced length", taken>>20, len(stream), show(stream))
+				return
+			}
+		}
+	}
+}
+
+// drain reads stream to its end or to an error, whatever is in it.
+func (s *suite) drain(stream []byte) {
+	in := whole(stream)
+	r := bufio.NewReader(in)
+	for {
+		before := len(in.rest) + r.Buffered()
+		msg, err := s.read(r, nil)
+		if err != nil {
+			return
+		}
+		if len(in.rest)+r.Buffered() == before {
+			s.find("ReadFrame returns %s from %s without having consumed a byte", outcome(msg, err), show(stream))
+			return
+		}
+	}
+}
+
+// allocated returns how many bytes were allocated while f ran.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// compare reads frames until there is an error and returns how that differs from want
+// and io.EOF. It looks at the messages when all have been read: none may be the memory
+// of the bufio.Reader.
+func (s *suite) compare(in io.Reader, size int, want [][]byte) error {
+	r := bufio.NewReaderSize(in, size)
+	var got [][]byte
+	var err error
+	for err == nil && len(got) <= len(want) {
+		var msg []byte
+		if msg, err = s.read(r, nil); err == nil {
+			got = append(got, msg)
+		}
+	}
+	for i := range want {
+		switch {
+		case i >= len(got):
+			return fmt.Errorf("message %d: got %s, want %s", i+1, outcome(nil, err), show(want[i]))
+		case !bytes.Equal(got[i], want[i]):
+			return fmt.Errorf("message %d: got %s, want %s", i+1, show(got[i]), show(want[i]))
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return fmt.Errorf("after the last message: got %s, want io.EOF", outcome(got[len(got)-1], err))
+	}
+	return nil
+}
+
+// read is ReadFrame, with a panic for an error.
+func (s *suite) read(r *bufio.Reader, dst []byte) (msg []byte, err error) {
+	defer s.caught("ReadFrame", &err)
+	return s.framer.ReadFrame(r, dst)
+}
+
+// write is WriteFrame, likewise.
+func (s *suite) write(w *bufio.Writer, msg []byte) (err error) {
+	defer s.caught("WriteFrame", &err)
+	return s.framer.WriteFrame(w, msg)
+}
+
+// caught is deferred to make an error, and a finding, of a panic.
+func (s *suite) caught(method string, err *error) {
+	switch v := recover(); v {
+	case nil:
+	case errEndless:
+		s.find("%s goes on reading after an error: %w", method, errEndless)
+		*err = errEndless
+	default:
+		s.find("%s panics: %v", method, v)
+		*err = fmt.Errorf("panic: %v", v)
+	}
+}
+
+var (
+	errBroken  = errors.New("connection broken for the test")
+	errGreedy  = errors.New("nothing more comes for the time being")
+	errEndless = errors.New("endless loop")
+)
+
+// pieces is a stream that comes in pieces.
+type pieces struct {
+	rest    []byte
+	size    int    // of a piece
+	first   int    // size of the first one, 0: like the others
+	idle    bool   // every other read is empty
+	eager   bool   // the end comes with the last bytes
+	end     error  // nil: io.EOF
+	ended   int    // how often the end was told
+	between func() // called before every piece but the first, nil: nothing
+	reads   int
+}
+
+// whole returns a stream that comes in as large pieces as are asked for.
+func whole(stream []byte) *pieces { return &pieces{rest: stream, size: len(stream)} }
+
+func (p *pieces) Read(buf []byte) (int, error) {
+	p.reads++
+	end := p.end
+	if end == nil {
+		end = io.EOF
+	}
+	if len(p.rest) == 0 {
+		if p.ended++; p.ended > 1000 {
+			panic(errEndless)
+		}
+		return 0, end
+	}
+	if p.idle && p.reads%2 == 0 {
+		return 0, nil
+	}
+	if p.between != nil && p.reads > 1 {
+		p.between()
+	}
+	size := p.size
+	if p.first > 0 {
+		size = p.first
+	}
+	n := copy(buf[:min(len(buf), size)], p.rest)
+	p.rest = p.rest[n:]
+	p.first = max(0, p.first-n)
+	if p.eager && len(p.rest) == 0 {
+		return n, end
+	}
+	return n, nil
+}
+
+// A recorder keeps what is written to it.
+type recorder struct {
+	bytes.Buffer
+	between func() // called before each write, nil: nothing
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.between != nil {
+		r.between()
+	}
+	return r.Buffer.Write(p)
+}
+
+// points returns where to cut p in two: everywhere if it is short, else near its ends
+// and here and there.
+func points(p []byte) []int {
+	edge, step := 40, len(p)/50
+	switch {
+	case len(p) <= 400:
+		step = 1
+	case len(p) > 64<<10:
+		edge, step = 8, len(p)/5
+	}
+	var at []int
+	for i := 1; i < len(p); i++ {
+		if i < edge || len(p)-i < edge || i%step == 0 {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// show quotes a message, or how it begins.
+func show(p []byte) string {
+	if len(p) <= 40 {
+		return fmt.Sprintf("%q", p)
+	}
+	return fmt.Sprintf("%q… (%d bytes)", p[:32], len(p))
+}
+
+// outcome is what ReadFrame returned.
+func outcome(msg []byte, err error) string {
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return "message " + show(msg)
+}
