@@ -1,0 +1,5 @@
+package tcpclient_test
+
+import "testing"
+
+func TestFaultReconnect(t *testing.T) { runFaults(t, reconnectFaults) }
