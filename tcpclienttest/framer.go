@@ -353,7 +353,7 @@ func (s *suite) streams() {
 					s.find("on four streams at once: WriteFrame refuses %s: %w", show(f.msg), err)
 					return
 				}
-				in := &pieces{rest: wire, size: 5, between: runtime.Gosched}
+				in := &pieces{rest: wire, size: 5 + len(wire)/200, between: runtime.Gosched}
 				got, err := s.read(bufio.NewReaderSize(in, 16), nil)
 				if err != nil || !bytes.Equal(got, f.msg) {
 					s.find("on four streams at once: got %s, want %s", outcome(got, err), show(f.msg))
