@@ -1,0 +1,414 @@
+package tcpclient_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// shakeHands makes a Client whose Handshake is the given one, and hands the other end
+// of its connection to server.
+func shakeHands(t testing.TB, tr transport, d tcpclient.Dialer, server func(p *peer)) (*tcpclient.Client, error) {
+	t.Helper()
+	l := tr.listen(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if secure, ok := conn.(*tls.Conn); ok && secure.Handshake() != nil {
+			conn.Close()
+			return
+		}
+		server(newPeer(t, conn))
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	c, err := l.tryDial(t.Context(), d)
+	if c != nil {
+		t.Cleanup(func() { c.Close() })
+	}
+	return c, err
+}
+
+func TestHandshake(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		t.Run("talks in whole messages before anybody else does", func(t *testing.T) { // P8
+			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				_, isTLS := conn.NetConn().(*tls.Conn)
+				assert.Equal(t, tr.secure, isTLS)
+				deadline, ok := ctx.Deadline()
+				assert.True(t, ok)
+				assert.InDelta(t, 10, time.Until(deadline).Seconds(), 1)
+				return login(ctx, conn)
+			}}
+			c, err := shakeHands(t, tr, d, func(p *peer) {
+				assert.Equal(t, "login", p.receive())
+				p.send("welcome")
+				p.echo()
+			})
+			require.NoError(t, err)
+			require.NoError(t, c.Send(t.Context(), []byte("hello")))
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "hello", string(msg))
+			require.NoError(t, c.Close())
+		})
+
+		t.Run("sees the end of the stream as io.EOF", func(t *testing.T) {
+			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				_, err := conn.Receive(ctx)
+				assert.ErrorIs(t, err, io.EOF)
+				assert.Equal(t, "receive", opError(t, err).Op)
+				return err
+			}}
+			_, err := shakeHands(t, tr, d, func(p *peer) { p.Close() })
+			require.ErrorIs(t, err, io.EOF)
+			require.Equal(t, "handshake", opError(t, err).Op)
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+		})
+
+		t.Run("a context of its own that ends closes the connection", func(t *testing.T) { // P2
+			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+				defer cancel()
+				_, err := conn.Receive(short)
+				assert.ErrorIs(t, err, context.DeadlineExceeded)
+				err = conn.Send(ctx, []byte("too late"))
+				assert.Error(t, err)
+				return nil // as if nothing had happened
+			}}
+			_, err := shakeHands(t, tr, d, func(p *peer) { io.Copy(io.Discard, p) })
+			require.Error(t, err, "the connection is gone")
+			require.NotErrorIs(t, err, context.DeadlineExceeded, "that was not Dial's")
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+		})
+
+		t.Run("large messages go both ways", func(t *testing.T) {
+			big := strings.Repeat("0123456789abcdef", 1<<16)
+			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				for range 3 {
+					if err := conn.Send(ctx, []byte(big)); err != nil {
+						return err
+					}
+					msg, err := conn.Receive(ctx)
+					if err != nil {
+						return err
+					}
+					assert.True(t, string(msg) == big)
+				}
+				return nil
+			}}
+			c, err := shakeHands(t, tr, d, func(p *peer) {
+				for {
+					msg, err := p.next() // whole, or both would write at once and nobody read
+					if err != nil {
+						return
+					}
+					p.send(msg)
+				}
+			})
+			require.NoError(t, err)
+			require.NoError(t, c.Close())
+		})
+	})
+
+	onlyBubble := func(name string, test func(t *testing.T)) { t.Run(name, inBubble(test)) }
+
+	onlyBubble("the Conn is finished with it", func(t *testing.T) {
+		var kept *tcpclient.Conn
+		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+			kept = conn
+			return nil
+		}}, func(p *peer) { p.echo() })
+		require.NoError(t, err)
+		require.ErrorIs(t, kept.Send(t.Context(), []byte("from behind")), tcpclient.ErrClosed)
+		_, err = kept.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrClosed)
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(msg))
+		require.NoError(t, c.Close())
+	})
+
+	onlyBubble("a context that is done does no I/O and leaves the connection alone", func(t *testing.T) { // P2
+		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			assert.ErrorIs(t, conn.Send(canceled(t), []byte("never")), context.Canceled)
+			_, err := conn.Receive(canceled(t))
+			assert.ErrorIs(t, err, context.Canceled)
+			return nil
+		}}, func(p *peer) { p.echo() })
+		require.NoError(t, err)
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(msg))
+		require.NoError(t, c.Close())
+	})
+
+	onlyBubble("a message that the Framer refuses leaves the connection healthy", func(t *testing.T) {
+		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
+			Framer: tcpclient.LengthPrefix{MaxSize: 8},
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				err := conn.Send(ctx, []byte("too long for it"))
+				var tooLarge *tcpclient.FrameTooLargeError
+				assert.ErrorAs(t, err, &tooLarge)
+				assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+				assert.True(t, opError(t, err).Unsent, "not a byte of it was sent")
+				return login(ctx, conn)
+			},
+		}, func(p *peer) {
+			assert.Equal(t, "login", p.receive())
+			p.send("welcome")
+			p.echo()
+		})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	})
+
+	onlyBubble("what the server sends ahead is kept, also half of it", func(t *testing.T) { // R6
+		for cut := range len(frames("a", "bc")) + 1 {
+			c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{Handshake: login}, func(p *peer) {
+				p.receive()
+				rest := frames("a", "bc")
+				p.raw(append(frame("welcome"), rest[:cut]...))
+				time.Sleep(time.Second)
+				p.Write(rest[cut:])
+				io.Copy(io.Discard, p)
+			})
+			require.NoError(t, err)
+			for _, want := range []string{"a", "bc"} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+			}
+			require.NoError(t, c.Close())
+		}
+	})
+
+	onlyBubble("FrameTimeout rules here too", func(t *testing.T) {
+		start := time.Now()
+		_, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{FrameTimeout: 2 * time.Second, Handshake: login}, func(p *peer) {
+			p.raw(frame("welcome")[:6])
+			io.Copy(io.Discard, p)
+		})
+		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+		require.Equal(t, 2*time.Second, time.Since(start))
+	})
+
+	onlyBubble("a long Handshake does not count as silence of the peer", func(t *testing.T) { // P5
+		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
+			Timeout: time.Hour, Heartbeat: pinging(),
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				time.Sleep(time.Minute)
+				_, err := conn.Receive(ctx) // silent for another minute, unwatched
+				return err
+			},
+		}, func(p *peer) {
+			time.Sleep(2 * time.Minute)
+			p.send("at last")
+			for {
+				msg, err := p.next()
+				if err != nil {
+					return
+				}
+				assert.Equal(t, "ping", msg)
+				p.Write(frame("pong"))
+			}
+		})
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		require.True(t, c.Stats().Connected)
+		require.NoError(t, c.Close())
+	})
+
+	onlyBubble("it has what lookup and TCP have left of Timeout", func(t *testing.T) {
+		l := listenMemory(t)
+		inner := new(tcpclient.Dialer)
+		l.setup(inner)
+		start := time.Now()
+		_, err := l.tryDial(t.Context(), tcpclient.Dialer{
+			Timeout: 5 * time.Second,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				time.Sleep(4 * time.Second)
+				return inner.DialContext(ctx, network, address)
+			},
+			Handshake: login,
+		})
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, "handshake", opError(t, err).Op)
+		require.Equal(t, 5*time.Second, time.Since(start))
+		require.ErrorContains(t, err, "in the Handshake")
+	})
+
+	onlyBubble("a panic is a permanent error with the stack", func(t *testing.T) { // L17
+		boo := errors.New("boo")
+		for _, value := range []any{"boo", boo} {
+			closed := make(chan struct{})
+			_, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
+				Reconnect: &tcpclient.Backoff{FirstDial: true},
+				Handshake: func(context.Context, *tcpclient.Conn) error { panic(value) },
+			}, func(p *peer) { io.Copy(io.Discard, p); close(closed) })
+			require.ErrorContains(t, err, "panic: boo")
+			require.ErrorContains(t, err, "handshake_test.go")
+			require.Equal(t, "handshake", opError(t, err).Op)
+			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+			if value == any(boo) {
+				require.ErrorIs(t, err, boo)
+			}
+			<-closed
+		}
+	})
+
+	onlyBubble("one that ends its goroutine does not hang Dial", func(t *testing.T) { // as require in a test would
+		t.Skip("kills the process: /tmp/bugs3.md B3-8")
+		for _, hook := range []string{"Handshake", "DialContext"} {
+			d := tcpclient.Dialer{Handshake: func(context.Context, *tcpclient.Conn) error { runtime.Goexit(); return nil }}
+			l := listenMemory(t)
+			if hook == "DialContext" {
+				d = tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) { runtime.Goexit(); return nil, nil }}
+			}
+			start := time.Now()
+			_, err := l.tryDial(within(t, time.Hour), d)
+			require.Error(t, err)
+			require.NotErrorIs(t, err, context.DeadlineExceeded, hook)
+			require.Less(t, time.Since(start), time.Minute)
+		}
+	})
+
+	onlyBubble("may close the Client", func(t *testing.T) { // P7, L5
+		l := listenMemory(t)
+		rec := newRecorder()
+		var c *tcpclient.Client
+		var took time.Duration
+		inside := make(chan error, 1)
+		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Trace: rec.trace(), Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			if c == nil {
+				return nil
+			}
+			start := time.Now()
+			err := c.Close()
+			took = time.Since(start)
+			assert.Error(t, ctx.Err(), "Close ends the Handshake's context")
+			assert.Error(t, conn.Send(context.Background(), []byte("too late")))
+			inside <- err
+			return nil
+		}}
+		client, p := l.connect(t, d)
+		c = client
+		hangUp(p)
+		require.NoError(t, <-inside)
+		require.LessOrEqual(t, took, 1100*time.Millisecond)
+		synctest.Wait()
+		_, end := l.accept(t).next()
+		require.Error(t, end)
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrClosed)
+		require.Len(t, rec.all("Connected"), 1)
+		require.NoError(t, c.Close())
+	})
+
+	onlyBubble("Close ends it, and a connection that it hands over late is closed", func(t *testing.T) { // P7, L3
+		for name, hang := range map[string]func(ctx context.Context, conn *tcpclient.Conn) error{
+			"receiving":    func(ctx context.Context, conn *tcpclient.Conn) error { _, err := conn.Receive(context.Background()); return err },
+			"heeding":      func(ctx context.Context, conn *tcpclient.Conn) error { <-ctx.Done(); return ctx.Err() },
+			"heeding, nil": func(ctx context.Context, conn *tcpclient.Conn) error { <-ctx.Done(); return nil },
+			"deaf":         func(ctx context.Context, conn *tcpclient.Conn) error { time.Sleep(time.Minute); return nil },
+		} {
+			l := listenMemory(t)
+			rec := newRecorder()
+			var n atomic.Int32
+			c, p := l.connect(t, tcpclient.Dialer{Timeout: -1, Reconnect: &tcpclient.Backoff{}, Trace: rec.trace(), Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				if n.Add(1) == 1 {
+					return nil
+				}
+				return hang(ctx, conn)
+			}})
+			hangUp(p)
+			p = l.accept(t)
+			synctest.Wait()
+			start := time.Now()
+			require.NoError(t, c.Close())
+			if name == "deaf" {
+				require.Equal(t, time.Second, time.Since(start))
+			} else {
+				require.Zero(t, time.Since(start), name)
+			}
+			_, end := p.next()
+			require.Error(t, end)
+			time.Sleep(2 * time.Minute) // until the deaf one has returned
+			synctest.Wait()
+			require.Len(t, rec.all("Connected"), 1, name)
+			rec.requireOrder(t, 1)
+		}
+	})
+
+	onlyBubble("Permanent(nil) is no error, and Permanent keeps its cause", func(t *testing.T) {
+		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
+			Handshake: func(context.Context, *tcpclient.Conn) error { return tcpclient.Permanent(nil) },
+		}, func(p *peer) { p.echo() })
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		_, err = shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
+			Handshake: func(context.Context, *tcpclient.Conn) error { return tcpclient.Permanent(io.ErrNoProgress) },
+		}, func(p *peer) { p.echo() })
+		require.ErrorIs(t, err, io.ErrNoProgress)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	})
+
+	onlyBubble("is made anew on every connection", func(t *testing.T) { // P8
+		l := listenMemory(t)
+		count := 0
+		wait := startDial(t, t.Context(), l, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			count++
+			return login(ctx, conn)
+		}})
+		p := l.accept(t)
+		p.send("welcome")
+		c := wait()
+		for i := range 10 {
+			require.Equal(t, "login", p.receive(), "nothing goes ahead of it")
+			require.NoError(t, c.Send(t.Context(), []byte("hello")))
+			require.Equal(t, "hello", p.receive())
+			require.Equal(t, i+1, count)
+			hangUp(p)
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			sent := make(chan error, 1)
+			go func() { sent <- c.Send(t.Context(), []byte("waits for the handshake")) }()
+			p = l.accept(t)
+			synctest.Wait()
+			require.Empty(t, sent)
+			p.send("welcome")
+			require.NoError(t, <-sent)
+			require.Equal(t, "login", p.receive())
+			require.Equal(t, "waits for the handshake", p.receive())
+			require.NoError(t, c.Send(t.Context(), []byte("x")))
+			require.Equal(t, "x", p.receive())
+			hangUp(p)
+			_, err = c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			p = l.accept(t)
+			p.send("welcome")
+			count--
+		}
+	})
+}
+
+var _ = tcpclienttest.Echo
