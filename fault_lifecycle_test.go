@@ -1,6 +1,455 @@
 package tcpclient_test
 
-import "testing"
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
 
 // lifecycleFaults are the rows L of FAULTS.md.
-var lifecycleFaults = map[string]func(t *testing.T){}
+var lifecycleFaults = map[string]func(t *testing.T){
+	"L1 Close while others receive":            faultCloseReceive,
+	"L2 Close while a flush is stuck":          faultCloseFlush,
+	"L3 context ends during the TLS handshake": faultCancelTLS,
+	"L5 Close in callbacks":                    faultCloseInCallbacks,
+	"L6 Close twice and at once":               faultCloseTwice,
+	"L7 many writers":                          faultManyWriters,
+	"L17 Framer panics while reading":          faultFramerPanics,
+	"L17 Framer consumes nothing":              faultFramerIdle,
+	"L17 Framer returns nonsense":              faultFramerNonsense,
+	"L17 Framer gives up":                      faultFramerGivesUp,
+	"L17 Framer needs a look at much":          faultFramerPeeks,
+	"L18 nothing is left behind":               faultLeftBehind,
+}
+
+func faultCloseReceive(t *testing.T) {
+	for _, tr := range transports {
+		l := tr.listen(t)
+		for i := range 50 {
+			c, p := l.connect(t, tcpclient.Dialer{})
+			if i%2 == 0 {
+				go p.Write(frames(numbered(20, 10)...))
+			}
+			var wg sync.WaitGroup
+			for range 3 {
+				wg.Go(func() {
+					for {
+						if _, err := c.Receive(t.Context()); err != nil {
+							assert.ErrorIs(t, err, tcpclient.ErrClosed)
+							assert.ErrorIs(t, err, net.ErrClosed)
+							assert.NotErrorIs(t, err, tcpclient.ErrDisconnected)
+							assert.NotErrorIs(t, err, io.EOF)
+							return
+						}
+					}
+				})
+			}
+			for range rand.IntN(20) {
+				runtime.Gosched()
+			}
+			assert.NoError(t, c.Close())
+			prompt(t, "Receive", wg.Wait)
+		}
+	}
+}
+
+func faultCloseFlush(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		c, _ := tr.connect(t, tcpclient.Dialer{})
+		stall(t, c)
+		require.NoError(t, c.Write(t.Context(), []byte("x")))
+		flush := start(t, func() error { return c.Flush(t.Context()) })
+		blocked(t, "(*Client).Flush")
+		began := time.Now()
+		c.Close()
+		require.ErrorIs(t, flush(), tcpclient.ErrClosed)
+		require.Less(t, time.Since(began), 1500*time.Millisecond)
+	})
+}
+
+func faultCancelTLS(t *testing.T) {
+	l := listenTCP(t)
+	var config tcpclient.Dialer
+	secured := listenTLS(t)
+	secured.setup(&config)
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			conn.Read(make([]byte, 1)) // the handshake has begun
+			accepted <- conn
+		}
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	dial := start(t, func() error { _, err := l.tryDial(ctx, config); return err })
+	conn := <-accepted
+	defer conn.Close()
+	cancel()
+	require.ErrorIs(t, dial(), context.Canceled)
+	io.Copy(io.Discard, conn) // it was closed
+	eventually(t, "no goroutine is left", func() bool { return goroutines() == 0 })
+}
+
+func faultCloseInCallbacks(t *testing.T) {
+	t.Run("Framer.ReadFrame", func(t *testing.T) { // P7
+		var c *tcpclient.Client
+		set := make(chan struct{})
+		var took time.Duration
+		done := make(chan struct{})
+		client, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			msg, err := tcpclient.LengthPrefix{}.ReadFrame(r, dst)
+			if string(msg) == "close" {
+				<-set
+				began := time.Now()
+				c.Close()
+				took = time.Since(began)
+				close(done)
+			}
+			return msg, err
+		}}})
+		c = client
+		close(set)
+		p.send("close")
+		prompt(t, "Close", func() { <-done })
+		require.Less(t, took, 1500*time.Millisecond)
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrClosed)
+		eventually(t, "the goroutine has ended", func() bool { return goroutines() == 0 })
+	})
+
+	for _, hook := range []string{"Connected", "Disconnected"} {
+		t.Run("Trace."+hook, func(t *testing.T) {
+			clients := make(chan *tcpclient.Client, 1)
+			done := make(chan time.Duration, 1)
+			closing := func() {
+				c := <-clients
+				began := time.Now()
+				c.Close()
+				done <- time.Since(began)
+			}
+			trace := &tcpclient.Trace{}
+			if hook == "Connected" {
+				trace.Connected = func(string, int, time.Duration) { closing() }
+			} else {
+				trace.Disconnected = func(string, error) { closing() }
+			}
+			c, p := connectMemory(t, tcpclient.Dialer{Trace: trace})
+			clients <- c
+			if hook == "Disconnected" {
+				p.Close()
+			}
+			select {
+			case took := <-done:
+				require.Less(t, took, 1500*time.Millisecond)
+			case <-time.After(patience):
+				require.FailNow(t, "Close in a callback does not return", stacks())
+			}
+			prompt(t, "Close", func() { c.Close() })
+		})
+	}
+}
+
+func faultCloseTwice(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		for range 10 {
+			c, p := tr.connect(t, tcpclient.Dialer{})
+			require.NoError(t, c.Write(t.Context(), []byte("x")))
+			go p.all()
+			var wg sync.WaitGroup
+			for i := range 6 {
+				wg.Go(func() {
+					if i%3 == 0 {
+						err := c.Shutdown(within(t, time.Second))
+						if err != nil {
+							assert.True(t, errors.Is(err, tcpclient.ErrClosed) || errors.Is(err, context.DeadlineExceeded), err)
+						}
+						return
+					}
+					assert.NoError(t, c.Close())
+				})
+			}
+			prompt(t, "Close", wg.Wait)
+			require.NoError(t, c.Close())
+		}
+	})
+}
+
+func faultManyWriters(t *testing.T) {
+	for _, name := range []string{"tcp", "tls", "memory"} {
+		c, p := transportNamed(name).connect(t, tcpclient.Dialer{})
+		const writers, each = 64, 50
+		var wg sync.WaitGroup
+		for g := range writers {
+			wg.Go(func() {
+				for i := range each {
+					assert.NoError(t, c.Send(t.Context(), fmt.Appendf(nil, "%d %d %s", g, i, pattern(i*20))))
+				}
+			})
+		}
+		next := make(map[int]int)
+		for range writers * each {
+			var g, i int
+			var rest string
+			msg := p.receive()
+			fmt.Sscan(msg, &g, &i, &rest)
+			require.Equal(t, next[g], i, "the order of one goroutine")
+			require.Equal(t, string(pattern(i*20)), rest)
+			next[g]++
+		}
+		wg.Wait()
+	}
+}
+
+func faultFramerPanics(t *testing.T) {
+	for name, value := range map[string]any{"an error": errors.New("cause"), "no error": "text", "out of range": nil} {
+		t.Run(name, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+				msg, err := tcpclient.LengthPrefix{}.ReadFrame(r, dst)
+				if string(msg) == "bad" {
+					if value == nil {
+						return msg[:10*cap(msg)+1], nil
+					}
+					panic(value)
+				}
+				return msg, err
+			}}})
+			p.send("one", "two", "bad", "three")
+			got, err := receiveAll(t, c)
+			require.Equal(t, []string{"one", "two"}, got)
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.ErrorContains(t, err, "panic")
+			require.ErrorContains(t, err, "faultFramerPanics", "the stack is in the error")
+			if cause, ok := value.(error); ok {
+				require.ErrorIs(t, err, cause)
+			}
+			require.Error(t, c.Send(t.Context(), []byte("x")))
+			require.NoError(t, c.Close())
+		})
+	}
+}
+
+func faultFramerIdle(t *testing.T) {
+	for name, read := range map[string]func(r *bufio.Reader, dst []byte) ([]byte, error){
+		"with nothing there": func(_ *bufio.Reader, dst []byte) ([]byte, error) { return append(dst, "made up"...), nil },
+		"after a look": func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			_, err := r.Peek(1)
+			return dst, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: read}})
+			p.Write(frame("x"))
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrInvalidFrame)
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.ErrorContains(t, err, "funcFramer", "the error names the Framer")
+			require.NoError(t, c.Close())
+		})
+	}
+}
+
+func faultFramerNonsense(t *testing.T) {
+	t.Run("memory of the reader", func(t *testing.T) {
+		// Against the contract, but an easy mistake: the message is not appended to dst,
+		// it is a slice of the reader's buffer.
+		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, _ []byte) ([]byte, error) {
+			b, err := r.Peek(8)
+			if err != nil {
+				return nil, err
+			}
+			r.Discard(8)
+			return b, nil
+		}}})
+		sent := start(t, func() error {
+			for i := range 2000 {
+				if _, err := fmt.Fprintf(p, "%08d", i); err != nil {
+					return err
+				}
+			}
+			return p.Conn.Close()
+		})
+		require.NoError(t, sent())
+		eventually(t, "all has arrived", func() bool { return !c.Stats().Connected })
+		got, _ := receiveAll(t, c)
+		for i, msg := range got {
+			require.Equal(t, fmt.Sprintf("%08d", i), msg, "either it is copied, or refused with an error")
+		}
+	})
+
+	t.Run("a message and an error", func(t *testing.T) {
+		value := errors.New("mine")
+		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			msg, err := tcpclient.LengthPrefix{}.ReadFrame(r, dst)
+			if string(msg) == "bad" {
+				err = value
+			}
+			return msg, err
+		}}})
+		p.send("one", "bad", "two")
+		got, err := receiveAll(t, c)
+		require.Equal(t, []string{"one"}, got)
+		require.ErrorIs(t, err, value)
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	})
+
+	t.Run("nil for an empty message", func(t *testing.T) {
+		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, _ []byte) ([]byte, error) {
+			_, err := r.Discard(1)
+			return nil, err
+		}}})
+		p.raw([]byte("abc"))
+		for range 3 {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Empty(t, msg)
+		}
+	})
+
+	t.Run("memory of its own", func(t *testing.T) {
+		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, _ []byte) ([]byte, error) {
+			line, err := r.ReadBytes('\n')
+			return line, err
+		}}})
+		want := numbered(100, 30)
+		go p.raw([]byte(strings.Join(want, "\n") + "\n"))
+		for i := range want {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want[i]+"\n", string(msg))
+		}
+	})
+}
+
+func faultFramerGivesUp(t *testing.T) {
+	for _, value := range []error{io.EOF, context.Canceled, tcpclient.ErrClosed, bufio.ErrBufferFull, errors.New("mine")} {
+		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			msg, err := tcpclient.LengthPrefix{}.ReadFrame(r, dst)
+			if string(msg) == "bad" {
+				return nil, value
+			}
+			return msg, err
+		}}})
+		p.send("one", "bad", "two")
+		got, err := receiveAll(t, c)
+		require.Equal(t, []string{"one"}, got)
+		require.ErrorIs(t, err, value)
+		if value != tcpclient.ErrClosed {
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected, value)
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), value)
+		}
+		require.Error(t, c.Send(t.Context(), []byte("x")))
+	}
+}
+
+func faultFramerPeeks(t *testing.T) {
+	// The buffer grows with use, but a Framer may count on ReadBuffer bytes: ReadSlice
+	// and Peek fail with bufio.ErrBufferFull where it is smaller.
+	for name, read := range map[string]func(r *bufio.Reader, dst []byte) ([]byte, error){
+		"ReadSlice": func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			line, err := r.ReadSlice('\n')
+			return append(dst, line...), err
+		},
+		"Peek": func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			p, err := r.Peek(10_001)
+			if err != nil {
+				return dst, err
+			}
+			dst = append(dst, p...)
+			_, err = r.Discard(len(p))
+			return dst, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{ReadBuffer: 16 << 10, Framer: funcFramer{read: read}})
+			want := string(pattern(10_000)) + "\n"
+			for range 3 {
+				p.raw([]byte(want))
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.True(t, want == string(msg))
+			}
+		})
+	}
+}
+
+func faultLeftBehind(t *testing.T) {
+	paths := map[string]func(t *testing.T, c *tcpclient.Client, p *peer){
+		"Close":                  func(_ *testing.T, c *tcpclient.Client, _ *peer) { c.Close() },
+		"Close with a message":   func(t *testing.T, c *tcpclient.Client, _ *peer) { c.Write(t.Context(), []byte("x")); c.Close() },
+		"Close of a stalled one": func(t *testing.T, c *tcpclient.Client, _ *peer) { stall(t, c); c.Close() },
+		"death, then Close": func(t *testing.T, c *tcpclient.Client, p *peer) {
+			p.reset()
+			c.Receive(t.Context())
+			c.Close()
+		},
+		"Shutdown": func(t *testing.T, c *tcpclient.Client, p *peer) {
+			go func() { p.all(); p.Close() }()
+			assert.NoError(t, c.Shutdown(t.Context()))
+		},
+		"Shutdown in vain": func(t *testing.T, c *tcpclient.Client, _ *peer) { c.Shutdown(within(t, time.Millisecond)) },
+		"calls whose contexts ended": func(t *testing.T, c *tcpclient.Client, _ *peer) {
+			for range 20 {
+				c.Send(within(t, time.Millisecond), pattern(300_000))
+				c.Receive(within(t, time.Millisecond))
+			}
+			c.Close()
+		},
+		"Close with a full Inbox": func(t *testing.T, c *tcpclient.Client, p *peer) {
+			go p.Write(frames(numbered(5000, 1000)...))
+			blocked(t, "(*intake).makeRoom")
+			c.Close()
+		},
+	}
+	for _, tr := range transports {
+		for name, path := range paths {
+			t.Run(tr.name+"/"+name, func(t *testing.T) { // P6, P7
+				files := openFiles(t)
+				c, p := tr.connect(t, tcpclient.Dialer{FlushDelay: time.Hour})
+				path(t, c, p)
+				requireNoGoroutines(t)
+				hangUp(p.Conn)
+				eventually(t, "all files are closed", func() bool { return openFiles(t) <= files+1 }) // the listener
+			})
+		}
+	}
+
+	t.Run("at most two goroutines", func(t *testing.T) { // P6
+		onTransports(t, func(t *testing.T, tr transport) {
+			c, _ := tr.connect(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			eventually(t, "one goroutine reads", func() bool { return goroutines() == 1 })
+			stall(t, c)
+			require.NoError(t, c.Write(t.Context(), []byte("x")))
+			require.ErrorIs(t, c.Flush(within(t, time.Millisecond)), context.DeadlineExceeded)
+			require.ErrorIs(t, c.Send(within(t, time.Millisecond), []byte("x")), context.DeadlineExceeded)
+			for range 100 {
+				require.LessOrEqual(t, goroutines(), 2)
+				runtime.Gosched()
+			}
+		})
+	})
+
+	t.Run("timers", func(t *testing.T) {
+		// A bubble panics when something is left in it that will never run.
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := connectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			require.NoError(t, c.Write(t.Context(), []byte("x")))
+			began := time.Now()
+			require.NoError(t, c.Close())
+			require.LessOrEqual(t, time.Since(began), 200*time.Millisecond)
+		})
+	})
+}

@@ -560,3 +560,22 @@ func echoServer(t testing.TB) (address string) {
 	}()
 	return l.Addr().String()
 }
+
+// goroutines counts those that the library has.
+func goroutines() (n int) {
+	for _, stack := range strings.Split(stacks(), "\n\n") {
+		if strings.Contains(stack, "/tcpclient.(") && !strings.Contains(stack, "/tcpclient_test.") {
+			n++
+		}
+	}
+	return n
+}
+
+// requireNoGoroutines fails unless the library's goroutines have ended, but for their
+// last steps.
+func requireNoGoroutines(t testing.TB) {
+	t.Helper()
+	for began := time.Now(); goroutines() > 0; runtime.Gosched() {
+		require.Less(t, time.Since(began), 50*time.Millisecond, "P7: Close returns after the last goroutine\n%s", stacks())
+	}
+}
