@@ -1,0 +1,443 @@
+package tcpclient_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestTrace(t *testing.T) {
+	t.Run("tells every transition, in order", inBubble(func(t *testing.T) {
+		l := listenMemory(t)
+		rec := newRecorder()
+		fails := 0
+		inner := new(tcpclient.Dialer)
+		l.setup(inner)
+		c, p := l.connect(t, tcpclient.Dialer{
+			Trace: rec.trace(), Heartbeat: pinging(), Reconnect: &tcpclient.Backoff{},
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				if fails > 0 {
+					fails--
+					return nil, down
+				}
+				return inner.DialContext(ctx, network, address)
+			},
+		})
+		require.Equal(t, "ping", p.receive())
+		time.Sleep(time.Second)
+		p.send("pong")
+		fails = 2
+		hangUp(p)
+		p = l.accept(t)
+		requireAliveAfterLoss(t, c, p)
+		require.NoError(t, c.Close())
+
+		addr := l.Addr().String()
+		var got []string
+		for _, e := range rec.all() {
+			if e.address != "" {
+				require.Equal(t, addr, e.address)
+			}
+			got = append(got, fmt.Sprint(e.kind, " ", e.attempt))
+		}
+		require.Equal(t, []string{
+			"Connecting 1", "Connected 1", "Pong 0", "Disconnected 0",
+			"Waiting 1", "Connecting 1", "ConnectFailed 1",
+			"Waiting 2", "Connecting 2", "ConnectFailed 2",
+			"Waiting 3", "Connecting 3", "Connected 3", "Disconnected 0",
+		}, got)
+		lost := rec.all("Disconnected")
+		require.ErrorIs(t, lost[0].err, io.EOF)
+		require.ErrorIs(t, lost[0].err, tcpclient.ErrDisconnected)
+		require.True(t, lost[1].err == tcpclient.ErrClosed)
+		require.Equal(t, time.Second, rec.all("Pong")[0].delay)
+		for _, e := range rec.all("ConnectFailed") {
+			require.ErrorIs(t, e.err, down)
+			require.Equal(t, "dial", opError(t, e.err).Op)
+		}
+	}))
+
+	t.Run("a failed Dial is told as well", inBubble(func(t *testing.T) {
+		rec := newRecorder()
+		l := listenMemory(t)
+		l.Close()
+		_, err := l.tryDial(t.Context(), tcpclient.Dialer{Trace: rec.trace()})
+		require.ErrorIs(t, err, down)
+		require.Len(t, rec.all("Connecting"), 1)
+		require.Len(t, rec.all("ConnectFailed"), 1, "Dial returns when it was told")
+	}))
+
+	t.Run("our own end is ErrClosed, whoever hangs up first", func(t *testing.T) {
+		onTransports(t, func(t *testing.T, tr transport) {
+			for name, end := range map[string]func(c *tcpclient.Client) error{
+				"Close":                         func(c *tcpclient.Client) error { return c.Close() },
+				"Shutdown":                      func(c *tcpclient.Client) error { return c.Shutdown(t.Context()) },
+				"Close with something to flush": func(c *tcpclient.Client) error { c.Write(t.Context(), []byte("last")); return c.Close() },
+			} {
+				rec := newRecorder()
+				c, p := tr.connect(t, tcpclient.Dialer{Trace: rec.trace(), Reconnect: fast()})
+				done := make(chan struct{})
+				go func() { defer close(done); p.all(); hangUp(p) }()
+				require.NoError(t, end(c), name)
+				require.NoError(t, c.Close()) // which waits for the callbacks
+				<-done
+				lost := rec.all("Disconnected")
+				require.Len(t, lost, 1, name)
+				require.True(t, lost[0].err == tcpclient.ErrClosed, "%s: %v", name, lost[0].err)
+			}
+		})
+	})
+
+	t.Run("without a function nothing happens", inBubble(func(t *testing.T) {
+		l := listenMemory(t)
+		c, p := l.connect(t, tcpclient.Dialer{Trace: &tcpclient.Trace{}, Reconnect: &tcpclient.Backoff{}, Heartbeat: pinging()})
+		require.Equal(t, "ping", p.receive())
+		p.send("pong")
+		hangUp(p)
+		requireAliveAfterLoss(t, c, l.accept(t))
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("a function that blocks delays Close by its second and nothing else", inBubble(func(t *testing.T) { // L16, P7
+		block := make(chan struct{})
+		c, p := connectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Connected: func(string, int, time.Duration) { <-block }}})
+		requireAlive(t, c, p)
+		start := time.Now()
+		require.NoError(t, c.Close())
+		require.Equal(t, time.Second, time.Since(start))
+		close(block)
+		synctest.Wait()
+	}))
+
+	t.Run("its goroutine is gone when nothing happens", func(t *testing.T) { // P6
+		rec := newRecorder()
+		c, p := transportNamed("tcp").connect(t, tcpclient.Dialer{Trace: rec.trace()})
+		requireAlive(t, c, p)
+		eventually(t, "the tracer has ended", func() bool {
+			return !strings.Contains(stacks(), "tracer") && strings.Contains(stacks(), "tcpclient.(*Client).run")
+		})
+		require.NoError(t, c.Close())
+	})
+}
+
+// Close and the other methods from every callback there is.
+func TestCallbacksMayCallTheClient(t *testing.T) {
+	var client atomic.Pointer[tcpclient.Client]
+	// hooks are the callbacks; each makes a Dialer in which hook is called.
+	hooks := map[string]func(hook func()) tcpclient.Dialer{
+		"Connecting": func(hook func()) tcpclient.Dialer {
+			return tcpclient.Dialer{Trace: &tcpclient.Trace{Connecting: func(string, int) { hook() }}}
+		},
+		"Connected": func(hook func()) tcpclient.Dialer {
+			return tcpclient.Dialer{Trace: &tcpclient.Trace{Connected: func(string, int, time.Duration) { hook() }}}
+		},
+		"ConnectFailed": func(hook func()) tcpclient.Dialer {
+			return tcpclient.Dialer{Trace: &tcpclient.Trace{ConnectFailed: func(string, int, error) { hook() }}}
+		},
+		"Disconnected": func(hook func()) tcpclient.Dialer {
+			return tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) { hook() }}}
+		},
+		"Waiting": func(hook func()) tcpclient.Dialer {
+			return tcpclient.Dialer{Trace: &tcpclient.Trace{Waiting: func(int, time.Duration) { hook() }}}
+		},
+		"Pong": func(hook func()) tcpclient.Dialer {
+			return tcpclient.Dialer{Trace: &tcpclient.Trace{Pong: func(time.Duration) { hook() }}}
+		},
+		"Ping": func(hook func()) tcpclient.Dialer {
+			h := pinging()
+			h.Ping = func() []byte { hook(); return []byte("ping") }
+			return tcpclient.Dialer{Heartbeat: h}
+		},
+		"IsPong": func(hook func()) tcpclient.Dialer {
+			h := pinging()
+			h.IsPong = func(msg []byte) bool { hook(); return string(msg) == "pong" }
+			return tcpclient.Dialer{Heartbeat: h}
+		},
+		"Answer": func(hook func()) tcpclient.Dialer {
+			h := pinging()
+			h.Answer = func([]byte) ([]byte, bool) { hook(); return nil, false }
+			return tcpclient.Dialer{Heartbeat: h}
+		},
+		"Handshake": func(hook func()) tcpclient.Dialer {
+			return tcpclient.Dialer{Handshake: func(context.Context, *tcpclient.Conn) error { hook(); return nil }}
+		},
+		"DialContext": func(hook func()) tcpclient.Dialer { return tcpclient.Dialer{} }, // below
+		"SplitReply":  func(hook func()) tcpclient.Dialer { return tcpclient.Dialer{Correlator: hookedCorrelator{hook}} },
+		"ReadFrame": func(hook func()) tcpclient.Dialer {
+			return tcpclient.Dialer{Framer: hookedFramer{tcpclient.LengthPrefix{}, hook}}
+		},
+	}
+	for name, with := range hooks {
+		for _, method := range []string{"Close", "Shutdown", "Stats"} {
+			t.Run(fmt.Sprintf("%s from %s", method, name), inBubble(func(t *testing.T) { // L5, P7
+				client.Store(nil)
+				var once sync.Once
+				took := make(chan time.Duration, 1)
+				hook := func() {
+					c := client.Load()
+					if c == nil {
+						return
+					}
+					once.Do(func() {
+						start := time.Now()
+						switch method {
+						case "Close":
+							c.Close()
+						case "Shutdown":
+							ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+							defer cancel()
+							c.Shutdown(ctx)
+						case "Stats":
+							c.Stats()
+							c.LocalAddr()
+							c.RemoteAddr()
+						}
+						took <- time.Since(start)
+					})
+				}
+				d := with(hook)
+				l := listenMemory(t)
+				l.setup(&d)
+				dial := d.DialContext
+				fails := 0
+				d.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					if name == "DialContext" {
+						hook()
+					}
+					if fails > 0 {
+						fails--
+						return nil, down
+					}
+					return dial(ctx, network, address)
+				}
+				if d.Heartbeat.Interval == 0 {
+					d.Heartbeat = pinging()
+				}
+				d.Reconnect = &tcpclient.Backoff{}
+				c, p := l.connect(t, d)
+				client.Store(c)
+				if name == "SplitReply" {
+					go c.Call(t.Context(), []byte("calls are used"))
+				}
+				done := make(chan struct{})
+				go func() {
+					defer close(done)
+					for i := 0; len(took) == 0 && i < 3; i++ {
+						p.Write(frame("data"))
+						for range 3 {
+							if _, err := p.next(); err != nil {
+								break
+							}
+							if _, err := p.Write(frames("pong", "data")); err != nil {
+								break
+							}
+						}
+						fails = 1
+						hangUp(p)
+						if i < 2 {
+							conn, err := l.Accept()
+							if err != nil {
+								return
+							}
+							p = &peer{Conn: conn, t: t, in: newPeer(t, conn).in}
+						}
+					}
+				}()
+				select {
+				case d := <-took:
+					require.LessOrEqual(t, d, 1200*time.Millisecond)
+				case <-time.After(10 * time.Minute):
+					require.Fail(t, "the callback was not called, or has not returned", stacks())
+				}
+				l.Close()
+				c.Close()
+				hangUp(p)
+				<-done
+				time.Sleep(time.Minute)
+				_, err := c.Receive(t.Context())
+				for errors.Is(err, tcpclient.ErrDisconnected) || err == nil {
+					_, err = c.Receive(t.Context())
+				}
+				require.ErrorIs(t, err, tcpclient.ErrClosed)
+			}))
+		}
+	}
+}
+
+type hookedCorrelator struct{ hook func() }
+
+func (k hookedCorrelator) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error) {
+	return tcpclient.IDPrefix{}.AppendRequest(dst, id, request)
+}
+
+func (k hookedCorrelator) SplitReply(msg []byte) (uint64, []byte, bool) {
+	k.hook()
+	return tcpclient.IDPrefix{}.SplitReply(msg)
+}
+
+type hookedFramer struct {
+	tcpclient.LengthPrefix
+	hook func()
+}
+
+func (f hookedFramer) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
+	msg, err := f.LengthPrefix.ReadFrame(r, dst)
+	f.hook()
+	return msg, err
+}
+
+func TestSlogTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out lockedBuffer
+		log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == "delay" {
+				return slog.Attr{}
+			}
+			return a
+		}}))
+		l := listenMemory(t)
+		fails := 0
+		inner := new(tcpclient.Dialer)
+		l.setup(inner)
+		c, p := l.connect(t, tcpclient.Dialer{
+			Trace: tcpclient.SlogTrace(log), Heartbeat: pinging(), Reconnect: &tcpclient.Backoff{},
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				if fails > 0 {
+					fails--
+					return nil, down
+				}
+				return inner.DialContext(ctx, network, address)
+			},
+		})
+		require.Equal(t, "ping", p.receive())
+		time.Sleep(time.Second)
+		p.send("pong")
+		fails = 1
+		hangUp(p)
+		requireAliveAfterLoss(t, c, l.accept(t))
+		require.NoError(t, c.Close())
+		require.Equal(t, `level=DEBUG msg=connecting address=server:1 attempt=1
+level=INFO msg=connected address=server:1 attempt=1 took=0s
+level=DEBUG msg=pong rtt=1s
+level=WARN msg=disconnected address=server:1 error="disconnected: EOF"
+level=INFO msg="waiting to reconnect" attempt=1
+level=DEBUG msg=connecting address=server:1 attempt=1
+level=WARN msg="connect failed" address=server:1 attempt=1 error="tcpclient: dial server:1: connection refused"
+level=INFO msg="waiting to reconnect" attempt=2
+level=DEBUG msg=connecting address=server:1 attempt=2
+level=INFO msg=connected address=server:1 attempt=2 took=0s
+level=INFO msg=disconnected address=server:1 error="client closed"
+`, out.String())
+	})
+}
+
+// A lockedBuffer is a bytes.Buffer for several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestStats(t *testing.T) {
+	t.Run("counts over all connections", inBubble(func(t *testing.T) {
+		l := listenMemory(t)
+		c, p := l.connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
+		require.Equal(t, tcpclient.Stats{Connects: 1, Connected: true}, c.Stats())
+		for range 3 {
+			require.NoError(t, c.Send(t.Context(), []byte("four")))
+			require.Equal(t, "four", p.receive())
+			p.send("fives", "")
+			synctest.Wait()
+			hangUp(p)
+			p = l.accept(t)
+			synctest.Wait()
+		}
+		require.Equal(t, tcpclient.Stats{
+			MessagesReceived: 6, BytesReceived: 15, MessagesSent: 3, BytesSent: 24, Flushes: 3, Connects: 4, Connected: true,
+		}, c.Stats())
+		require.NoError(t, c.Close())
+		require.False(t, c.Stats().Connected)
+	}))
+
+	t.Run("Connected follows the connection", inBubble(func(t *testing.T) {
+		l := listenMemory(t)
+		c, p := l.connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
+		l.Close()
+		hangUp(p)
+		synctest.Wait()
+		require.False(t, c.Stats().Connected)
+		require.EqualValues(t, 1, c.Stats().Connects)
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("may be polled while everything goes on", func(t *testing.T) {
+		l := listenTCP(t)
+		l.each(func(conn net.Conn) {
+			io.CopyN(conn, conn, int64(rand.IntN(5000)))
+			conn.Close()
+		})
+		c := l.dial(t, tcpclient.Dialer{Reconnect: fast()})
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				last := tcpclient.Stats{}
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					s := c.Stats()
+					assert.GreaterOrEqual(t, s.MessagesReceived, last.MessagesReceived)
+					assert.GreaterOrEqual(t, s.BytesSent, last.BytesSent)
+					assert.GreaterOrEqual(t, s.Connects, last.Connects)
+					last = s
+				}
+			})
+		}
+		for c.Stats().Connects < 20 {
+			if err := c.Send(t.Context(), []byte("hello")); err != nil {
+				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			c.Receive(ctx)
+			cancel()
+		}
+		close(stop)
+		wg.Wait()
+		require.NoError(t, c.Close())
+	})
+
+	t.Run("does not allocate", func(t *testing.T) { // P12
+		c, _ := connectMemory(t, tcpclient.Dialer{})
+		require.Zero(t, testing.AllocsPerRun(100, func() { c.Stats() }))
+	})
+}
