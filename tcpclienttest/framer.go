@@ -153,10 +153,10 @@ func (s *suite) chunks() {
 	dribble := 1 + len(stream)/(64<<10)
 	for _, size := range []int{16, 100, 4096} {
 		if err := s.compare(&pieces{rest: stream, size: dribble}, size, want); err != nil {
-			s.find("reading %d bytes at a time, bufio.Reader of %d: %w", dribble, size, err)
+			s.find("reading in pieces of %d, bufio.Reader of %d: %w", dribble, size, err)
 		}
 		if err := s.compare(&pieces{rest: stream, size: 2 + dribble, idle: true}, size, want); err != nil {
-			s.find("reading %d bytes at a time, every other read empty, bufio.Reader of %d: %w", 2+dribble, size, err)
+			s.find("reading in pieces of %d, every other read empty, bufio.Reader of %d: %w", 2+dribble, size, err)
 		}
 		if err := s.compare(&pieces{rest: stream, size: len(stream), eager: true}, size, want); err != nil {
 			s.find("reading from an io.Reader that returns io.EOF with the last bytes, bufio.Reader of %d: %w", size, err)

@@ -1,0 +1,652 @@
+package tcpclient_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+)
+
+// framers are one of each kind, and of each kind of setting.
+var framers = map[string]tcpclient.Framer{
+	"LengthPrefix":             tcpclient.LengthPrefix{},
+	"LengthPrefix/u8":          tcpclient.LengthPrefix{Width: 1},
+	"LengthPrefix/u16le":       tcpclient.LengthPrefix{Width: 2, LittleEndian: true},
+	"LengthPrefix/u24":         tcpclient.LengthPrefix{Width: 3},
+	"LengthPrefix/u64":         tcpclient.LengthPrefix{Width: 8},
+	"LengthPrefix/inclusive":   tcpclient.LengthPrefix{Adjust: -4},
+	"Varint":                   tcpclient.Varint{},
+	"Delimiter":                tcpclient.Delimiter{},
+	"Delimiter/CRLF":           tcpclient.Delimiter{Delim: []byte("\r\n")},
+	"Delimiter/overlapping":    tcpclient.Delimiter{Delim: []byte("\r\r\n")},
+	"Delimiter/MLLP":           tcpclient.Delimiter{Start: []byte{0x0b}, Delim: []byte{0x1c, 0x0d}},
+	"Lines":                    tcpclient.Lines{},
+	"Lines/CRLF":               tcpclient.Lines{CRLF: true},
+	"Netstring":                tcpclient.Netstring(),
+	"OctetCounting":            tcpclient.OctetCounting(),
+	"ContentLength":            tcpclient.ContentLength{},
+	"Delimiter/unterminated":   tcpclient.Delimiter{AllowUnterminated: true},
+	"Lines/unterminated":       tcpclient.Lines{AllowUnterminated: true},
+	"Delimiter/long delimiter": tcpclient.Delimiter{Delim: []byte(strings.Repeat("a", 40) + "b")},
+}
+
+func TestFramers(t *testing.T) { // P1
+	for name, f := range framers {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, tcpclienttest.TestFramer(f,
+				[]byte("hello"), []byte("x"), bytes.Repeat([]byte("ab"), 100), []byte("0123456789")))
+		})
+	}
+	t.Run("Fixed", func(t *testing.T) {
+		require.NoError(t, tcpclienttest.TestFramer(tcpclient.Fixed{Size: 5}, []byte("hello"), []byte("world")))
+	})
+	t.Run("LengthPrefix with a kept header", func(t *testing.T) { // SMPP
+		require.NoError(t, tcpclienttest.TestFramer(tcpclient.LengthPrefix{Adjust: -4, KeepHeader: true},
+			[]byte("\x00\x00\x00\x10\x00\x00\x00\x15\x00\x00\x00\x00\x00\x00\x00\x01"), []byte("\x00\x00\x00\x05x")))
+	})
+	t.Run("Delimiter that is kept", func(t *testing.T) {
+		require.NoError(t, tcpclienttest.TestFramer(tcpclient.Delimiter{Keep: true, Delim: []byte("\r\n"), Start: []byte("$")},
+			[]byte("$hello\r\n"), []byte("$\r\n")))
+	})
+}
+
+// encode returns the stream of the messages.
+func encode(t testing.TB, f tcpclient.Framer, messages ...[]byte) []byte {
+	var b bytes.Buffer
+	w := bufio.NewWriter(&b)
+	for _, msg := range messages {
+		require.NoError(t, f.WriteFrame(w, msg))
+	}
+	require.NoError(t, w.Flush())
+	return b.Bytes()
+}
+
+// decode returns the messages of the stream up to the first error.
+func decode(f tcpclient.Framer, r io.Reader, buffer int) (messages [][]byte, err error) {
+	br := bufio.NewReaderSize(r, buffer)
+	for {
+		msg, err := f.ReadFrame(br, []byte{})
+		if err != nil {
+			return messages, err
+		}
+		messages = append(messages, msg)
+	}
+}
+
+func TestFramingAtEverySplit(t *testing.T) { // P1, FAULTS S2, S4, S6
+	messages := [][]byte{[]byte("hello"), []byte("w"), []byte("again and again")}
+	for name, f := range framers {
+		if strings.Contains(name, "unterminated") {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			stream := encode(t, f, messages...)
+			for i := range stream {
+				got, err := decode(f, io.MultiReader(bytes.NewReader(stream[:i]), bytes.NewReader(stream[i:])), 16)
+				require.Equal(t, io.EOF, err)
+				require.Equal(t, messages, got)
+
+				got, err = decode(f, bytes.NewReader(stream[:i]), 16)
+				boundary := len(encode(t, f, messages[:len(got)]...)) == i
+				require.Equal(t, boundary, err == io.EOF, "cut at %d: %v", i, err)
+				if !boundary {
+					require.Equal(t, io.ErrUnexpectedEOF, err)
+				}
+			}
+		})
+	}
+}
+
+// block gives out its bytes in chunks, and then tells that the reader waits.
+type block struct{ chunks [][]byte }
+
+var errWaits = errors.New("waits for more")
+
+func (b *block) Read(p []byte) (int, error) {
+	if len(b.chunks) == 0 {
+		return 0, errWaits
+	}
+	n := copy(p, b.chunks[0])
+	if b.chunks[0] = b.chunks[0][n:]; len(b.chunks[0]) == 0 {
+		b.chunks = b.chunks[1:]
+	}
+	return n, nil
+}
+
+type vector struct {
+	ID     string
+	Source string
+	Framer struct {
+		Kind    string
+		Options struct {
+			Width      int      `json:"length_field_length"`
+			Offset     int      `json:"length_field_offset"`
+			Order      string   `json:"byte_order"`
+			Adjust     int      `json:"length_adjustment"`
+			Strip      int      `json:"initial_bytes_to_strip"`
+			Max        *int     `json:"max_frame_length"`
+			Delims     []string `json:"delimiters_hex"`
+			Separator  string   `json:"line_separator_hex"`
+			Start      string   `json:"start_hex"`
+			StripDelim *bool    `json:"strip_delimiter"`
+			AtEOF      string   `json:"unterminated_at_eof"`
+			Size       int      `json:"frame_length"`
+			Fallback   bool     `json:"fallback_line"`
+		}
+	}
+	Direction   string
+	Chunks      []string `json:"chunks_hex"`
+	EOF         bool     `json:"eof_after"`
+	Frames      []string `json:"frames_hex"`
+	Error       *string
+	ErrorAlsoOK any `json:"error_also_ok"`
+}
+
+func unhex(t *testing.T, s string) []byte {
+	b, err := hex.DecodeString(s)
+	require.NoError(t, err)
+	return b
+}
+
+// framer returns the Framer that v is about and how many bytes to cut from its messages,
+// or why there is none.
+func (v *vector) framer(t *testing.T) (f tcpclient.Framer, cut int, why string) {
+	o := v.Framer.Options
+	limit := math.MaxInt32
+	if o.Max != nil {
+		limit = *o.Max
+	}
+	keep := o.StripDelim != nil && !*o.StripDelim
+	emit := o.AtEOF == "emit"
+	switch v.Framer.Kind {
+	case "length":
+		p := tcpclient.LengthPrefix{
+			Width: o.Width, Offset: o.Offset, LittleEndian: o.Order == "little",
+			Adjust: o.Adjust, MaxSize: limit,
+		}
+		if v.Direction == "decode" && o.Strip != o.Offset+o.Width {
+			p.KeepHeader, cut = true, o.Strip
+		}
+		return p, cut, ""
+	case "varint":
+		return tcpclient.Varint{MaxSize: limit}, 0, ""
+	case "fixed":
+		return tcpclient.Fixed{Size: o.Size}, 0, ""
+	case "line":
+		if keep {
+			return tcpclient.Delimiter{Delim: []byte("\r\n"), Keep: true, AllowUnterminated: emit, MaxSize: limit}, 0, ""
+		}
+		return tcpclient.Lines{CRLF: o.Separator == "0d0a", AllowUnterminated: emit, MaxSize: limit}, 0, ""
+	case "delimiter":
+		if len(o.Delims) != 1 {
+			return nil, 0, "several delimiters are not supported"
+		}
+		return tcpclient.Delimiter{
+			Delim: unhex(t, o.Delims[0]), Start: unhex(t, o.Start), Keep: keep, AllowUnterminated: emit, MaxSize: limit,
+		}, 0, ""
+	case "netstring":
+		n := tcpclient.Netstring()
+		n.MaxSize = limit
+		return n, 0, ""
+	case "octet-counting":
+		if o.Fallback {
+			return nil, 0, "a fallback to lines is not supported"
+		}
+		n := tcpclient.OctetCounting()
+		n.MaxSize = limit
+		return n, 0, ""
+	case "content-length":
+		return tcpclient.ContentLength{MaxSize: limit}, 0, ""
+	}
+	return nil, 0, "unknown kind " + v.Framer.Kind
+}
+
+func TestVectors(t *testing.T) { // P1: what established implementations make of the same bytes
+	data, err := os.ReadFile("testdata/vectors/framing.json")
+	require.NoError(t, err)
+	var vectors []vector
+	require.NoError(t, json.Unmarshal(data, &vectors))
+	require.NotEmpty(t, vectors)
+	for _, v := range vectors {
+		t.Run(v.Framer.Kind+"/"+v.ID, func(t *testing.T) {
+			f, cut, why := v.framer(t)
+			if f == nil {
+				t.Skip(why)
+			}
+			var chunks, frames [][]byte
+			for _, c := range v.Chunks {
+				chunks = append(chunks, unhex(t, c))
+			}
+			for _, c := range v.Frames {
+				frames = append(frames, unhex(t, c))
+			}
+			if v.Direction == "encode" {
+				v.encodes(t, f, chunks, frames)
+				return
+			}
+			joined := bytes.Join(chunks, nil)
+			var single [][]byte
+			for i := range joined {
+				single = append(single, joined[i:i+1])
+			}
+			for name, chunks := range map[string][][]byte{"as given": chunks, "joined": {joined}, "byte by byte": single} {
+				v.decodes(t, name, f, cut, chunks, frames)
+			}
+		})
+	}
+}
+
+func (v *vector) decodes(t *testing.T, name string, f tcpclient.Framer, cut int, chunks, frames [][]byte) {
+	var r io.Reader = &block{append([][]byte(nil), chunks...)}
+	if v.EOF {
+		r = io.MultiReader(readers(chunks)...)
+	}
+	got, err := decode(f, r, 4096)
+	for i := range got {
+		got[i] = got[i][cut:]
+	}
+	require.Equal(t, len(frames), len(got), "%s (%s): %v", name, v.Source, err)
+	for i := range frames {
+		require.Equal(t, string(frames[i]), string(got[i]), name)
+	}
+	want := "none"
+	if v.Error != nil {
+		want = *v.Error
+	}
+	kind := errorKind(err)
+	if kind != want && fmt.Sprint(v.ErrorAlsoOK) != kind && !strings.Contains(fmt.Sprint(v.ErrorAlsoOK), kind) {
+		t.Errorf("%s: got %v (%s), want %s", name, err, kind, want)
+	}
+}
+
+func readers(chunks [][]byte) (r []io.Reader) {
+	for _, c := range chunks {
+		r = append(r, bytes.NewReader(c))
+	}
+	return r
+}
+
+// errorKind is err in the words of the vectors.
+func errorKind(err error) string {
+	var large *tcpclient.FrameTooLargeError
+	switch {
+	case err == io.EOF || err == errWaits:
+		return "none"
+	case errors.As(err, &large):
+		return "too_large"
+	case errors.Is(err, tcpclient.ErrInvalidFrame):
+		return "invalid"
+	case err == io.ErrUnexpectedEOF:
+		return "unexpected_eof"
+	}
+	return err.Error()
+}
+
+func (v *vector) encodes(t *testing.T, f tcpclient.Framer, messages, frames [][]byte) {
+	var b bytes.Buffer
+	w := bufio.NewWriter(&b)
+	for i, msg := range messages {
+		err := f.WriteFrame(w, msg)
+		if i >= len(frames) {
+			require.NotNil(t, v.Error)
+			require.Equal(t, *v.Error, errorKind(err))
+			require.Zero(t, w.Buffered()+b.Len(), "refused before a byte is written")
+			return
+		}
+		require.NoError(t, err)
+		require.NoError(t, w.Flush())
+		require.Equal(t, frames[i], b.Bytes())
+		b.Reset()
+	}
+}
+
+// TestFraming has the rows F of the list of faults.
+func TestFraming(t *testing.T) {
+	large := func(size uint64) func(*testing.T, error) {
+		return func(t *testing.T, err error) {
+			var e *tcpclient.FrameTooLargeError
+			require.ErrorAs(t, err, &e)
+			require.Equal(t, size, e.Size)
+		}
+	}
+	invalid := func(t *testing.T, err error) { require.ErrorIs(t, err, tcpclient.ErrInvalidFrame) }
+	says := func(text string) func(*testing.T, error) {
+		return func(t *testing.T, err error) { require.ErrorContains(t, err, text) }
+	}
+	type check = func(*testing.T, error)
+	u64 := tcpclient.LengthPrefix{Width: 8}
+	for _, tt := range []struct {
+		name   string
+		f      tcpclient.Framer
+		stream string
+		want   check
+	}{
+		{"F1 length 0xFFFFFFFF", tcpclient.LengthPrefix{}, "\xff\xff\xff\xff", large(math.MaxUint32)},
+		{"F2 length 0x7FFFFFFF", tcpclient.LengthPrefix{}, "\x7f\xff\xff\xff", large(math.MaxInt32)},
+		{"F2 length 0x80000000", tcpclient.LengthPrefix{}, "\x80\x00\x00\x00", large(1 << 31)},
+		{"F3 length 2^63", u64, "\x80\x00\x00\x00\x00\x00\x00\x00", large(1 << 63)},
+		{"F3 length 2^64-1", u64, "\xff\xff\xff\xff\xff\xff\xff\xff", large(math.MaxUint64)},
+		{"F5 length below its own header", tcpclient.LengthPrefix{Adjust: -4}, "\x00\x00\x00\x03", invalid},
+		{"F6 overflow after adjustment", tcpclient.LengthPrefix{Width: 8, Adjust: 1}, "\xff\xff\xff\xff\xff\xff\xff\xff", large(math.MaxUint64)},
+		{"F8 varint of eleven bytes", tcpclient.Varint{}, strings.Repeat("\xff", 10) + "\x01", invalid},
+		{"F8 varint above 64 bits", tcpclient.Varint{}, strings.Repeat("\xff", 9) + "\x02", invalid},
+		{"F9 leading zero", tcpclient.Netstring(), "05:hello,", invalid},
+		{"F9 plus", tcpclient.Netstring(), "+5:hello,", invalid},
+		{"F9 minus", tcpclient.Netstring(), "-5:hello,", invalid},
+		{"F9 space", tcpclient.Netstring(), " 5:hello,", invalid},
+		{"F9 100 digits", tcpclient.Netstring(), strings.Repeat("9", 100), invalid},
+		{"F9 no separator", tcpclient.Netstring(), "5hello,", invalid},
+		{"F9 no digits", tcpclient.Netstring(), ":hello,", invalid},
+		{"F9 wrong trailer", tcpclient.Netstring(), "5:hello;", invalid},
+		{"F9 zero without a trailer", tcpclient.OctetCounting(), "0 ", invalid},
+		{"F9 Content-Length -5", tcpclient.ContentLength{}, "Content-Length: -5\r\n\r\n", invalid},
+		{"F9 two Content-Lengths", tcpclient.ContentLength{}, "Content-Length: 5\r\ncontent-length: 5\r\n\r\nhello", invalid},
+		{"F9 no Content-Length", tcpclient.ContentLength{}, "Content-Type: x\r\n\r\n", invalid},
+		{"F9 bare LF in a header", tcpclient.ContentLength{}, "Content-Length: 5\n\nhello", invalid},
+		{"F9 endless header", tcpclient.ContentLength{}, "X: " + strings.Repeat("y", 10<<10), invalid},
+		{"F10 no delimiter", tcpclient.Lines{}, strings.Repeat("a", 10<<20), large(0)},
+		{"F10 no long delimiter", tcpclient.Delimiter{Delim: []byte("ab")}, strings.Repeat("a", 10<<20), large(0)},
+		{"F19 HTTP", tcpclient.LengthPrefix{}, "HTTP/1.1 400 Bad Request", says(`length 1213486160 = "HTTP": is this an HTTP server?`)},
+		{"F19 SSH", tcpclient.LengthPrefix{}, "SSH-2.0-OpenSSH", says("is this an SSH server?")},
+		{"F19 TLS alert", tcpclient.LengthPrefix{}, "\x15\x03\x03\x00\x02\x02\x28", says("TLS alert")},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := decode(tt.f, strings.NewReader(tt.stream), 4096)
+			tt.want(t, err)
+			_, err = decode(tt.f, iotest.OneByteReader(strings.NewReader(tt.stream)), 16)
+			if !strings.HasPrefix(tt.name, "F19") { // the hint quotes what has arrived
+				tt.want(t, err)
+			}
+		})
+	}
+
+	reads := func(t *testing.T, f tcpclient.Framer, stream string, want ...string) {
+		for _, r := range []io.Reader{strings.NewReader(stream), iotest.OneByteReader(strings.NewReader(stream))} {
+			got, err := decode(f, r, 64)
+			require.Equal(t, io.EOF, err)
+			require.Equal(t, fmt.Sprintf("%q", want), fmt.Sprintf("%q", got))
+		}
+	}
+	t.Run("F5 empty frames", func(t *testing.T) {
+		reads(t, tcpclient.LengthPrefix{}, "\x00\x00\x00\x00\x00\x00\x00\x01x", "", "x")
+		reads(t, tcpclient.Netstring(), "0:,1:x,", "", "x")
+		reads(t, tcpclient.Lines{}, "\nx\n\r\n", "", "x", "")
+	})
+	t.Run("F8 padded varint", func(t *testing.T) {
+		reads(t, tcpclient.Varint{}, "\x83\x00abc", "abc")
+	})
+	t.Run("F13 delimiters that overlap", func(t *testing.T) {
+		reads(t, tcpclient.Delimiter{Delim: []byte("\r\r\n")}, "a\r\r\r\nb\r\n\r\r\n", "a\r", "b\r\n")
+		reads(t, tcpclient.Delimiter{Delim: []byte("abab")}, "xababab\nabab", "x", "ab\n")
+	})
+	t.Run("F14 LF and CRLF mixed, and a lone CR", func(t *testing.T) {
+		reads(t, tcpclient.Lines{}, "a\r\nb\nc\rd\n\r\r\n", "a", "b", "c\rd", "\r")
+	})
+	t.Run("F17 what the prefix cannot say is refused", func(t *testing.T) {
+		requireRefused(t, tcpclient.LengthPrefix{Width: 2}, make([]byte, 70_000), large(70_000))
+		requireRefused(t, tcpclient.LengthPrefix{MaxSize: 3}, []byte("four"), large(4))
+		requireRefused(t, tcpclient.Lines{MaxSize: 3}, []byte("four"), large(4))
+		requireRefused(t, tcpclient.Fixed{Size: 3}, []byte("four"), func(t *testing.T, err error) { require.Error(t, err) })
+		requireRefused(t, tcpclient.LengthPrefix{Offset: 2}, []byte("x"), invalid)
+	})
+	t.Run("F18 what would be read back otherwise is refused", func(t *testing.T) {
+		requireRefused(t, tcpclient.Lines{}, []byte("a\nb"), invalid)
+		requireRefused(t, tcpclient.Lines{}, []byte("a\r"), invalid)
+		requireRefused(t, tcpclient.Delimiter{}, []byte("a\nb"), invalid)
+		requireRefused(t, tcpclient.Delimiter{Delim: []byte("aa")}, []byte("xa"), invalid)
+		requireRefused(t, tcpclient.Delimiter{Keep: true}, []byte("no end"), invalid)
+		requireRefused(t, tcpclient.Delimiter{Keep: true}, []byte("a\nb\n"), invalid)
+		requireRefused(t, tcpclient.OctetCounting(), nil, invalid)
+	})
+	t.Run("F22 nothing is read after an error", func(t *testing.T) {
+		got, err := decode(tcpclient.LengthPrefix{}, strings.NewReader("\x00\x00\x00\x01a\xff\xff\xff\xff\x00\x00\x00\x01b"), 64)
+		require.Len(t, got, 1)
+		large(math.MaxUint32)(t, err)
+	})
+	t.Run("unterminated messages at the end, if allowed", func(t *testing.T) {
+		reads(t, tcpclient.Lines{AllowUnterminated: true}, "a\nb\r", "a", "b\r")
+		reads(t, tcpclient.Delimiter{AllowUnterminated: true}, "a\nb", "a", "b")
+	})
+}
+
+func requireRefused(t *testing.T, f tcpclient.Framer, msg []byte, want func(*testing.T, error)) {
+	t.Helper()
+	var b bytes.Buffer
+	w := bufio.NewWriter(&b)
+	want(t, f.WriteFrame(w, msg))
+	require.Zero(t, w.Buffered()+b.Len(), "%#v refuses before it writes", f)
+}
+
+func TestFramerSettings(t *testing.T) {
+	for _, tt := range []struct {
+		f    tcpclient.Framer
+		want string
+	}{
+		{tcpclient.LengthPrefix{Width: 9}, "LengthPrefix.Width 9"},
+		{tcpclient.LengthPrefix{Width: -1}, "LengthPrefix.Width -1"},
+		{tcpclient.LengthPrefix{Offset: -1}, "LengthPrefix.Offset -1"},
+		{tcpclient.LengthPrefix{MaxSize: -1}, "LengthPrefix.MaxSize -1"},
+		{tcpclient.Varint{MaxSize: -1}, "Varint.MaxSize -1"},
+		{tcpclient.Fixed{}, "Fixed.Size 0"},
+		{tcpclient.Delimiter{Delim: []byte{}}, "Delimiter.Delim is empty"},
+		{tcpclient.Delimiter{MaxSize: -1}, "Delimiter.MaxSize -1"},
+		{tcpclient.Lines{MaxSize: -1}, "Lines.MaxSize -1"},
+		{tcpclient.Decimal{}, "Decimal.Separator"},
+		{tcpclient.Decimal{Separator: '7'}, "Decimal.Separator"},
+		{tcpclient.ContentLength{MaxSize: -1}, "ContentLength.MaxSize -1"},
+	} {
+		t.Run(tt.want, func(t *testing.T) {
+			d := tcpclient.Dialer{Framer: tt.f}
+			_, err := d.Dial(t.Context(), "tcp", "127.0.0.1:1")
+			require.ErrorContains(t, err, tt.want)
+			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+			_, err = tt.f.ReadFrame(bufio.NewReader(strings.NewReader("\x00\x00\x00\x01x")), nil)
+			require.ErrorContains(t, err, tt.want)
+			require.ErrorContains(t, tt.f.WriteFrame(bufio.NewWriter(io.Discard), []byte("x")), tt.want)
+		})
+	}
+}
+
+func TestFramingMemory(t *testing.T) { // P6, FAULTS F15
+	for name, stream := range map[string]struct {
+		f      tcpclient.Framer
+		stream string
+	}{
+		"LengthPrefix":  {tcpclient.LengthPrefix{}, "\x00\x3f\xff\xffx"},
+		"Varint":        {tcpclient.Varint{}, "\xff\xff\xff\x01x"},
+		"Decimal":       {tcpclient.Netstring(), "4000000:x"},
+		"ContentLength": {tcpclient.ContentLength{}, "Content-Length: 4000000\r\n\r\nx"},
+	} {
+		t.Run(name+" costs what came, not what was announced", func(t *testing.T) {
+			r := bufio.NewReaderSize(nil, 64)
+			cost := testing.Benchmark(func(b *testing.B) {
+				b.ReportAllocs()
+				for range b.N {
+					r.Reset(strings.NewReader(stream.stream))
+					if _, err := stream.f.ReadFrame(r, nil); err != io.ErrUnexpectedEOF {
+						b.Fatal(err)
+					}
+				}
+			})
+			require.Less(t, cost.AllocedBytesPerOp(), int64(16<<10))
+		})
+	}
+	t.Run("a line of 64 KiB that comes byte by byte is copied a few times, not for each byte", func(t *testing.T) { // FAULTS F11
+		line := strings.Repeat("a", 64<<10) + "\n"
+		cost := testing.Benchmark(func(b *testing.B) {
+			b.ReportAllocs()
+			for range b.N {
+				msg, err := tcpclient.Lines{}.ReadFrame(bufio.NewReader(iotest.OneByteReader(strings.NewReader(line))), nil)
+				if err != nil || len(msg) != 64<<10 {
+					b.Fatal(err)
+				}
+			}
+		})
+		require.Less(t, cost.AllocedBytesPerOp(), int64(4*64<<10))
+	})
+}
+
+func TestFramingAllocations(t *testing.T) { // P12
+	for name, f := range framers {
+		if name == "Delimiter/long delimiter" {
+			continue // a delimiter of more than 16 bytes costs an allocation
+		}
+		t.Run(name, func(t *testing.T) {
+			msg := bytes.Repeat([]byte("m"), 64)
+			stream := encode(t, f, msg)
+			src := bytes.NewReader(stream)
+			r, w := bufio.NewReader(src), bufio.NewWriter(io.Discard)
+			buf := make([]byte, 0, 128)
+			require.Zero(t, testing.AllocsPerRun(100, func() {
+				src.Reset(stream)
+				r.Reset(src)
+				var err error
+				if buf, err = f.ReadFrame(r, buf[:0]); err != nil {
+					t.Fatal(err)
+				}
+			}), "reading")
+			require.Zero(t, testing.AllocsPerRun(100, func() { f.WriteFrame(w, msg) }), "writing")
+		})
+	}
+}
+
+// fuzzFramer has the three oracles: any bytes give the same frames however they are cut;
+// what was read is written back and read again as the same; memory follows the bytes.
+func fuzzFramer(f *testing.F, framer tcpclient.Framer, seeds ...string) {
+	for _, seed := range seeds {
+		f.Add([]byte(seed), uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, stream []byte, cut uint8) {
+		whole, err := decode(framer, bytes.NewReader(stream), 4096)
+		single, err1 := decode(framer, iotest.OneByteReader(bytes.NewReader(stream)), 16)
+		chunked, err2 := decode(framer, &chunkReader{stream, int(cut)%17 + 1}, 32)
+		require.Equal(t, whole, single)
+		require.Equal(t, whole, chunked)
+		require.Equal(t, errorKind(err), errorKind(err1))
+		require.Equal(t, errorKind(err), errorKind(err2))
+		total := 0
+		for _, msg := range whole {
+			total += len(msg)
+			require.LessOrEqual(t, cap(msg), 4096+4*len(stream))
+			var b bytes.Buffer
+			w := bufio.NewWriter(&b)
+			if framer.WriteFrame(w, msg) != nil {
+				require.Zero(t, w.Buffered()+b.Len())
+				continue // a lone CR in a line, say: it can be read, and not be written
+			}
+			require.NoError(t, w.Flush())
+			again, err := decode(framer, &b, 4096)
+			require.Equal(t, io.EOF, err)
+			require.Equal(t, [][]byte{msg}, again)
+		}
+		require.LessOrEqual(t, total, len(stream))
+	})
+}
+
+// A chunkReader gives out n bytes at a time.
+type chunkReader struct {
+	rest []byte
+	n    int
+}
+
+func (r *chunkReader) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(len(p), r.n)], r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+func FuzzLengthPrefix(f *testing.F) {
+	fuzzFramer(f, tcpclient.LengthPrefix{MaxSize: 1 << 16}, "\x00\x00\x00\x05hello\x00\x00\x00\x00", "\xff\xff\xff\xff", "HTTP/1.1")
+}
+
+func FuzzLengthPrefixHeader(f *testing.F) {
+	fuzzFramer(f, tcpclient.LengthPrefix{Offset: 1, Adjust: -4, KeepHeader: true, MaxSize: 1 << 16}, "Z\x00\x00\x00\x05I", "Z\x00\x00\x00\x03")
+}
+
+func FuzzVarint(f *testing.F) {
+	fuzzFramer(f, tcpclient.Varint{MaxSize: 1 << 16}, "\x05hello", "\x83\x00abc", strings.Repeat("\xff", 11))
+}
+
+func FuzzDelimiter(f *testing.F) {
+	fuzzFramer(f, tcpclient.Delimiter{Delim: []byte("\r\r\n"), MaxSize: 64}, "a\r\r\r\nb\r\r\n", strings.Repeat("\r", 80))
+}
+
+func FuzzDelimiterStart(f *testing.F) {
+	fuzzFramer(f, tcpclient.Delimiter{Start: []byte{0x0b}, Delim: []byte{0x1c, 0x0d}, Keep: true}, "\x0bMSH|\x1c\x0d")
+}
+
+func FuzzLines(f *testing.F) {
+	fuzzFramer(f, tcpclient.Lines{MaxSize: 64}, "a\r\nb\nc\rd\n", strings.Repeat("x", 70))
+}
+
+func FuzzFixed(f *testing.F) {
+	fuzzFramer(f, tcpclient.Fixed{Size: 3}, "abcdefgh")
+}
+
+func FuzzDecimal(f *testing.F) {
+	fuzzFramer(f, tcpclient.Netstring(), "5:hello,0:,", "05:hello,", "99999999999999999999:")
+}
+
+func FuzzOctetCounting(f *testing.F) {
+	fuzzFramer(f, tcpclient.OctetCounting(), "5 hello1 x", "0 ", "12")
+}
+
+func FuzzContentLength(f *testing.F) {
+	fuzzFramer(f, tcpclient.ContentLength{MaxSize: 1 << 16}, "Content-Length: 5\r\n\r\nhello", "content-type: x\r\nCONTENT-LENGTH:1\r\n\r\nx", "HTTP/1.1 400 Bad Request\r\n")
+}
+
+func BenchmarkReadFrame(b *testing.B) {
+	for name, f := range framers {
+		for _, size := range []int{64, 1024, 64 << 10} {
+			msg := bytes.Repeat([]byte("m"), size)
+			w := bufio.NewWriterSize(io.Discard, 16)
+			if f.WriteFrame(w, msg) != nil {
+				continue
+			}
+			b.Run(fmt.Sprintf("framer=%s/size=%d", strings.ReplaceAll(name, "/", "-"), size), func(b *testing.B) {
+				stream := bytes.Repeat(encode(b, f, msg), 1+(1<<20)/size)
+				src := bytes.NewReader(stream)
+				r := bufio.NewReaderSize(src, 64<<10)
+				buf := make([]byte, 0, 2*size)
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := f.ReadFrame(r, buf); err == io.EOF {
+						src.Reset(stream)
+						r.Reset(src)
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkWriteFrame(b *testing.B) {
+	for name, f := range framers {
+		b.Run(fmt.Sprintf("framer=%s/size=64", strings.ReplaceAll(name, "/", "-")), func(b *testing.B) {
+			msg := bytes.Repeat([]byte("m"), 64)
+			w := bufio.NewWriterSize(io.Discard, 64<<10)
+			b.SetBytes(64)
+			b.ReportAllocs()
+			for b.Loop() {
+				f.WriteFrame(w, msg)
+			}
+		})
+	}
+}
