@@ -1,11 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
 	"io"
 	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
+	"strings"
+	"time"
 )
 
 // A summary is what the rounds of one pair come to.
@@ -67,23 +75,341 @@ func median[T cmp.Ordered](all []T) T {
 	return all[len(all)/2]
 }
 
+// titles say what the workloads are.
+var titles = map[string]string{
+	"pingpong": "Ping-pong: one message, its answer, the next",
+	"in":       "Stream in: the server sends as fast as it can",
+	"out":      "Stream out: written in one go, flushed at the end",
+	"both":     "Both directions at once: a stream and its echo",
+	"send":     "Send from many goroutines: each returns when its message was written",
+	"call":     "Call from many goroutines: request and reply",
+	"conns":    "Many connections, ping-pong on each",
+	"idle":     "Idle clients, after one round trip",
+}
+
 // writeTables writes one table for each workload.
 func writeTables(out io.Writer, p *plan, r *results) {
+	last := ""
 	for _, w := range p.workloads {
-		fmt.Fprintf(out, "\n%s\n", w.name)
+		word, detail, _ := strings.Cut(w.name, "/")
+		var rows []string
+		for _, c := range p.contenders {
+			if s, ok := r.summarize(w.name, c.name); ok {
+				rows = append(rows, w.row(c, s))
+			}
+		}
+		if len(rows) == 0 {
+			continue
+		}
+		if word != last {
+			fmt.Fprintf(out, "\n### %s\n", titles[word])
+		}
+		last = word
+		fmt.Fprintf(out, "\n**%s**\n\n%s\n", detail, strings.Join(append(w.header(), rows...), "\n"))
+	}
+}
+
+func (w workload) header() []string {
+	switch {
+	case w.work == nil:
+		return []string{"| | KiB per client | goroutines |", "|---|--:|--:|"}
+	case w.latencies():
+		return []string{
+			"| | ns | × floor | least – most | client CPU ns | allocations | write calls | p50 µs | p99 µs |",
+			"|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+		}
+	}
+	return []string{
+		"| | ns | × floor | least – most | client CPU ns | allocations | write calls |",
+		"|---|--:|--:|--:|--:|--:|--:|",
+	}
+}
+
+// latencies reports whether each unit of work is timed.
+func (w workload) latencies() bool { return w.one || w.calls }
+
+func (w workload) row(c contender, s summary) string {
+	name := c.name
+	if name == oursContender.name {
+		name = "**" + name + "**"
+	}
+	if w.work == nil {
+		return fmt.Sprintf("| %s | %s | %.0f |", name, number(s.Memory/1024), s.Goroutines)
+	}
+	row := fmt.Sprintf("| %s | %s | %s | %s – %s | %s | %s | %s |", name,
+		number(s.Nanos), number(s.ratio), number(s.low), number(s.high), number(s.CPU), few(s.Allocs), few(s.Writes))
+	if !w.latencies() {
+		return row
+	}
+	if c.name == floorName && w.conc > 1 && w.calls {
+		return row + " | |" // its time is that of a batch
+	}
+	return row + fmt.Sprintf(" %s | %s |", number(s.P50/1e3), number(s.P99/1e3))
+}
+
+// few writes a number that is often zero.
+func few(x float64) string {
+	switch {
+	case math.IsNaN(x):
+		return "–"
+	case x < 0.0005:
+		return "0"
+	case x < 0.095:
+		return fmt.Sprintf("%.3f", x)
+	}
+	return number(x)
+}
+
+// overview are the columns of the first table.
+var overview = []struct{ title, workload string }{
+	{"ping-pong", "pingpong/size=64"},
+	{"stream in", "in/size=64"},
+	{"stream out", "out/size=64"},
+	{"Send ×64", "send/size=64/conc=64"},
+	{"Send ×512", "send/size=64/conc=512"},
+	{"Call ×64", "call/size=64/conc=64"},
+	{"Call ×512", "call/size=64/conc=512"},
+	{"idle, KiB", "idle/conns=1000"},
+}
+
+func writeOverview(out io.Writer, p *plan, r *results) {
+	fmt.Fprint(out, "|")
+	for _, column := range overview {
+		fmt.Fprintf(out, " | %s", column.title)
+	}
+	fmt.Fprint(out, " |\n|---|", strings.Repeat("--:|", len(overview)), "\n")
+	for _, c := range p.contenders {
+		name := c.name
+		if name == oursContender.name {
+			name = "**" + name + "**"
+		}
+		fmt.Fprintf(out, "| %s", name)
+		for _, column := range overview {
+			s, ok := r.summarize(column.workload, c.name)
+			switch {
+			case !ok:
+				fmt.Fprint(out, " |")
+			case s.Memory > 0:
+				fmt.Fprintf(out, " | %s", number(s.Memory/1024))
+			case c.name == floorName && s.Nanos >= 5e3:
+				fmt.Fprintf(out, " | %s µs", number(s.Nanos/1e3))
+			case c.name == floorName:
+				fmt.Fprintf(out, " | %s ns", number(s.Nanos))
+			default:
+				fmt.Fprintf(out, " | %s", number(s.ratio))
+			}
+		}
+		fmt.Fprintln(out, " |")
+	}
+}
+
+// reasons are why a contender may be ahead of tcpclient in a kind of work.
+var reasons = map[pair]string{
+	{"pingpong", "rueidis"}:      "its server is a C program; ours would be as fast before it",
+	{"pingpong", "rueidis 20µs"}: "its server is a C program; alone it does not wait for the delay",
+	{"pingpong", "netpoll"}:      "no goroutine between the socket and the caller: one switch less, and nobody notices a dead connection while nobody reads",
+	{"pingpong", "naive"}:        "no contexts, no deadlines, no limits to look after",
+	{"pingpong", "go-msgio"}:     "the caller reads the socket itself, and cannot be interrupted",
+	{"in", "netpoll"}:            "messages are read in place by the only reader there may be: no hand-over between goroutines, no context",
+	{"in", "yamux"}:              "bytes, not messages: the frames are cut as the floor cuts them",
+	{"in", "go-msgio"}:           "the caller reads the socket itself, alone and without a context",
+	{"out", "netpoll"}:           "no lock and no context: it may be used by one goroutine only",
+	{"out", "yamux"}:             "bufio in front of the stream takes the frames, without a lock or a context, by one goroutine only",
+	{"out", "go-msgio"}:          "without a context; errors are found at the end",
+	{"both", "netpoll"}:          "no lock and no context: one goroutine may write, and one may read",
+	{"send", "nats.go"}:          "Publish queues: it returns before anything is written, and its error, if there is one, is never the caller's",
+	{"idle", "go-msgio"}:         "it is a framing: nobody watches the connection",
+	{"idle", "websocket"}:        "no goroutine reads while nobody receives: a dead connection goes unnoticed",
+	{"idle", "netpoll"}:          "one event loop for all connections instead of a goroutine each",
+	{"idle", "naive"}:            "no inbox, no heartbeat, nothing to reconnect with",
+	{"conns", "netpoll"}:         "one event loop for all connections instead of a goroutine each",
+	{"conns", "naive"}:           "no contexts, no deadlines, no limits to look after",
+}
+
+// writeAhead names the rows in which a peer does better.
+func writeAhead(out io.Writer, p *plan, r *results) {
+	for _, w := range p.workloads {
+		ours, ok := r.summarize(w.name, oursContender.name)
+		if !ok {
+			continue
+		}
+		word, _, _ := strings.Cut(w.name, "/")
 		for _, c := range p.contenders {
 			s, ok := r.summarize(w.name, c.name)
-			if !ok {
+			if !ok || c.family() == oursContender.name || c.name == floorName {
 				continue
 			}
+			mine, other := ours.Nanos, s.Nanos
+			unit := "ns"
 			if w.work == nil {
-				fmt.Fprintf(out, "  %-22s %7.2f KiB %5.2f goroutines\n", c.name, s.Memory/1024, s.Goroutines)
+				mine, other, unit = ours.Memory/1024, s.Memory/1024, "KiB"
+			}
+			if s.ratio > 0.97*ours.ratio {
 				continue
 			}
-			fmt.Fprintf(out, "  %-22s %10.1f ns %7.2f× [%.2f %.2f]  cpu %9.1f  allocs %6.3f  writes %.4f  p50 %7.1fµs p99 %7.1fµs\n",
-				c.name, s.Nanos, s.ratio, s.low, s.high, s.CPU, s.Allocs, s.Writes, s.P50/1e3, s.P99/1e3)
+			reason := reasons[pair{word, c.name}]
+			if reason == "" {
+				reason = "not explained; within the noise of rounds if the spread above is wide"
+			}
+			fmt.Fprintf(out, "| %s | %s | %s %s | %s %s | %s |\n", w.name, c.name, number(other), unit, number(mine), unit, reason)
 		}
 	}
 }
 
-func report(dir string, p *plan, r *results) error { return nil }
+// report writes BENCHMARKS.md into dir, and the charts below it.
+func report(dir string, p *plan, r *results) error {
+	const folder = "internal/bench/charts"
+	names, err := charts(filepath.Join(dir, folder), p, r)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(dir, "BENCHMARKS.md"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	out := bufio.NewWriter(f)
+	image := func(name, alt string) {
+		if slices.Contains(names, name) {
+			fmt.Fprintf(out, "\n![%s](%s/%s)\n", alt, folder, name)
+		}
+	}
+
+	fmt.Fprintf(out, `# Benchmarks
+
+The same work beside a hand-written loop, the floor, and beside what one might use instead. This file is
+written by one command, from [internal/bench](internal/bench); how to repeat it is [at the end](#how-to-repeat).
+Quote ratios, not digits: they are medians of the ratio to the floor in the same round.
+
+## At a glance
+
+64-byte messages, multiples of the floor. Less is better; idle clients are in KiB of heap and stack.
+
+`)
+	writeOverview(out, p, r)
+	image("send.svg", "Time of one Send against the number of goroutines that send")
+	image("call.svg", "Time of one Call against the number of goroutines that call")
+	image("in.svg", "Time of one message of a stream in")
+	image("out.svg", "Time of one message of a stream out")
+	image("pingpong.svg", "Time of one round trip")
+	image("idle.svg", "Memory of an idle client")
+
+	fmt.Fprint(out, "\n## Who promises less\n\nContenders do the same work here, and some do less for it.\n\n| | version | what it does not promise |\n|---|---|---|\n")
+	for _, c := range p.contenders {
+		if c.less != "" {
+			fmt.Fprintf(out, "| %s | %s | %s |\n", c.name, version(c), c.less)
+		}
+	}
+	fmt.Fprint(out, `
+Where a library has no Call, one is built upon it as one does by hand: an id in front, a table of channels under a
+mutex, a goroutine that reads. tcpclient gets a context that can be cancelled in every call.
+
+## Where a peer is ahead
+
+More than 3 % better than tcpclient, and why.
+
+| work | peer | its value | tcpclient | why |
+|---|---|--:|--:|---|
+`)
+	writeAhead(out, p, r)
+	fmt.Fprint(out, `
+## All results
+
+Time and allocations are per message, on the client's side; client CPU is user and system time of the client
+process. "Least – most" is the spread of the ratio over the rounds. Write calls are counted by a net.Conn that counts,
+in a run of its own; – where the contender does not write through a net.Conn.
+`)
+	writeTables(out, p, r)
+	fmt.Fprintf(out, `
+## How to repeat
+
+`+"```sh"+`
+cd internal/bench
+go run . -all                                # all of this, and this file
+go run . -quick                              # does everything still work?
+go run . -run '^in/' -only tcpclient,netpoll # some of it, on the terminal
+`+"```"+`
+
+It needs redis-server for rueidis and, for pinning, taskset; both are in Debian. Leave the machine alone meanwhile.
+
+- Client and server are two processes, the program itself in another role; for Redis, a redis-server. Each measurement
+  has a fresh pair. Every process starts at a random offset of heap and stack: an unlucky alignment changes a tight
+  loop by more than what is measured here.
+- Pinned%s: for round trips client and server on one processor, for streams and concurrent use one each, GOMAXPROCS=1
+  both. Unpinned, the time of a wake-up across processors would be most of what is seen.
+- Contenders take turns in a new order each round: %d rounds of %v each, after a warm-up of a quarter of that.
+- The floor is [floor.go](internal/bench/floor.go): net.Conn and bufio, one goroutine, no locks, no contexts. At ×k
+  it writes k messages per flush and, for calls, reads as many answers.
+- Servers of the length-prefixed contenders are one and the same, which sends prepared blocks and counts what it
+  takes; yamux, WebSocket, NATS, gob and Redis have servers of their own kinds.
+
+%s
+`, pinning(), p.rounds, p.span, machine())
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func pinning() string {
+	if taskset == "" {
+		return " it would be, but taskset is missing"
+	}
+	return ""
+}
+
+// version returns the version of the library of c.
+func version(c contender) string {
+	if c.module == "" {
+		if c.wire == "netrpc" {
+			return runtime.Version()
+		}
+		return ""
+	}
+	v := moduleVersion(c.module)
+	switch c.wire {
+	case "nats":
+		v += ", nats-server " + moduleVersion("github.com/nats-io/nats-server/v2")
+	case "redis":
+		if out, err := exec.Command("redis-server", "--version").Output(); err == nil {
+			for _, field := range strings.Fields(string(out)) {
+				if number, ok := strings.CutPrefix(field, "v="); ok {
+					v += ", redis-server " + number
+				}
+			}
+		}
+	}
+	return v
+}
+
+func moduleVersion(path string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, module := range info.Deps {
+		if module.Path == path {
+			return module.Version
+		}
+	}
+	return ""
+}
+
+// machine describes where it ran.
+func machine() string {
+	model, kernel := "unknown processor", runtime.GOOS
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(text)) {
+			if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		version, _, _ := strings.Cut(string(text), "-")
+		kernel = "Linux " + strings.TrimSpace(version)
+	}
+	return fmt.Sprintf("Measured with %s on %d processors of a virtual machine (%s), %s, loopback, %s.",
+		runtime.Version(), runtime.NumCPU(), model, kernel, time.Now().Format("January 2006"))
+}
