@@ -1,0 +1,147 @@
+package tcpclient_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestClassify(t *testing.T) { // P9
+	const (
+		temporary    = tcpclient.ClassTemporary
+		disconnected = tcpclient.ClassDisconnected
+		permanent    = tcpclient.ClassPermanent
+	)
+	op := func(op string, err error) error { return &tcpclient.OpError{Op: op, Addr: "a:1", Err: err} }
+	netOp := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
+	for _, test := range []struct {
+		err  error
+		want tcpclient.Class
+	}{
+		{nil, 0},
+		{context.Canceled, temporary},
+		{context.DeadlineExceeded, temporary},
+		{op("send", context.Canceled), temporary},
+		{op("dial", context.DeadlineExceeded), temporary},
+		{fmt.Errorf("wrapped: %w", context.Canceled), temporary},
+		{op("call", tcpclient.ErrInboxFull), temporary},
+		{io.EOF, disconnected},
+		{io.ErrUnexpectedEOF, disconnected},
+		{syscall.ECONNRESET, disconnected},
+		{syscall.EPIPE, disconnected},
+		{syscall.ETIMEDOUT, disconnected},
+		{netOp(os.NewSyscallError("connect", syscall.ECONNREFUSED)), disconnected},
+		{netOp(&net.DNSError{IsNotFound: true}), disconnected},
+		{netOp(&net.DNSError{IsTimeout: true}), disconnected},
+		{syscall.EMFILE, disconnected},
+		{syscall.EADDRNOTAVAIL, disconnected},
+		{os.ErrDeadlineExceeded, disconnected},
+		{tcpclient.ErrDisconnected, disconnected},
+		{tcpclient.ErrHeartbeatTimeout, disconnected},
+		{tcpclient.ErrWriteTimeout, disconnected},
+		{tcpclient.ErrFrameTimeout, disconnected},
+		{op("handshake", errors.New("not ready yet")), disconnected},
+		{op("dial", errors.New("proxy says no")), disconnected},
+		{tcpclient.ErrClosed, permanent},
+		{net.ErrClosed, permanent},
+		{op("send", tcpclient.ErrClosed), permanent},
+		{errors.New("unknown"), permanent},
+		{op("send", errors.New("unknown")), permanent},
+		{tcpclient.ErrInvalidFrame, permanent},
+		{op("write", tcpclient.ErrInvalidFrame), permanent},
+		{op("write", &tcpclient.FrameTooLargeError{}), permanent},
+		{&net.AddrError{Err: "missing port"}, permanent},
+		{netOp(net.UnknownNetworkError("tpc")), permanent},
+		{&tls.CertificateVerificationError{Err: errors.New("x")}, permanent},
+		{x509.UnknownAuthorityError{}, permanent},
+		{errors.ErrUnsupported, permanent},
+		{tcpclient.Permanent(io.EOF), permanent},
+		{op("handshake", tcpclient.Permanent(errors.New("bad password"))), permanent},
+		{op("handshake", fmt.Errorf("login: %w", tcpclient.Permanent(io.EOF))), permanent},
+		// The outermost verdict counts.
+		{tcpclient.Permanent(context.Canceled), permanent},
+		// Of several, the most hopeful.
+		{errors.Join(tcpclient.ErrClosed, io.EOF), disconnected},
+		{op("dial", errors.Join(tcpclient.Permanent(io.EOF), syscall.ECONNREFUSED)), disconnected},
+		{op("dial", errors.Join(tcpclient.Permanent(io.EOF), &net.AddrError{})), permanent},
+	} {
+		assert.Equal(t, test.want, tcpclient.Classify(test.err), "%v", test.err)
+	}
+}
+
+func TestOpError(t *testing.T) { // P9
+	tooLarge := &tcpclient.FrameTooLargeError{Size: 2097152, Max: 1048576}
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{&tcpclient.OpError{Op: "send", Addr: "10.0.0.7:9000", Err: tooLarge}, "tcpclient: send 10.0.0.7:9000: frame too large: 2097152 bytes, limit 1048576"},
+		{&tcpclient.OpError{Op: "receive", Err: io.EOF}, "tcpclient: receive: EOF"},
+		{&tcpclient.OpError{Op: "dial", Addr: "a:1", Err: &tcpclient.OpError{Op: "handshake", Addr: "a:1", Err: io.EOF}}, "tcpclient: dial a:1: handshake a:1: EOF"},
+	} {
+		require.EqualError(t, test.err, test.want)
+	}
+
+	for err, want := range map[error]bool{
+		tcpclient.ErrHeartbeatTimeout: true,
+		tcpclient.ErrWriteTimeout:     true,
+		tcpclient.ErrFrameTimeout:     true,
+		context.DeadlineExceeded:      true,
+		context.Canceled:              false,
+		syscall.ETIMEDOUT:             true,
+		io.EOF:                        false,
+		tcpclient.ErrClosed:           false,
+	} {
+		require.Equal(t, want, (&tcpclient.OpError{Err: err}).Timeout(), "%v", err)
+	}
+
+	var timeout net.Error
+	require.False(t, errors.As(error(&tcpclient.OpError{Err: io.EOF}), &timeout) && timeout.Timeout())
+}
+
+func TestSentinels(t *testing.T) { // P9
+	require.ErrorIs(t, tcpclient.ErrClosed, net.ErrClosed)
+	require.NotErrorIs(t, tcpclient.ErrClosed, tcpclient.ErrDisconnected)
+	for _, err := range []error{tcpclient.ErrHeartbeatTimeout, tcpclient.ErrWriteTimeout, tcpclient.ErrFrameTimeout} {
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "that means that the connection is fine")
+		require.NotErrorIs(t, err, context.DeadlineExceeded)
+	}
+	require.NoError(t, tcpclient.Permanent(nil))
+	require.ErrorIs(t, tcpclient.Permanent(io.EOF), io.EOF)
+	require.EqualError(t, tcpclient.Permanent(io.EOF), "EOF")
+	for class, want := range map[tcpclient.Class]string{0: "none", 1: "temporary", 2: "disconnected", 3: "permanent", 9: "class 9"} {
+		require.Equal(t, want, class.String())
+	}
+}
+
+func TestFrameTooLargeError(t *testing.T) { // FAULTS F19
+	for _, test := range []struct {
+		size uint64
+		head string
+		want []string
+	}{
+		{0x48545450, "HTTP/1.1 400 Bad", []string{"1213486160", `"HTTP"`, "is this an HTTP server?"}},
+		{0x5353482d, "SSH-2.0-OpenSSH_", []string{`"SSH-2.0`, "SSH"}},
+		{0x15030100, "\x15\x03\x01\x00\x02\x02\x28", []string{"15 03 01", "TLS"}},
+		{0xffffffff, "\xff\xff\xff\xff\x00", []string{"4294967295", "limit 1000"}},
+		{0x0a0a0a0a, "\n\n\n\n\x1b[31m", []string{"168430090"}},
+	} {
+		err := &tcpclient.FrameTooLargeError{Size: test.size, Max: 1000, Header: []byte(test.head)}
+		for _, want := range test.want {
+			assert.ErrorContains(t, err, want)
+		}
+		assert.NotContains(t, err.Error(), "\x1b", "what a peer sends does not reach the terminal")
+		assert.NotContains(t, err.Error(), "\n")
+	}
+}

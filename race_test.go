@@ -1,0 +1,5 @@
+//go:build race
+
+package tcpclient_test
+
+const raceEnabled = true
