@@ -15,6 +15,7 @@ import (
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // The charts have a background of their own, so that they read the same on a light page
@@ -61,7 +62,7 @@ func charts(dir string, p *plan, r *results) (names []string, err error) {
 			return
 		}
 		names = append(names, name)
-		err = p.Save(7.6*vg.Inch, vg.Length(rows)*0.27*vg.Inch+1.1*vg.Inch, filepath.Join(dir, name))
+		err = draft(p, vg.Length(rows)*0.27*vg.Inch+1.3*vg.Inch, filepath.Join(dir, name))
 	}
 	for _, chart := range []struct{ file, title, axis, word string }{
 		{"send.svg", "Send from many goroutines on one connection, 64 bytes", "ns per message, until it was written (less is better)", "send"},
@@ -81,23 +82,36 @@ func charts(dir string, p *plan, r *results) (names []string, err error) {
 	return names, err
 }
 
+// draft draws p with a margin around it.
+func draft(p *plot.Plot, height vg.Length, path string) error {
+	const width, margin = 7.8 * vg.Inch, 14
+	picture := vgsvg.New(width, height)
+	page := draw.New(picture)
+	page.FillPolygon(paper, []vg.Point{{}, {X: width}, {X: width, Y: height}, {Y: height}})
+	p.Draw(draw.Crop(page, margin, -margin, margin, -margin))
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := picture.WriteTo(f); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // canvas is an empty chart.
 func canvas(title, axis string) *plot.Plot {
 	p := plot.New()
-	sans := func(size vg.Length, weight bool) text.Style {
-		f := font.Font{Typeface: "Liberation", Variant: "Sans", Size: size}
-		if weight {
-			f.Weight = 2
-		}
-		return text.Style{Font: f, Color: ink, Handler: plot.DefaultTextHandler, YAlign: draw.YTop, XAlign: draw.XCenter}
-	}
 	p.BackgroundColor = paper
 	p.Title.Text = title
-	p.Title.TextStyle = sans(vg.Points(13), true)
-	p.Title.Padding = vg.Points(8)
+	p.Title.TextStyle.Color = ink
+	p.Title.TextStyle.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(13), Weight: 2}
+	p.Title.Padding = vg.Points(10)
 	p.X.Label.Text = axis
 	for _, a := range []*plot.Axis{&p.X, &p.Y} {
-		a.Label.TextStyle = sans(vg.Points(10), false)
+		a.Label.TextStyle.Color = ink
+		a.Label.TextStyle.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(10)}
 		a.Color = ink
 		a.LineStyle.Color = ink
 		a.Tick.Label.Color = ink
@@ -120,7 +134,8 @@ type bar struct {
 
 // bars compares contenders in one workload, the best on top, on a logarithmic scale.
 func bars(pl *plan, r *results, title, axis, workload string) (*plot.Plot, int) {
-	var all barChart
+	var all []bar
+	var memory bool
 	for _, c := range pl.contenders {
 		s, ok := r.summarize(workload, c.name)
 		if !ok {
@@ -129,8 +144,8 @@ func bars(pl *plan, r *results, title, axis, workload string) (*plot.Plot, int) 
 		b := bar{c.name, s.Nanos, s.ratio}
 		switch {
 		case s.Memory > 0:
-			b.value = s.Memory / 1024
-		case s.Nanos > 5e3:
+			b.value, memory = s.Memory/1024, true
+		case strings.HasPrefix(workload, "pingpong"):
 			b.value = s.Nanos / 1e3
 		}
 		all = append(all, b)
@@ -151,9 +166,10 @@ func bars(pl *plan, r *results, title, axis, workload string) (*plot.Plot, int) 
 		names = append(names, b.name)
 		low, high = min(low, b.value), max(high, b.value)
 	}
-	p.Add(all)
+	p.Add(barChart{all, memory})
 	p.NominalY(names...)
 	p.Y.LineStyle.Width = 0
+	p.Y.Min, p.Y.Max = -0.6, float64(len(all))-0.4
 	p.X.Min, p.X.Max = low/1.3, high*math.Pow(high/low, 0.22)*1.3
 	if high/low < 8 {
 		p.X.Min, p.X.Max = 0, high*1.25
@@ -165,14 +181,17 @@ func bars(pl *plan, r *results, title, axis, workload string) (*plot.Plot, int) 
 	return p, len(all)
 }
 
-type barChart []bar
+type barChart struct {
+	bars   []bar
+	memory bool // not time: ratios to the floor would mean nothing
+}
 
 // Plot draws the bars with their values at the end.
 func (b barChart) Plot(c draw.Canvas, p *plot.Plot) {
 	x, y := p.Transforms(&c)
 	half := vg.Points(6.5)
 	label := text.Style{Font: font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(9)}, Color: ink, Handler: plot.DefaultTextHandler, YAlign: draw.YCenter}
-	for i, bar := range b {
+	for i, bar := range b.bars {
 		left, right, at := x(p.X.Min), x(bar.value), y(float64(i))
 		fill := color.Color(others)
 		if strings.HasPrefix(bar.name, oursContender.name) || bar.name == floorName {
@@ -180,8 +199,8 @@ func (b barChart) Plot(c draw.Canvas, p *plot.Plot) {
 		}
 		c.FillPolygon(fill, []vg.Point{{X: left, Y: at - half}, {X: right, Y: at - half}, {X: right, Y: at + half}, {X: left, Y: at + half}})
 		value := number(bar.value)
-		if bar.ratio > 0 && bar.name != floorName {
-			value += fmt.Sprintf("   %s ×", number(bar.ratio))
+		if bar.ratio > 0 && bar.name != floorName && !b.memory {
+			value += fmt.Sprintf(" · %s ×", number(bar.ratio))
 		}
 		c.FillText(label, vg.Point{X: right + vg.Points(5), Y: at}, value)
 	}
@@ -189,8 +208,7 @@ func (b barChart) Plot(c draw.Canvas, p *plot.Plot) {
 
 // lines shows how a cost falls or rises with the number of callers.
 func lines(pl *plan, r *results, title, axis, word string) *plot.Plot {
-	p := canvas(title, "goroutines")
-	p.Y.Label.Text = axis
+	p := canvas(title+"\n"+axis, "goroutines")
 	var ticks callerTicks
 	low, high, drawn := math.Inf(1), 0.0, 0
 	for _, c := range pl.contenders {
@@ -240,6 +258,7 @@ func lines(pl *plan, r *results, title, axis, word string) *plot.Plot {
 	p.X.Min, p.X.Max = 0.85, float64(slices.Max(ticks))*14
 	p.Y.Min, p.Y.Max = low/1.4, high*1.4
 	p.Legend.Top = true
+	p.Legend.XOffs = -vg.Points(10)
 	p.Legend.Padding = vg.Points(2)
 	return p
 }
@@ -263,7 +282,7 @@ func (decades) Ticks(low, high float64) (ticks []plot.Tick) {
 	for power := math.Pow(10, math.Floor(math.Log10(low))); power <= high; power *= 10 {
 		for _, k := range []float64{1, 2, 5} {
 			if v := k * power; v >= low && v <= high {
-				t := plot.Tick{Value: v, Label: number(v)}
+				t := plot.Tick{Value: v, Label: fmt.Sprint(v)}
 				if high/low > 200 && k != 1 {
 					t.Label = ""
 				}

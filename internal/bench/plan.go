@@ -144,7 +144,8 @@ func (p *plan) measure(self string, c contender, w workload, count bool) measure
 // child is this program again, on one processor if that can be had.
 func child(self, role string, cpu int) *exec.Cmd {
 	cmd := pinned(cpu, self)
-	cmd.Env = append(os.Environ(), roleVariable+"="+role, "GOMAXPROCS=1")
+	cmd.Env = append(os.Environ(), roleVariable+"="+role, "GOMAXPROCS=1",
+		"GORACE=atexit_sleep_ms=0") // else each child of a test with -race sleeps a second
 	cmd.Stderr = os.Stderr
 	return cmd
 }
