@@ -129,7 +129,7 @@ func (c *Client) Write(ctx context.Context, msg []byte) error {
 //
 // Flush blocks until the operating system has taken them, ctx is done or the Client is
 // closed; while disconnected it waits for the next connection. When ctx ends first the
-// messages stay in the buffer and are sent with what follows.
+// messages are still sent as soon as the network takes them.
 func (c *Client) Flush(ctx context.Context) error {
 	for over := (*Conn)(nil); ; {
 		conn, err := c.connected(ctx, over)
@@ -266,8 +266,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 		c.halt()
-		c.join(time.After(closeTime))
 	}
+	c.join(time.After(closeTime))
 	reason, orderly := c.fate()
 	if err == nil && (reason != ErrClosed || half && !orderly) {
 		err = reason

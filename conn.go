@@ -29,6 +29,7 @@ type Conn struct {
 	top      net.Conn // the wire, or TLS on it
 	tls      *tls.Conn
 	framer   Framer
+	ours     bool // the framer is one of this package
 	plain    bool // the framer is a LengthPrefix with nothing set but MaxSize, which is
 	plainMax uint64
 	vigil    vigil
@@ -113,8 +114,8 @@ func (c *Conn) grow() (buffered int) {
 
 // explain says more about a read error where the bare one would mislead.
 func (c *Conn) explain(err error) error {
-	var alert tls.AlertError
-	if !c.heard && errors.As(err, &alert) {
+	var alert *net.OpError
+	if !c.heard && errors.As(err, &alert) && alert.Op == "remote error" {
 		// With TLS 1.3 a server rejects the client's certificate after the handshake.
 		return fmt.Errorf("TLS handshake rejected by the server: %w", err)
 	}
@@ -165,14 +166,17 @@ func (c *Conn) guard(ctx context.Context) (stop func() bool) {
 // Send writes msg as one frame. It blocks until the network has taken it; when ctx is
 // done the connection ends. It borrows msg until it returns.
 func (c *Conn) Send(ctx context.Context, msg []byte) error {
-	return c.do(ctx, opSend, func() error {
+	unsent := true
+	err := c.do(ctx, opSend, func() error {
 		b := newBatch(minBatch)
 		if err := c.framer.WriteFrame(b.w, msg); err != nil {
 			return &permanentError{err}
 		}
+		unsent = false
 		_, err := c.top.Write(b.seal())
 		return err
 	})
+	return c.opError(opSend, unsent, err)
 }
 
 // Receive returns the next message, which is owned by the caller. It blocks until one
@@ -183,7 +187,14 @@ func (c *Conn) Receive(ctx context.Context) (msg []byte, err error) {
 		msg, err = c.readFrame([]byte{})
 		return err
 	})
-	return msg, err
+	return msg, c.opError(opReceive, false, err)
+}
+
+func (c *Conn) opError(op string, unsent bool, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &OpError{Op: op, Addr: c.addr, Unsent: unsent, Err: err}
 }
 
 // do runs f, which talks on the connection, for a Handshake.
@@ -203,10 +214,7 @@ func (c *Conn) do(ctx context.Context, op string, f func() error) error {
 			err = disconnected(err) // also after bytes that are no frame
 		}
 	}
-	if err != nil {
-		return &OpError{Op: op, Addr: c.addr, Err: err}
-	}
-	return nil
+	return err
 }
 
 // NetConn returns the connection itself: a *tls.Conn with TLS, else what was dialed,
@@ -301,8 +309,8 @@ func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
 	if f, ok := c.framer.(LengthPrefix); ok && f.isPlain() {
 		c.plain, c.plainMax = true, sizeLimit(f.MaxSize, defaultMaxSize)
 	}
-	if raw.SetDeadline(time.Time{}) != nil {
-		raw = newStubborn(raw)
+	if _, layered := raw.(interface{ NetConn() net.Conn }); layered || raw.SetDeadline(time.Time{}) != nil {
+		raw = newStubborn(raw) // a *tls.Conn is spoiled by a write that has timed out
 	}
 	c.wire = &wire{
 		Conn:         raw,
@@ -314,7 +322,12 @@ func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
 		dead:         make(chan struct{}),
 	}
 	c.top = c.wire
-	c.in = bufio.NewReaderSize((*source)(c), min(minRead, c.maxRead))
+	_, c.ours = c.framer.(interface{ validate() error })
+	size := min(minRead, c.maxRead)
+	if !c.ours {
+		size = c.maxRead // it may want to Peek at any part of that
+	}
+	c.in = bufio.NewReaderSize((*source)(c), size)
 	return c
 }
 

@@ -273,6 +273,7 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 		err = &OpError{Op: op, Addr: address, Err: err}
 	}()
 
+	err = errGoexit // until the hook returns
 	raw, err := d.dial(attempt, network, address)
 	if err != nil {
 		return nil, err
@@ -294,6 +295,7 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 	}
 	if d.Handshake != nil {
 		op, doing = opHandshake, "in the Handshake"
+		err = errGoexit
 		if err := d.Handshake(attempt, conn); err != nil {
 			return conn, err
 		}
@@ -340,6 +342,7 @@ func (d *Dialer) prepare(raw net.Conn) error {
 	// On loopback a dial to a port of the ephemeral range can meet itself in a
 	// simultaneous open, and would then block the port for the real server.
 	if conn.LocalAddr().String() == conn.RemoteAddr().String() {
+		conn.SetLinger(0) // a reset: no TIME_WAIT on that port
 		return fmt.Errorf("connected to itself at %v: %w", conn.LocalAddr(), syscall.ECONNREFUSED)
 	}
 	if d.UserTimeout > 0 {

@@ -34,16 +34,17 @@ func (e *OpError) Error() string { return "tcpclient: " + e.text() }
 
 // text is Error without the prefix, so that a nested OpError does not repeat it.
 func (e *OpError) text() string {
-	reason := ""
-	if inner, ok := e.Err.(*OpError); ok {
-		reason = inner.text()
-	} else {
-		reason = e.Err.Error()
-	}
 	if e.Addr == "" {
-		return e.Op + ": " + reason
+		return e.Op + ": " + reasonText(e.Err)
 	}
-	return e.Op + " " + e.Addr + ": " + reason
+	return e.Op + " " + e.Addr + ": " + reasonText(e.Err)
+}
+
+func reasonText(err error) string {
+	if e, ok := err.(*OpError); ok {
+		return e.text()
+	}
+	return err.Error()
 }
 
 // Unwrap returns the reason.
@@ -55,6 +56,19 @@ func (e *OpError) Timeout() bool {
 	var t interface{ Timeout() bool }
 	return errors.As(e.Err, &t) && t.Timeout()
 }
+
+// A roundError is what became of all addresses of a Dial.
+type roundError []error
+
+func (e roundError) Error() string {
+	texts := make([]string, len(e))
+	for i, err := range e {
+		texts[i] = reasonText(err)
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (e roundError) Unwrap() []error { return e }
 
 // The sentinels. Each is found by [errors.Is] inside the [OpError] of a call.
 var (

@@ -43,6 +43,9 @@ func (t *intake) add(msg []byte, conn *Conn) error {
 	switch free := s.data[len(s.data):cap(s.data)]; {
 	case len(msg) == 0 || len(free) > 0 && &msg[0] == &free[0]:
 		s.data = s.data[:len(s.data)+len(msg)]
+	case !conn.ours: // whose memory it is, nobody knows
+		t.put(msg)
+		return over
 	case s.n == 0:
 		s.data = msg
 	default:
@@ -57,6 +60,12 @@ func (t *intake) add(msg []byte, conn *Conn) error {
 // copy is add for a message in memory that is not the inbox's.
 func (t *intake) copy(msg []byte, conn *Conn) error {
 	over := t.admit(len(msg), conn)
+	t.put(msg)
+	return over
+}
+
+// put appends a copy of msg.
+func (t *intake) put(msg []byte) {
 	s := t.slab
 	if s == nil || cap(s.data)-len(s.data) < len(msg) {
 		t.typical = max(t.typical, len(msg))
@@ -65,7 +74,6 @@ func (t *intake) copy(msg []byte, conn *Conn) error {
 	}
 	s.data = append(s.data, msg...)
 	t.added(s, len(msg))
-	return over
 }
 
 // admit waits until the inbox has room for a message of size bytes.
@@ -99,10 +107,7 @@ func (t *intake) fresh() *slab {
 
 // publish makes what was added receivable.
 func (t *intake) publish() {
-	if t.seen > 0 {
-		t.count.received(t.seen, t.bytes)
-		t.seen, t.bytes = 0, 0
-	}
+	t.tally()
 	if t.pending > 0 {
 		t.mu.Lock()
 		t.publishLocked()
@@ -116,6 +121,14 @@ func (t *intake) publish() {
 		// wait for that.
 		t.yields = false
 		runtime.Gosched()
+	}
+}
+
+// tally adds the messages seen to the Stats.
+func (t *intake) tally() {
+	if t.seen > 0 {
+		t.count.received(t.seen, t.bytes)
+		t.seen, t.bytes = 0, 0
 	}
 }
 
@@ -165,6 +178,7 @@ func (t *intake) roll() {
 // conn and the time for its last words are over. Calls whose replies are behind this
 // message do not wait for longer than stallTime.
 func (t *intake) makeRoom(need int, conn *Conn) error {
+	t.tally()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.pending > 0 {

@@ -112,51 +112,59 @@ func newOutbox(d *Dialer, conn *Conn, count *counters) *outbox {
 
 // write frames msg as soon as there is room for it.
 func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error) {
-	o.mu.Lock()
-	for o.over == nil && o.open.size() >= o.limit {
-		if _, err := o.flushLocked(ctx, flushing); err != nil {
-			return true, err
-		}
-		o.mu.Lock()
-	}
-	defer o.mu.Unlock()
-	if err := o.overLocked(); err != nil {
-		return true, err
-	}
-	if _, err := o.frameLocked(msg); err != nil {
+	if _, err := o.enter(ctx, msg); err != nil {
 		return true, err
 	}
 	o.open.kept++
 	if o.delay > 0 {
 		o.flushSoonLocked()
 	}
+	o.mu.Unlock()
 	return false, nil
 }
 
 // send frames msg and returns when it was handed over.
 func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
-	start, err := o.enter(msg)
+	start, err := o.enter(ctx, msg)
 	if err != nil {
 		return true, err
 	}
 	return o.flushLocked(ctx, start)
 }
 
-// enter frames msg. If that fails it releases the lock that it has taken.
-func (o *outbox) enter(msg []byte) (start int, err error) {
-	o.mu.Lock()
+// enter frames msg as soon as there is room for it, and returns where it begins. The
+// lock is held then; if enter fails, it is not.
+func (o *outbox) enter(ctx context.Context, msg []byte) (start int, err error) {
+	if err := o.lockRoom(ctx); err != nil {
+		return 0, err
+	}
 	entered := false
 	defer func() {
 		if !entered {
 			o.mu.Unlock()
 		}
 	}()
-	if err := o.overLocked(); err != nil {
-		return 0, err
-	}
 	start, err = o.frameLocked(msg)
 	entered = err == nil
 	return start, err
+}
+
+// lockRoom takes the lock when there is room for a message. While the open batch is full
+// it flushes that first, and tells of its fate; then the lock is not held.
+func (o *outbox) lockRoom(ctx context.Context) error {
+	for {
+		o.mu.Lock()
+		if err := o.overLocked(); err != nil {
+			o.mu.Unlock()
+			return err
+		}
+		if o.open.size() < o.limit {
+			return nil
+		}
+		if _, err := o.flushLocked(ctx, flushing); err != nil {
+			return err
+		}
+	}
 }
 
 // frameLocked puts a frame into the open batch and returns where it begins. If the
@@ -280,7 +288,7 @@ func (o *outbox) await(ctx context.Context, w *waiter) (unsent bool, err error) 
 // call frames request, marked with an id if there is a Correlator, and waits for the
 // reply. It returns errFull when there are too many calls.
 func (o *outbox) call(ctx context.Context, k *calls, request []byte) (reply []byte, unsent bool, err error) {
-	c, w, err := o.enterCall(k, request)
+	c, w, err := o.enterCall(ctx, k, request)
 	if err != nil {
 		return nil, true, err
 	}
@@ -314,9 +322,11 @@ func (o *outbox) call(ctx context.Context, k *calls, request []byte) (reply []by
 }
 
 // enterCall enters a call and frames its request, both under the lock, so that replies
-// in order find the calls in order. If that fails it releases the lock.
-func (o *outbox) enterCall(k *calls, request []byte) (c *call, w *waiter, err error) {
-	o.mu.Lock()
+// in order find the calls in order. The lock is held then; if enterCall fails, it is not.
+func (o *outbox) enterCall(ctx context.Context, k *calls, request []byte) (c *call, w *waiter, err error) {
+	if err := o.lockRoom(ctx); err != nil {
+		return nil, nil, err
+	}
 	framed := false
 	defer func() {
 		if framed {
@@ -330,9 +340,6 @@ func (o *outbox) enterCall(k *calls, request []byte) (c *call, w *waiter, err er
 		}
 		o.mu.Unlock()
 	}()
-	if err := o.overLocked(); err != nil {
-		return nil, nil, err
-	}
 	w = o.waiterLocked(0)
 	if c = k.enter(w); c == nil {
 		return nil, w, errFull
@@ -366,15 +373,15 @@ func (o *outbox) release(w *waiter) (unsent bool) {
 	return unsent
 }
 
-// leaveLocked lets w go. Its frame stays in the batch and will be sent: if w was to
-// lead, somebody else does.
+// leaveLocked lets w go. What it waited for is written all the same: if w was to lead,
+// somebody else does.
 func (o *outbox) leaveLocked(w *waiter) {
 	w.gone = true
+	o.wanted = true
 	if !w.turn {
 		return
 	}
 	w.turn = false
-	o.wanted = true
 	if !o.promoteLocked() {
 		o.wire.drains.Go(o.leadOn)
 	}
@@ -413,7 +420,7 @@ func (o *outbox) leadOnce() (more bool) {
 	if o.urgent != nil && o.urgent.size() > 0 {
 		o.urgent, o.ahead = o.ahead, o.urgent
 	}
-	if o.wanted || o.open.first != nil {
+	if o.wanted && o.open.size() > 0 || o.open.first != nil {
 		o.wanted = false
 		if o.open.frames > 1 {
 			o.alone = 0
@@ -499,7 +506,7 @@ func (o *outbox) land() (more bool) {
 	switch {
 	case o.promoteLocked():
 		return false
-	case o.wanted || o.urgent != nil && o.urgent.size() > 0:
+	case o.wanted && o.open.size() > 0 || o.urgent != nil && o.urgent.size() > 0:
 		return true
 	}
 	o.leading = false

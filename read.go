@@ -9,6 +9,10 @@ func (c *Client) read(conn *Conn) (err error) {
 			err = panicked(r) // in a Framer or a hook of the user
 		}
 	}()
+	// A dying connection before this one may have left more than the Inbox holds.
+	if err := c.intake.makeRoom(0, conn); err != nil {
+		return err
+	}
 	for {
 		if conn.plain {
 			if err := c.cut(conn); err != nil {

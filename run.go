@@ -71,6 +71,7 @@ func (r *retries) exhausted() bool {
 // for every idle Client.
 func (c *Client) connectApart(ctx context.Context, r *retries, again bool) (conn *Conn, err error) {
 	made := make(chan struct{})
+	err = errGoexit
 	go func() {
 		defer close(made)
 		conn, err = c.connect(ctx, r, again)
@@ -78,6 +79,9 @@ func (c *Client) connectApart(ctx context.Context, r *retries, again bool) (conn
 	<-made
 	return conn, err
 }
+
+// errGoexit is the error of a hook that has called runtime.Goexit, as t.FailNow does.
+var errGoexit = Permanent(errors.New("a hook has ended its goroutine"))
 
 // connect makes the next connection, waiting before each attempt but the first, and
 // trying again until ctx ends, the attempts are used up or an error is permanent.
@@ -133,7 +137,7 @@ func (c *Client) round(ctx context.Context, attempt int) (*Conn, error) {
 	if len(errs) == 1 {
 		return nil, errs[0]
 	}
-	return nil, &OpError{Op: opDial, Addr: strings.Join(c.addresses, ", "), Err: errors.Join(errs...)}
+	return nil, &OpError{Op: opDial, Addr: strings.Join(c.addresses, ", "), Err: roundError(errs)}
 }
 
 // attach puts conn to use.

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// A stubborn connection has no deadlines: an SSH channel, somebody's tunnel. This wrapper
+// A stubborn connection has no deadlines, an SSH channel or somebody's tunnel, or does not
+// survive them, as a *tls.Conn does not. This wrapper
 // has them, at the price of a goroutine each for reading and writing: a deadline ends
 // the wait for the connection, not its work, which the next call waits for again.
 //
@@ -162,5 +163,26 @@ func (s *stubborn) SetDeadline(t time.Time) error {
 	return s.SetWriteDeadline(t)
 }
 
-// CloseWrite passes on, where there is a half-close to pass on to.
-func (s *stubborn) CloseWrite() error { return closeWrite(s.Conn) }
+// Close closes what is below: a *tls.Conn would first try to say good-bye, for five
+// seconds.
+func (s *stubborn) Close() error {
+	if layer, ok := s.Conn.(interface{ NetConn() net.Conn }); ok {
+		return layer.NetConn().Close()
+	}
+	return s.Conn.Close()
+}
+
+// CloseWrite passes on, where there is a half-close to pass on to. It does not wait
+// for long.
+func (s *stubborn) CloseWrite() error {
+	done := make(chan error, 1)
+	s.jobs.Go(func() { done <- closeWrite(s.Conn) })
+	late := time.NewTimer(closeNotify)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return ErrWriteTimeout
+	}
+}

@@ -2,6 +2,7 @@ package tcpclient
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -213,7 +214,7 @@ func (w *wire) settled() bool {
 
 // drain hands over what Write kept. It owns busy.
 func (w *wire) drain() {
-	stuck := false
+	stuck, unacked := false, unacknowledged(w.Conn)
 	w.mu.Lock()
 	for len(w.rest) > 0 && w.cause == nil && !stuck {
 		now := time.Now()
@@ -227,12 +228,14 @@ func (w *wire) drain() {
 		w.Conn.SetWriteDeadline(due)
 		n, err := writeOnce(w.Conn, p)
 		now = time.Now()
+		before := unacked
+		unacked = unacknowledged(w.Conn)
 
 		w.mu.Lock()
 		w.handed += int64(n)
 		w.rest = w.rest[n:]
-		if n > 0 {
-			w.progress = now
+		if n > 0 || unacked < before {
+			w.progress = now // the kernel takes more only when a good part of its buffer is free
 		} else if late := now.Sub(due); late > lateBy {
 			w.progress = w.progress.Add(late) // that time was ours, not the peer's
 		}
@@ -265,7 +268,7 @@ func (w *wire) drain() {
 func writeOnce(conn net.Conn, p []byte) (int, error) {
 	n, err := conn.Write(p)
 	if n < 0 || n > len(p) {
-		return 0, errors.New("connection claims to have written more than it was given")
+		return len(p), fmt.Errorf("connection claims to have written %d bytes of %d", n, len(p)) // nobody knows
 	}
 	if n < len(p) && err == nil {
 		err = io.ErrShortWrite
@@ -329,6 +332,9 @@ func (w *wire) Read(p []byte) (int, error) {
 		due := w.vigil.next()
 		w.arm(due, expired)
 		n, err := w.Conn.Read(p)
+		if n < 0 || n > len(p) {
+			return 0, fmt.Errorf("connection claims to have read %d bytes into %d", n, len(p))
+		}
 		if n > 0 {
 			if w.vigil.interval > 0 {
 				w.vigil.read(time.Now())
