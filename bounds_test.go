@@ -2,6 +2,7 @@ package tcpclient_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -9,8 +10,10 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -30,35 +33,82 @@ func inUse() int64 {
 	return int64(m.HeapAlloc + m.StackInuse)
 }
 
-func TestMemory(t *testing.T) {
-	t.Run("follows the bytes received, not the length announced", func(t *testing.T) { // P6, FAULTS F15, B1
-		const conns = 200
-		l := listenTCP(t)
-		peers := make([]net.Conn, conns)
-		clients := make([]*tcpclient.Client, conns)
-		before := inUse()
-		for i := range conns {
-			done := make(chan struct{})
-			go func() { defer close(done); peers[i], _ = l.Accept() }()
-			var err error
-			clients[i], err = tcpclient.Dial(t.Context(), "tcp", l.Addr().String())
-			require.NoError(t, err)
-			<-done
-			defer peers[i].Close()
-			defer clients[i].Close()
-			peers[i].Write(append(binary.BigEndian.AppendUint32(nil, 4<<20), 'x'))
-		}
-		ctx := within(t, 100*time.Millisecond)
-		for _, c := range clients {
-			_, err := c.Receive(ctx)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-		}
-		each := (inUse() - before) / conns
-		t.Logf("%d bytes per connection", each)
-		require.Less(t, each, int64(64<<10))
-		runtime.KeepAlive(clients)
-	})
+// boundFaults are the rows B of FAULTS.md that need no reconnecting.
+var boundFaults = map[string]func(t *testing.T){
+	"B1 memory under lengths that are only announced": faultAnnounced,
+	"B1 memory under a line that does not end":        faultEndless,
+	"B6 allocations in a steady state":                TestAllocations,
+	"F11 delimiter that trickles":                     faultTrickledLine,
+}
 
+func faultEndless(t *testing.T) {
+	c, p := connectMemory(t, tcpclient.Dialer{Framer: tcpclient.Lines{MaxSize: 100_000}})
+	before := inUse()
+	sent := start(t, func() (n int) {
+		chunk := bytes.Repeat([]byte("a"), 10_000)
+		for {
+			k, err := p.Write(chunk)
+			if n += k; err != nil {
+				return n
+			}
+		}
+	})
+	_, err := c.Receive(t.Context())
+	var tooLarge *tcpclient.FrameTooLargeError
+	require.ErrorAs(t, err, &tooLarge)
+	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	require.Less(t, sent(), 100_000+2*(64<<10)+64<<10, "it stops at MaxSize and what buffers hold")
+	require.Less(t, inUse()-before, int64(1<<20))
+}
+
+func faultTrickledLine(t *testing.T) {
+	// One byte per read: searching must go on where it stopped.
+	took := func(size int) time.Duration {
+		stream := append(bytes.Repeat([]byte("a"), size), '\n')
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{Framer: tcpclient.Delimiter{Delim: []byte("\r\n\n"), MaxSize: 8 << 20}}, func(w *wrapper) {
+			source := iotest.OneByteReader(io.MultiReader(bytes.NewReader(stream[:size]), strings.NewReader("\r\n\n"), iotest.ErrReader(io.EOF)))
+			w.read = source.Read
+		})
+		began := time.Now()
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Len(t, msg, size)
+		return time.Since(began)
+	}
+	small := min(took(128<<10), took(128<<10))
+	large := min(took(1<<20), took(1<<20))
+	require.Less(t, large, 32*small, "8 times as many bytes")
+}
+
+func faultAnnounced(t *testing.T) {
+	const conns = 200
+	l := listenTCP(t)
+	peers := make([]net.Conn, conns)
+	clients := make([]*tcpclient.Client, conns)
+	before := inUse()
+	for i := range conns {
+		done := make(chan struct{})
+		go func() { defer close(done); peers[i], _ = l.Accept() }()
+		var err error
+		clients[i], err = tcpclient.Dial(t.Context(), "tcp", l.Addr().String())
+		require.NoError(t, err)
+		<-done
+		defer peers[i].Close()
+		defer clients[i].Close()
+		peers[i].Write(append(binary.BigEndian.AppendUint32(nil, 4<<20), 'x'))
+	}
+	ctx := within(t, 100*time.Millisecond)
+	for _, c := range clients {
+		_, err := c.Receive(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	each := (inUse() - before) / conns
+	t.Logf("%d bytes per connection", each)
+	require.Less(t, each, int64(64<<10))
+	runtime.KeepAlive(clients)
+}
+
+func TestMemory(t *testing.T) {
 	t.Run("of an idle Client is small", func(t *testing.T) { // section 5: ≤ 13 KiB
 		const conns = 200
 		n := tcpclienttest.NewNetwork()

@@ -2,6 +2,7 @@ package tcpclient
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"net"
 	"strings"
@@ -253,7 +254,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		err = conn.out.finish(ctx)
-		if err == nil && conn.closeWrite(ctx) != nil && ctx.Err() == nil {
+		if err == nil && errors.Is(conn.closeWrite(ctx), errors.ErrUnsupported) {
 			half = false
 			conn.wire.kill(ErrClosed)
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -28,6 +29,9 @@ var lifecycleFaults = map[string]func(t *testing.T){
 	"L5 Close in callbacks":                    faultCloseInCallbacks,
 	"L6 Close twice and at once":               faultCloseTwice,
 	"L7 many writers":                          faultManyWriters,
+	"L8 several receive at once":               faultManyReceivers,
+	"L9 context is done already":               faultDoneContext,
+	"L10 context ends in a wait":               faultContextEnds,
 	"L17 Framer panics while reading":          faultFramerPanics,
 	"L17 Framer consumes nothing":              faultFramerIdle,
 	"L17 Framer returns nonsense":              faultFramerNonsense,
@@ -211,6 +215,148 @@ func faultManyWriters(t *testing.T) {
 			next[g]++
 		}
 		wg.Wait()
+	}
+}
+
+func faultManyReceivers(t *testing.T) {
+	for _, tr := range transports {
+		c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
+		const n = 2000
+		go p.Write(frames(numbered(n, 50)...))
+		var mu sync.Mutex
+		got := make(map[string]int)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		take := func(msg []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			if got[string(msg)]++; len(got) == n {
+				cancel()
+			}
+		}
+		for range 3 {
+			wg.Go(func() {
+				for {
+					msg, err := c.Receive(ctx)
+					if err != nil {
+						assert.ErrorIs(t, err, context.Canceled)
+						return
+					}
+					take(msg)
+				}
+			})
+			wg.Go(func() {
+				for msg, err := range c.Messages(ctx) {
+					if err == nil {
+						take(msg)
+					}
+				}
+			})
+			wg.Go(func() {
+				var buf []byte
+				for {
+					var err error
+					if buf, err = c.ReceiveInto(ctx, buf); err != nil {
+						return
+					}
+					take(buf)
+				}
+			})
+		}
+		prompt(t, "receivers", wg.Wait)
+		cancel()
+		require.Len(t, got, n)
+		for msg, times := range got {
+			require.Equal(t, 1, times)
+			require.Len(t, msg, 50)
+			require.Equal(t, strings.Repeat(msg[7:8], 43), msg[7:], "torn")
+		}
+	}
+}
+
+func faultDoneContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p, w := connectWrapped(t, tcpclient.Dialer{}, nil)
+		p.send("waits")
+		require.NoError(t, c.Write(t.Context(), []byte("written")))
+		synctest.Wait()
+		reads, writes, stats := w.reads(), w.writes(), c.Stats()
+		for name, err := range everyMethod(t, canceled(t), c) {
+			require.ErrorIs(t, err, context.Canceled, name)
+		}
+		require.ErrorIs(t, c.Shutdown(canceled(t)), context.Canceled)
+		synctest.Wait()
+		require.Equal(t, reads, w.reads(), "no I/O")
+		require.Equal(t, writes, w.writes(), "no I/O")
+		require.Equal(t, stats, c.Stats())
+		require.NoError(t, c.Flush(t.Context()))
+		require.Equal(t, "written", p.receive())
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "waits", string(msg))
+	})
+}
+
+func faultContextEnds(t *testing.T) {
+	big := pattern(50_000)
+	// Each wait begins in a Client whose peer reads nothing and says nothing.
+	for name, wait := range map[string]struct {
+		before func(c *tcpclient.Client) // what holds the network up
+		call   func(ctx context.Context, c *tcpclient.Client) error
+	}{
+		"Receive": {nil, func(ctx context.Context, c *tcpclient.Client) error { _, err := c.Receive(ctx); return err }},
+		"Messages": {nil, func(ctx context.Context, c *tcpclient.Client) (end error) {
+			for _, err := range c.Messages(ctx) {
+				end = err
+			}
+			return end
+		}},
+		"Send, leading":       {nil, func(ctx context.Context, c *tcpclient.Client) error { return c.Send(ctx, big) }},
+		"Send, following":     {func(c *tcpclient.Client) { c.Send(context.Background(), big) }, func(ctx context.Context, c *tcpclient.Client) error { return c.Send(ctx, []byte("small")) }},
+		"Flush, leading":      {nil, func(ctx context.Context, c *tcpclient.Client) error { c.Write(ctx, big); return c.Flush(ctx) }},
+		"Flush, following":    {func(c *tcpclient.Client) { c.Send(context.Background(), big) }, func(ctx context.Context, c *tcpclient.Client) error { return c.Flush(ctx) }},
+		"Write, leading":      {nil, func(ctx context.Context, c *tcpclient.Client) error { c.Write(ctx, big); return c.Write(ctx, big) }},
+		"Write, following":    {func(c *tcpclient.Client) { c.Send(context.Background(), big) }, func(ctx context.Context, c *tcpclient.Client) error { c.Write(ctx, big); return c.Write(ctx, big) }},
+		"Call, for its turn":  {func(c *tcpclient.Client) { c.Send(context.Background(), big) }, func(ctx context.Context, c *tcpclient.Client) error { _, err := c.Call(ctx, []byte("q")); return err }},
+		"Call, for its reply": {nil, func(ctx context.Context, c *tcpclient.Client) error { _, err := c.Call(ctx, []byte("q")); return err }},
+	} {
+		for _, secured := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, TLS %v", name, secured), func(t *testing.T) { // P2
+				synctest.Test(t, func(t *testing.T) {
+					l := listenNetwork(t, &tcpclienttest.Network{Buffer: 4000})
+					if secured {
+						secure(l)
+					}
+					c, p := l.connect(t, tcpclient.Dialer{WriteBuffer: 10_000, WriteTimeout: -1})
+					var held sync.WaitGroup
+					if wait.before != nil {
+						held.Go(func() { wait.before(c) })
+						time.Sleep(time.Second)
+					}
+					for _, d := range []time.Duration{time.Second, time.Hour} {
+						began := time.Now()
+						err := wait.call(within(t, d), c)
+						require.ErrorIs(t, err, context.DeadlineExceeded)
+						require.InDelta(t, d, time.Since(began), float64(5*time.Millisecond))
+						require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
+					}
+					// The connection lives on, and what arrives is whole.
+					end := make(chan error, 1)
+					go func() { end <- c.Send(context.Background(), []byte("end")) }()
+					for msg := p.receive(); msg != "end"; msg = p.receive() {
+						require.Contains(t, []string{string(big), "small", "q"}, msg)
+					}
+					require.NoError(t, <-end)
+					held.Wait()
+					p.send("here")
+					if !strings.HasPrefix(name, "Call") {
+						msg, err := c.Receive(t.Context())
+						require.NoError(t, err)
+						require.Equal(t, "here", string(msg))
+					}
+				})
+			})
+		}
 	}
 }
 

@@ -39,10 +39,12 @@ var streamFaults = map[string]func(t *testing.T){
 	"S18 partial write, then an error":                faultPartialWrite,
 	"S19 short write without an error":                faultShortWrite,
 	"S20 server half-close":                           faultHalfClose,
+	"S21 client half-close":                           faultClientHalfClose,
 	"S23 reads that return data and an error":         faultDataAndError,
 	"S23 reads that return nothing":                   faultEmptyReads,
 	"S23 reads that lie":                              faultLyingReads,
 	"S24 data after Close":                            faultDataAfterClose,
+	"S25 context ends inside a frame":                 faultContextInside,
 	"S26 write to a peer that has gone":               faultGonePeer,
 	"writes that lie":                                 faultLyingWrites,
 	"Y14 net.Pipe":                                    func(t *testing.T) { faultPipe(t, nil) },
@@ -316,6 +318,51 @@ func faultHalfClose(t *testing.T) {
 			return errors.Is(c.Send(t.Context(), []byte("late")), io.EOF)
 		})
 	})
+}
+
+func faultClientHalfClose(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		c, p := tr.connect(t, tcpclient.Dialer{})
+		done := start(t, func() error { return c.Shutdown(t.Context()) })
+		_, err := p.next()
+		require.Equal(t, io.EOF, err, "FIN, behind a close_notify with TLS")
+		want := numbered(500, 1000)
+		p.send(want...)
+		p.halfClose()
+		require.NoError(t, done())
+		got, err := receiveAll(t, c)
+		require.Equal(t, want, got)
+		require.ErrorIs(t, err, tcpclient.ErrClosed)
+	})
+}
+
+func faultContextInside(t *testing.T) {
+	for _, read := range []func(c *tcpclient.Client, ctx context.Context) ([]byte, error){
+		(*tcpclient.Client).Receive,
+		func(c *tcpclient.Client, ctx context.Context) ([]byte, error) { return c.ReceiveInto(ctx, nil) },
+		func(c *tcpclient.Client, ctx context.Context) (msg []byte, err error) {
+			for msg, err = range c.Messages(ctx) {
+				break
+			}
+			return msg, err
+		},
+	} {
+		stream := frame("the message")
+		for cut := 1; cut < len(stream); cut++ {
+			synctest.Test(t, func(t *testing.T) {
+				c, p := connectMemory(t, tcpclient.Dialer{})
+				p.raw(stream[:cut])
+				began := time.Now()
+				_, err := read(c, within(t, time.Second))
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.Equal(t, time.Second, time.Since(began))
+				p.raw(stream[cut:])
+				msg, err := read(c, t.Context())
+				require.NoError(t, err)
+				require.Equal(t, "the message", string(msg))
+			})
+		}
+	}
 }
 
 func faultDataAndError(t *testing.T) {

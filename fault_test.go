@@ -8,4 +8,5 @@ func TestFault(t *testing.T) {
 	runFaults(t, dialFaults)
 	runFaults(t, streamFaults)
 	runFaults(t, lifecycleFaults)
+	runFaults(t, boundFaults)
 }

@@ -326,7 +326,10 @@ func TestHandshake(t *testing.T) {
 
 	onlyBubble("Close ends it, and a connection that it hands over late is closed", func(t *testing.T) { // P7, L3
 		for name, hang := range map[string]func(ctx context.Context, conn *tcpclient.Conn) error{
-			"receiving":    func(ctx context.Context, conn *tcpclient.Conn) error { _, err := conn.Receive(context.Background()); return err },
+			"receiving": func(ctx context.Context, conn *tcpclient.Conn) error {
+				_, err := conn.Receive(context.Background())
+				return err
+			},
 			"heeding":      func(ctx context.Context, conn *tcpclient.Conn) error { <-ctx.Done(); return ctx.Err() },
 			"heeding, nil": func(ctx context.Context, conn *tcpclient.Conn) error { <-ctx.Done(); return nil },
 			"deaf":         func(ctx context.Context, conn *tcpclient.Conn) error { time.Sleep(time.Minute); return nil },

@@ -63,7 +63,7 @@ func TestFrameTimeout(t *testing.T) {
 			c, p := connectMemory(t, tcpclient.Dialer{})
 			stream := frames("aaaa", "bbbb", "cccc", "dddd")
 			for sent, cut := range []int{5, 13, 21, 29} { // one byte behind each length
-				p.raw(stream[max(0, cut-8)*min(sent, 1):cut])
+				p.raw(stream[max(0, cut-8)*min(sent, 1) : cut])
 				time.Sleep(29 * time.Second)
 			}
 			stream = stream[29:]

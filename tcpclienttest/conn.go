@@ -91,7 +91,8 @@ func (c *Conn) Messages() iter.Seq[[]byte] {
 }
 
 // Send writes msg as one frame and hands it to the network, with all that was written
-// before. It blocks while the client does not read. It borrows msg until it returns.
+// before. It blocks while the client does not read. It borrows msg until it returns. It
+// fails as the Framer and the connection do.
 func (c *Conn) Send(msg []byte) error {
 	c.acquire()
 	defer c.release()
@@ -140,8 +141,8 @@ func (c *Conn) CloseWrite() error {
 }
 
 // Reset closes the connection with RST: the client reads what has arrived and then
-// ECONNRESET. What was not flushed is lost. It fails with [errors.ErrUnsupported], and only closes the
-// connection, where that cannot be reset. It may be called at any time.
+// ECONNRESET. What was not flushed is lost. It fails with [errors.ErrUnsupported], and
+// only closes the connection, where that cannot be reset. It may be called at any time.
 func (c *Conn) Reset() error {
 	c.cancel()
 	return reset(c.net)

@@ -52,7 +52,7 @@ type Fault struct {
 type Action int
 
 const (
-	// Cut ends the connection for both sides as if each other had closed it: the program
+	// Cut ends the connection for both sides as if the other had closed it: the program
 	// under test reads io.EOF and writes into EPIPE, the peer reads what was
 	// written before, then io.EOF.
 	Cut Action = iota + 1

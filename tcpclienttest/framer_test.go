@@ -27,6 +27,18 @@ func TestTestFramer_finds_nothing_in(t *testing.T) {
 		{"LengthPrefix of 2 bytes, little-endian", tcpclient.LengthPrefix{Width: 2, LittleEndian: true}, append(messages, nil)},
 		{"LengthPrefix of 8 bytes", tcpclient.LengthPrefix{Width: 8}, messages},
 		{"LengthPrefix with a header", tcpclient.LengthPrefix{Offset: 1, Adjust: -4, KeepHeader: true}, [][]byte{[]byte("Z\x00\x00\x00\x05I"), []byte("S\x00\x00\x00\x04")}},
+		{"Varint", tcpclient.Varint{}, append(messages, nil)},
+		{"Lines", tcpclient.Lines{}, append(messages, nil)},
+		{"Lines with CRLF", tcpclient.Lines{CRLF: true}, append(messages, nil)},
+		{"Lines that may lack their end", tcpclient.Lines{AllowUnterminated: true}, messages},
+		{"Delimiter", tcpclient.Delimiter{Delim: []byte("\r\n.\r\n")}, append(messages, nil)},
+		{"Delimiter with a start", tcpclient.Delimiter{Start: []byte{0x0b}, Delim: []byte{0x1c, '\r'}}, append(messages, nil)},
+		{"Delimiter kept", tcpclient.Delimiter{Keep: true}, [][]byte{[]byte("hello\n"), []byte("x\n"), []byte("\n")}},
+		{"Delimiter kept that may be missing", tcpclient.Delimiter{Keep: true, AllowUnterminated: true}, [][]byte{[]byte("hello\n"), []byte("x\n")}},
+		{"Fixed", tcpclient.Fixed{Size: 5}, [][]byte{[]byte("hello"), []byte("world")}},
+		{"Netstring", tcpclient.Netstring(), append(messages, nil)},
+		{"OctetCounting", tcpclient.OctetCounting(), messages},
+		{"ContentLength", tcpclient.ContentLength{}, append(messages, nil)},
 		{"the plain framer of these tests", plain{}, append(messages, nil)},
 		{"the line framer of these tests", lines{}, messages},
 		{"one that delivers an unterminated line", lines{unterminated: true}, messages},
@@ -78,7 +90,7 @@ func TestTestFramer_finds(t *testing.T) {
 		}}, `reading back what WriteFrame wrote: message 1: got error: too large`},
 		{"one Read taken for a frame", plain{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 			return readPlain(r, dst, binary.BigEndian, io.Reader.Read)
-		}}, `reading 1 bytes at a time, bufio.Reader of 16: message 1: got "h\x00`},
+		}}, `reading in pieces of 1, bufio.Reader of 16: message 1: got "h\x00`},
 		{"a frame that must fit the buffer", plain{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 			head, err := r.Peek(4)
 			if err != nil {

@@ -183,12 +183,12 @@ func (s *Server) close() error {
 		c.hangUp()
 	})
 	sort.Strings(stuck)
-	verdict := "still open"
+	late := ""
 	if !s.waitQuiet(lastGrace) {
-		verdict = "stuck, some even now that their connections are closed"
+		late = ", some even after their connections were closed"
 	}
-	return fmt.Errorf("tcpclienttest: server %s: %d handlers %s after %v: %s",
-		s.Addr, len(stuck), verdict, grace, strings.Join(stuck, "; "))
+	return fmt.Errorf("tcpclienttest: server %s: handlers still running after %v%s: %s",
+		s.Addr, grace, late, strings.Join(stuck, "; "))
 }
 
 // waitQuiet waits until all goroutines have ended and reports whether they have.
