@@ -70,6 +70,7 @@ func (r *results) summarize(workload, contender string) (s summary, ok bool) {
 	return s, true
 }
 
+// median is the middle one, or the upper of two.
 func median[T cmp.Ordered](all []T) T {
 	all = slices.Sorted(slices.Values(all))
 	return all[len(all)/2]
@@ -217,6 +218,10 @@ var reasons = map[pair]string{
 	{"out", "yamux"}:             "bufio in front of the stream takes the frames, without a lock or a context, by one goroutine only",
 	{"out", "go-msgio"}:          "without a context; errors are found at the end",
 	{"both", "netpoll"}:          "no lock and no context: one goroutine may write, and one may read",
+	{"send ×1", "prefix"}:        "one goroutine gains nothing from sharing system calls, and pays for contexts and limits",
+	{"send ×1", "websocket"}:     "one goroutine gains nothing from sharing system calls",
+	{"call ×1", "redis"}:         "its server is a C program",
+	{"call ×1", "prefix"}:        "one call at a time gains nothing from sharing system calls",
 	{"send", "nats.go"}:          "Publish queues: it returns before anything is written, and its error, if there is one, is never the caller's",
 	{"idle", "go-msgio"}:         "it is a framing: nobody watches the connection",
 	{"idle", "websocket"}:        "no goroutine reads while nobody receives: a dead connection goes unnoticed",
@@ -248,8 +253,13 @@ func writeAhead(out io.Writer, p *plan, r *results) {
 				continue
 			}
 			reason := reasons[pair{word, c.name}]
-			if reason == "" {
-				reason = "not explained; within the noise of rounds if the spread above is wide"
+			switch {
+			case w.conc == 1 && reasons[pair{word + " ×1", c.wire}] != "":
+				reason = reasons[pair{word + " ×1", c.wire}]
+			case reason == "" && s.high > ours.low:
+				reason = "the rounds overlap: noise"
+			case reason == "":
+				reason = "not explained yet"
 			}
 			fmt.Fprintf(out, "| %s | %s | %s %s | %s %s | %s |\n", w.name, c.name, number(other), unit, number(mine), unit, reason)
 		}
