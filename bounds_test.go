@@ -109,6 +109,9 @@ func faultAnnounced(t *testing.T) {
 }
 
 func TestMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector needs memory of its own")
+	}
 	t.Run("of an idle Client is small", func(t *testing.T) { // section 5: ≤ 13 KiB
 		const conns = 200
 		n := tcpclienttest.NewNetwork()

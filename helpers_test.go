@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -578,4 +579,12 @@ func requireNoGoroutines(t testing.TB) {
 	for began := time.Now(); goroutines() > 0; runtime.Gosched() {
 		require.Less(t, time.Since(began), 50*time.Millisecond, "P7: Close returns after the last goroutine\n%s", stacks())
 	}
+}
+
+// CloseWrite passes on, where there is something to pass on to.
+func (w *wrapper) CloseWrite() error {
+	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok && w.deadline == nil {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
