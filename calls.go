@@ -287,13 +287,6 @@ func (k *calls) end(err error) {
 	k.fail(err)
 }
 
-// pending reports whether calls wait.
-func (k *calls) pending() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.live > 0
-}
-
 // settled returns a channel that is closed when no call waits.
 func (k *calls) settled() <-chan struct{} {
 	k.mu.Lock()

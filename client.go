@@ -203,13 +203,10 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		var at cursor
 		defer c.in.release(&at)
-		done := ctx.Done()
 		for {
-			select {
-			case <-done:
-				yield(nil, c.opError(opReceive, false, ctx.Err()))
+			if err := ctx.Err(); err != nil {
+				yield(nil, c.opError(opReceive, false, err))
 				return
-			default:
 			}
 			msg, ok := at.next()
 			if !ok {

@@ -56,6 +56,7 @@ type slab struct {
 	data []byte
 	n    int               // messages in data
 	ends [slabMessages]int // where each of them ends
+	gap  int               // bytes in front of each that are not part of it
 
 	// Guarded by inbox.mu.
 	next      *slab
@@ -111,7 +112,7 @@ func (s *slab) bounds(i int) (start, end int) {
 	if i > 0 {
 		start = s.ends[i-1]
 	}
-	return start, s.ends[i]
+	return start + s.gap, s.ends[i]
 }
 
 // spent reports whether nothing will be received from s any more.
@@ -278,7 +279,7 @@ func (in *inbox) recycleLocked(s *slab) {
 		return
 	}
 	s.data, s.view = s.data[:0], nil
-	s.n, s.published, s.held, s.closed = 0, 0, 0, false
+	s.n, s.gap, s.published, s.held, s.closed = 0, 0, 0, 0, false
 	s.taken.Store(0)
 	s.next, in.free = in.free, s
 	in.spare += cap(s.data)

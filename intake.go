@@ -1,6 +1,7 @@
 package tcpclient
 
 import (
+	"encoding/binary"
 	"runtime"
 	"time"
 )
@@ -21,7 +22,7 @@ type intake struct {
 // storage returns memory for the next message: empty, with some capacity.
 func (t *intake) storage() []byte {
 	s := t.slab
-	if s != nil && s.n > 0 && cap(s.data)-len(s.data) < t.typical {
+	if s != nil && s.n > 0 && (s.gap > 0 || cap(s.data)-len(s.data) < t.typical) {
 		t.roll()
 		s = nil
 	}
@@ -67,7 +68,7 @@ func (t *intake) copy(msg []byte, conn *Conn) error {
 // put appends a copy of msg.
 func (t *intake) put(msg []byte) {
 	s := t.slab
-	if s == nil || cap(s.data)-len(s.data) < len(msg) {
+	if s == nil || s.gap > 0 || cap(s.data)-len(s.data) < len(msg) {
 		t.typical = max(t.typical, len(msg))
 		t.storage()
 		s = t.slab
@@ -75,6 +76,57 @@ func (t *intake) put(msg []byte) {
 	s.data = append(s.data, msg...)
 	t.added(s, len(msg))
 }
+
+// run takes the frames of LengthPrefix{} that lie whole at the start of p, as many as are
+// small and have room, and returns their bytes in p. One copy takes them all, headers
+// included, which become the gaps of the slab: for messages of 64 bytes that costs a
+// third of taking them one by one.
+func (t *intake) run(p []byte, limit uint32) (taken int) {
+	s := t.slab
+	if s == nil || s.n > 0 && s.gap == 0 || cap(s.data)-len(s.data) < prefix+int(limit) {
+		if len(p) < prefix || binary.BigEndian.Uint32(p) > limit {
+			return 0
+		}
+		t.roll()
+		s = t.fresh()
+		if cap(s.data) < prefix+int(limit) {
+			s.data = make([]byte, 0, slabBytes)
+		}
+	}
+	bytes, first := 0, s.n
+	room := min(cap(s.data)-len(s.data), len(p))
+	for s.n < slabMessages && room-taken >= prefix {
+		size := binary.BigEndian.Uint32(p[taken:])
+		if size > limit || int(size) > room-taken-prefix || t.pending+bytes+int(size)+(s.n+1-first)*overhead > t.budget {
+			break
+		}
+		taken += prefix + int(size)
+		bytes += int(size)
+		s.ends[s.n] = len(s.data) + taken
+		s.n++
+	}
+	if s.n == first {
+		return 0
+	}
+	s.gap = prefix
+	s.data = append(s.data, p[:taken]...)
+	t.pending += bytes + (s.n-first)*overhead
+	t.seen += s.n - first
+	t.bytes += bytes
+	t.typical = max(bytes/(s.n-first), t.typical-t.typical/8)
+	if s.n == slabMessages || cap(s.data)-len(s.data) < prefix+int(limit) {
+		t.roll()
+	}
+	return taken
+}
+
+const (
+	// prefix is the header of LengthPrefix{}.
+	prefix = 4
+
+	// maxRun is the size of the largest message that run takes.
+	maxRun = 512
+)
 
 // admit waits until the inbox has room for a message of size bytes.
 func (t *intake) admit(size int, conn *Conn) error {

@@ -37,14 +37,21 @@ func (c *Client) read(conn *Conn) (err error) {
 // small messages they are half the cost. What is odd is left to ReadFrame.
 func (c *Client) cut(conn *Conn) error {
 	p, _ := conn.in.Peek(conn.in.Buffered())
+	forReceive := !c.watched && !conn.calls.used.Load()
 	taken := 0
-	for len(p) >= taken+4 {
+	for len(p) >= taken+prefix {
+		if forReceive {
+			if n := c.intake.run(p[taken:], uint32(min(conn.plainMax, maxRun))); n > 0 {
+				taken += n
+				continue
+			}
+		}
 		size := uint64(binary.BigEndian.Uint32(p[taken:]))
-		if size > conn.plainMax || size > uint64(len(p)-taken-4) {
+		if size > conn.plainMax || size > uint64(len(p)-taken-prefix) {
 			break
 		}
-		msg := p[taken+4 : taken+4+int(size)]
-		taken += 4 + int(size)
+		msg := p[taken+prefix : taken+prefix+int(size)]
+		taken += prefix + int(size)
 		if c.routed(conn, msg) {
 			continue
 		}

@@ -41,7 +41,6 @@ func (e event) String() string {
 type recorder struct {
 	start  time.Time
 	mu     sync.Mutex // guards following
-	inside int
 	events []event
 }
 

@@ -129,7 +129,7 @@ func (w *wire) progressed() (handed int64, all bool) {
 	if s, ok := w.Conn.(*stubborn); ok {
 		handed += int64(s.inFlight())
 	}
-	return handed, w.handed == w.accepted
+	return handed, w.handed == w.accepted && w.final.IsZero()
 }
 
 // Write takes all of p, or the connection is dead.
