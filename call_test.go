@@ -1,0 +1,409 @@
+package tcpclient_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+)
+
+// correlators are the ways to find a reply, with the bytes that a request and its echo
+// have in front of what the test is about.
+var correlators = []struct {
+	name   string
+	c      tcpclient.Correlator
+	header int
+}{
+	{"in order", nil, 0},
+	{"IDPrefix", tcpclient.IDPrefix{}, 0},
+	{"IDField of one byte", tcpclient.IDField{Width: 1}, 1},
+	{"IDField like DNS", tcpclient.IDField{Width: 2}, 2},
+	{"IDField like SMPP", tcpclient.IDField{Offset: 12, Width: 4, ReplyOffset: 12}, 16},
+	{"IDField, little-endian", tcpclient.IDField{Offset: 1, Width: 3, LittleEndian: true, ReplyOffset: 1}, 4},
+}
+
+func TestCall(t *testing.T) {
+	for _, k := range correlators {
+		onTransports(t, func(t *testing.T, tr transport) {
+			t.Run(k.name+" returns to each of many callers their own reply", func(t *testing.T) {
+				c, p := tr.connect(t, tcpclient.Dialer{Correlator: k.c})
+				go p.echo()
+				var wg sync.WaitGroup
+				for g := range 16 {
+					wg.Go(func() {
+						for i := range 50 {
+							request := append(make([]byte, k.header), fmt.Sprintf("%d/%d", g, i)...)
+							reply, err := c.Call(t.Context(), request)
+							if assert.NoError(t, err) {
+								assert.Equal(t, request[k.header:], reply[k.header:])
+							}
+						}
+					})
+				}
+				wg.Wait()
+			})
+		})
+	}
+}
+
+func TestCallInOrder(t *testing.T) {
+	t.Run("keeps the place of a cancelled Call, whose late reply nobody gets", func(t *testing.T) {
+		c, p := connectMemory(t, tcpclient.Dialer{})
+		ctx, cancel := context.WithCancel(t.Context())
+		first := start(t, func() error { _, err := c.Call(ctx, []byte("first")); return err })
+		require.Equal(t, "first", p.receive())
+		cancel()
+		require.ErrorIs(t, first(), context.Canceled)
+		second := start(t, func() string { reply, _ := c.Call(t.Context(), []byte("second")); return string(reply) })
+		require.Equal(t, "second", p.receive())
+		p.send("to the first", "to the second", "a push")
+		require.Equal(t, "to the second", second())
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "a push", string(msg))
+	})
+
+	t.Run("leaves messages to Receive while nothing is asked", func(t *testing.T) {
+		c, p := connectMemory(t, tcpclient.Dialer{})
+		p.send("push")
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "push", string(msg))
+	})
+}
+
+// withID is a message with an id of IDPrefix.
+func withID(id uint64, msg string) string {
+	return string(binary.BigEndian.AppendUint64(nil, id)) + msg
+}
+
+func TestCallByID(t *testing.T) {
+	t.Run("tells replies, late replies and pushes apart", func(t *testing.T) {
+		c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+		ctx, cancel := context.WithCancel(t.Context())
+		first := start(t, func() error { _, err := c.Call(ctx, []byte("first")); return err })
+		require.Equal(t, withID(1, "first"), p.receive())
+		cancel()
+		require.ErrorIs(t, first(), context.Canceled)
+		second := start(t, func() string { reply, _ := c.Call(t.Context(), []byte("second")); return string(reply) })
+		require.Equal(t, withID(2, "second"), p.receive())
+		p.send(withID(0, "push"), withID(1, "late"), withID(3, "unknown"), "short", withID(2, "reply"), withID(2, "twice"), withID(0, "end"))
+		require.Equal(t, "reply", second())
+		for _, want := range []string{withID(0, "push"), withID(3, "unknown"), "short", withID(0, "end")} {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(msg), "whole, in order, without the late ones")
+		}
+	})
+
+	t.Run("lets no more than 255 ids of one byte out, and reuses them safely", func(t *testing.T) {
+		c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}})
+		cancelled, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range 255 {
+			wg.Go(func() {
+				_, err := c.Call(cancelled, []byte{0})
+				assert.ErrorIs(t, err, context.Canceled)
+			})
+			p.receive()
+		}
+		cancel()
+		wg.Wait()
+		// All ids are abandoned; the next caller waits for one.
+		_, err := c.Call(within(t, 20*time.Millisecond), []byte{0, 'x'})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.True(t, opError(t, err).Unsent)
+		reply := start(t, func() string { r, _ := c.Call(t.Context(), []byte{0, 'y'}); return string(r) })
+		p.send("\x07late")
+		require.Equal(t, "\x07y", p.receive(), "the id that has become free")
+		p.send("\x07z")
+		require.Equal(t, "\x07z", reply())
+	})
+
+	t.Run("refuses a request without room for the id", func(t *testing.T) { // P4
+		c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 4}})
+		_, err := c.Call(t.Context(), []byte("abc"))
+		require.ErrorIs(t, err, tcpclient.ErrInvalidFrame)
+		require.True(t, opError(t, err).Unsent)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+		go p.echo()
+		_, err = c.Call(t.Context(), []byte("abcd"))
+		require.NoError(t, err)
+	})
+}
+
+// A panicking Correlator.
+type explosive struct{ tcpclient.IDPrefix }
+
+func (e explosive) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error) {
+	if string(request) == "boom" {
+		panic("boom")
+	}
+	return e.IDPrefix.AppendRequest(dst, id, request)
+}
+
+func (e explosive) SplitReply(msg []byte) (uint64, []byte, bool) {
+	if len(msg) == 4 {
+		panic(errors.New("bad reply"))
+	}
+	return e.IDPrefix.SplitReply(msg)
+}
+
+func TestCallFate(t *testing.T) {
+	t.Run("a panic in AppendRequest reaches the caller and leaves nothing locked", func(t *testing.T) { // FAULTS L17
+		c, p := connectMemory(t, tcpclient.Dialer{Correlator: explosive{}})
+		require.PanicsWithValue(t, "boom", func() { c.Call(t.Context(), []byte("boom")) })
+		go p.echo()
+		reply, err := c.Call(t.Context(), []byte("fine"))
+		require.NoError(t, err)
+		require.Equal(t, "fine", string(reply))
+	})
+
+	t.Run("a panic in SplitReply ends the connection", func(t *testing.T) {
+		c, p := connectMemory(t, tcpclient.Dialer{Correlator: explosive{}})
+		call := start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
+		p.receive()
+		p.send("boom")
+		err := call()
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorContains(t, err, "bad reply")
+	})
+
+	t.Run("the end of the connection ends every Call", func(t *testing.T) { // P4
+		onTransports(t, func(t *testing.T, tr transport) {
+			c, p := tr.connect(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() {
+					_, err := c.Call(t.Context(), []byte("x"))
+					assert.ErrorIs(t, err, tcpclient.ErrDisconnected)
+					assert.False(t, opError(t, err).Unsent)
+				})
+			}
+			for range 20 {
+				p.receive()
+			}
+			p.Close()
+			wg.Wait()
+		})
+	})
+
+	t.Run("a Call with a context that is done asks nothing", func(t *testing.T) { // P2, FAULTS L9
+		c, p := connectMemory(t, tcpclient.Dialer{})
+		_, err := c.Call(canceled(t), []byte("x"))
+		require.ErrorIs(t, err, context.Canceled)
+		require.True(t, opError(t, err).Unsent)
+		requireAlive(t, c, p)
+	})
+
+	t.Run("Close ends waiting Calls with ErrClosed", func(t *testing.T) { // P7
+		c, p := connectMemory(t, tcpclient.Dialer{})
+		call := start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
+		p.receive()
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, call(), tcpclient.ErrClosed)
+	})
+
+	t.Run("Shutdown lets outstanding Calls finish", func(t *testing.T) {
+		c, p := connectMemory(t, tcpclient.Dialer{})
+		call := start(t, func() string { r, _ := c.Call(t.Context(), []byte("x")); return string(r) })
+		p.receive()
+		down := start(t, func() error { return c.Shutdown(t.Context()) })
+		p.requireSilence(20 * time.Millisecond) // no FIN yet
+		p.send("reply")
+		require.Equal(t, "reply", call())
+		_, err := p.next()
+		require.Equal(t, io.EOF, err)
+		p.Close()
+		require.NoError(t, down())
+	})
+
+	t.Run("pushes that nobody receives end Calls with ErrInboxFull, not in silence", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1000})
+			call := start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
+			p.receive()
+			began := time.Now()
+			for range 20 {
+				p.send(withID(0, string(pattern(100))))
+			}
+			p.send(withID(1, "reply"))
+			err := call()
+			require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+			require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
+			require.Equal(t, time.Second, time.Since(began))
+			for range 20 {
+				_, err := c.Receive(t.Context())
+				require.NoError(t, err)
+			}
+			go p.echo()
+			reply, err := c.Call(t.Context(), []byte("again"))
+			require.NoError(t, err, "the connection lives on, and the late reply is gone")
+			require.Equal(t, "again", string(reply))
+		})
+	})
+
+	t.Run("with Reconnect the next Call waits for the next connection, and none is repeated", func(t *testing.T) { // P4, P8
+		var asked atomic.Int32
+		s := tcpclienttest.NewServer(tcpclient.LengthPrefix{}, func(conn *tcpclienttest.Conn) {
+			for msg := range conn.Messages() {
+				if asked.Add(1) == 1 {
+					return // hangs up on the first question
+				}
+				conn.Send(msg)
+			}
+		})
+		defer s.Close()
+		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Max: 5 * time.Millisecond}}
+		c, err := d.Dial(t.Context(), "tcp", s.Addr)
+		require.NoError(t, err)
+		defer c.Close()
+		_, err = c.Call(t.Context(), []byte("one"))
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.False(t, opError(t, err).Unsent)
+		reply, err := c.Call(t.Context(), []byte("two"))
+		require.NoError(t, err)
+		require.Equal(t, "two", string(reply))
+		require.EqualValues(t, 2, asked.Load())
+	})
+
+	t.Run("goes on beside heartbeats", func(t *testing.T) { // P5
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+				Interval: time.Second,
+				Ping:     func() []byte { return []byte("ping") },
+				IsPong:   func(msg []byte) bool { return string(msg) == "ping" },
+			}})
+			go p.echo()
+			for i := range 10 {
+				time.Sleep(1500 * time.Millisecond) // fake
+				request := fmt.Sprint("request ", i)
+				reply, err := c.Call(t.Context(), []byte(request))
+				require.NoError(t, err)
+				require.Equal(t, request, string(reply))
+			}
+		})
+	})
+}
+
+// The model: every Call returns once, with its own reply or an error; no late reply
+// reaches Receive; whatever is cancelled or reset in between.
+func TestCallModel(t *testing.T) { // P1, P2, P4
+	for _, k := range correlators[:4] {
+		t.Run(k.name, func(t *testing.T) {
+			s := tcpclienttest.NewServer(tcpclient.LengthPrefix{}, tcpclienttest.Echo)
+			defer s.Close()
+			d := tcpclient.Dialer{Correlator: k.c, Reconnect: &tcpclient.Backoff{Max: time.Millisecond}}
+			c, err := d.Dial(t.Context(), "tcp", s.Addr)
+			require.NoError(t, err)
+			var replies, ended atomic.Int32
+			var wg sync.WaitGroup
+			for g := range 64 {
+				wg.Go(func() {
+					random := rand.New(rand.NewPCG(uint64(g), 1))
+					for i := range 60 {
+						ctx, cancel := t.Context(), context.CancelFunc(func() {})
+						if random.IntN(4) == 0 {
+							ctx, cancel = context.WithTimeout(ctx, time.Duration(random.IntN(300))*time.Microsecond)
+						}
+						request := append(make([]byte, k.header), fmt.Sprintf("%d/%d", g, i)...)
+						reply, err := c.Call(ctx, request)
+						cancel()
+						switch {
+						case err == nil:
+							replies.Add(1)
+							assert.Equal(t, request[k.header:], reply[k.header:], "somebody else's reply")
+						case errors.Is(err, context.DeadlineExceeded), errors.Is(err, tcpclient.ErrDisconnected):
+							ended.Add(1)
+						default:
+							assert.NoError(t, err)
+						}
+						if random.IntN(500) == 0 {
+							s.ResetConnections()
+						}
+					}
+				})
+			}
+			wg.Wait()
+			require.EqualValues(t, 64*60, replies.Load()+ended.Load())
+			require.Positive(t, replies.Load())
+			s.CloseConnections()
+			for {
+				msg, err := c.Receive(t.Context())
+				require.ErrorIs(t, err, tcpclient.ErrDisconnected, "a late reply: %q", msg)
+				if errors.Is(err, io.EOF) {
+					break
+				}
+			}
+			require.NoError(t, c.Close())
+		})
+	}
+}
+
+func TestCallAllocations(t *testing.T) { // P12
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+	go p.echo()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	request := []byte("request")
+	require.LessOrEqual(t, testing.AllocsPerRun(1000, func() {
+		if _, err := c.Call(ctx, request); err != nil {
+			t.Fatal(err)
+		}
+	}), 1.0, "the reply")
+}
+
+// A hostile server answers ids that were never asked for, twice, in any order, cut off.
+func FuzzCall(f *testing.F) {
+	f.Add([]byte{1, 2, 3})
+	f.Add([]byte{3, 3, 0, 9, 255, 1, 1, 2})
+	f.Fuzz(func(t *testing.T, answers []byte) {
+		c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}, Inbox: 1 << 20})
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				reply, err := c.Call(within(t, 50*time.Millisecond), []byte{0, 'q'})
+				if err == nil {
+					assert.Equal(t, "answer", string(reply[1:]))
+				} else {
+					assert.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, tcpclient.ErrDisconnected), "%v", err)
+				}
+			})
+			p.receive()
+		}
+		pushes := 0
+		for _, id := range answers {
+			if id == 0 {
+				p.raw([]byte{0, 0, 0, 0}) // no room for an id: a push
+				pushes++
+				continue
+			}
+			p.send(string([]byte{id}) + "answer")
+			if id > 3 {
+				pushes++ // never issued
+			}
+		}
+		for range pushes {
+			_, err := c.Receive(within(t, time.Second))
+			require.NoError(t, err)
+		}
+		wg.Wait()
+		c.Close()
+	})
+}
