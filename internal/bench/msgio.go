@@ -14,7 +14,7 @@ var msgioContender = contender{
 	module: "github.com/libp2p/go-msgio",
 	wire:   "prefix",
 	does:   "pingpong in out both send call idle",
-	less:   "no contexts; framing only, the connection is the user's",
+	less:   "no contexts; framing only: the connection and its buffer, 64 KiB here, are the user's",
 	dial: func(env *environment) (client, error) {
 		conn, err := env.conn()
 		if err != nil {

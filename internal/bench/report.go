@@ -249,7 +249,7 @@ func writeAhead(out io.Writer, p *plan, r *results) {
 			if w.work == nil {
 				mine, other, unit = ours.Memory/1024, s.Memory/1024, "KiB"
 			}
-			if s.ratio > 0.97*ours.ratio {
+			if s.ratio > 0.97*ours.ratio || other >= mine {
 				continue
 			}
 			reason := reasons[pair{word, c.name}]
