@@ -544,24 +544,6 @@ func shortDir(t testing.TB) string {
 	return dir
 }
 
-// echoServer listens on TCP and sends back the bytes that come.
-func echoServer(t testing.TB) (address string) {
-	l := listenTCP(t)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				io.Copy(conn, conn)
-				conn.Close()
-			}()
-		}
-	}()
-	return l.Addr().String()
-}
-
 // goroutines counts those that the library has.
 func goroutines() (n int) {
 	for _, stack := range strings.Split(stacks(), "\n\n") {
