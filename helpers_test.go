@@ -246,10 +246,13 @@ func (p *peer) echo() { io.Copy(p, p.in) }
 // halfClose sends FIN, with TLS behind a close_notify.
 func (p *peer) halfClose() {
 	p.t.Helper()
+	raw := bottom(p.Conn).(interface{ CloseWrite() error })
 	if secure, ok := p.Conn.(*tls.Conn); ok {
 		require.NoError(p.t, secure.CloseWrite())
+		raw.CloseWrite() // too late if the client has hung up at the close_notify
+		return
 	}
-	require.NoError(p.t, bottom(p.Conn).(interface{ CloseWrite() error }).CloseWrite())
+	require.NoError(p.t, raw.CloseWrite())
 }
 
 // reset sends RST, where there is such a thing.
