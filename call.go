@@ -11,8 +11,9 @@ import (
 // count from 1 on each connection, so a server may push with id 0.
 //
 // A Correlator whose ids are narrower than 64 bits also has a method MaxID() uint64: ids
-// run from 1 to that and start again, skipping those still waited for or abandoned. When
-// all are in use, Call waits for one.
+// run from 1 to that and start again, skipping those still waited for, and where there
+// are no more than 65536 of them those that were abandoned. When all are in use, Call
+// waits for one.
 type Correlator interface {
 	// AppendRequest appends request, marked with id, to dst. It borrows request. It
 	// runs under the Client's write lock, like WriteFrame, and must not call the

@@ -13,6 +13,9 @@ const (
 	// included.
 	maxInOrder = 1 << 16
 
+	// maxKept is how many ids there may be for abandoned ones to be kept out of use.
+	maxKept = 1 << 16
+
 	// stallTime is how long the Inbox may be full while calls wait behind it.
 	stallTime = time.Second
 )
@@ -113,13 +116,15 @@ func (k *calls) fullLocked() bool {
 func (k *calls) retract(c *call) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.correlator == nil {
-		k.queue = k.queue[:len(k.queue)-1]
-		k.issued--
-	} else {
-		delete(k.byID, c.id)
+	if !c.ended { // else the server has answered what it was not asked
+		if k.correlator == nil {
+			k.queue = k.queue[:len(k.queue)-1]
+			k.issued--
+		} else {
+			delete(k.byID, c.id)
+		}
+		k.leftLocked()
 	}
-	k.leftLocked()
 	k.recycleLocked(c)
 	k.roomLocked()
 }
@@ -253,9 +258,11 @@ func (k *calls) dropLocked(c *call) {
 	switch {
 	case k.correlator == nil:
 		k.queue[k.first+int(c.id-k.oldest)] = nil
-	case k.limit < math.MaxUint64:
+	case k.limit <= maxKept:
 		k.byID[c.id] = nil
 	default:
+		// The id will not come again before very many other calls, if ever, and that it
+		// was issued tells that its reply is late. To keep it would fill the memory.
 		delete(k.byID, c.id)
 	}
 }

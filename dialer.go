@@ -267,8 +267,13 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 		switch {
 		case ctx.Err() != nil:
 			err = ctx.Err()
-		case attempt.Err() != nil, errors.Is(err, context.DeadlineExceeded):
-			err = attemptTimeout{doing, err}
+		case attempt.Err() != nil, isTimeout(err), errors.Is(err, context.DeadlineExceeded):
+			// A socket's deadline may fire a moment before its context does.
+			if due, ok := ctx.Deadline(); ok && !time.Now().Before(due) {
+				err = context.DeadlineExceeded
+			} else {
+				err = attemptTimeout{doing, err}
+			}
 		}
 		err = &OpError{Op: op, Addr: address, Err: err}
 	}()

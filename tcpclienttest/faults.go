@@ -28,8 +28,8 @@ import (
 //	// A host that is gone and has told nobody.
 //	Faults{Read: Fault{Then: Drop}, Write: Fault{Then: Drop}}
 type Faults struct {
-	Read  Fault
-	Write Fault
+	Read  Fault // of what the wrapped side reads
+	Write Fault // of what the wrapped side writes
 }
 
 // A Fault is what goes wrong in one direction.

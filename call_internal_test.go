@@ -1,0 +1,579 @@
+package tcpclient
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The table of calls.go without a connection.
+
+// narrow is IDPrefix with few ids.
+type narrow struct {
+	IDPrefix
+	max uint64
+}
+
+func (n narrow) MaxID() uint64 { return n.max }
+
+// replyTo is the reply of IDPrefix to id.
+func replyTo(id uint64) []byte { return append(binary.BigEndian.AppendUint64(nil, id), "reply"...) }
+
+// mustEnter enters a call for which there is room.
+func mustEnter(t *testing.T, k *calls) *call {
+	t.Helper()
+	c := k.enter(&waiter{signal: make(chan struct{}, 1)})
+	require.NotNil(t, c, "there should be room")
+	return c
+}
+
+func requireFull(t *testing.T, k *calls) {
+	t.Helper()
+	require.Nil(t, k.enter(&waiter{signal: make(chan struct{}, 1)}), "there should be no room")
+}
+
+// outcome is what became of c: "waits", its reply or its error.
+func outcome(k *calls, c *call) string {
+	reply, err, ended := k.result(c)
+	switch {
+	case !ended:
+		return "waits"
+	case err != nil:
+		return "error: " + err.Error()
+	}
+	return string(reply)
+}
+
+func TestCallsInOrder(t *testing.T) {
+	t.Run("a message is for the oldest, whoever has gone", func(t *testing.T) {
+		k := newCalls(nil)
+		a, b, c := mustEnter(t, k), mustEnter(t, k), mustEnter(t, k)
+		k.abandon(b)
+		require.True(t, k.answer([]byte("1")))
+		require.Equal(t, "waits", outcome(k, c))
+		require.True(t, k.answer([]byte("2")), "late, and nobody's")
+		require.True(t, k.answer([]byte("3")))
+		require.Equal(t, "1", outcome(k, a))
+		require.Equal(t, "3", outcome(k, c))
+		require.False(t, k.answer([]byte("4")), "nothing is asked: a push")
+	})
+
+	t.Run("a call that is retracted leaves no place", func(t *testing.T) {
+		k := newCalls(nil)
+		a, b := mustEnter(t, k), mustEnter(t, k)
+		k.retract(b)
+		c := mustEnter(t, k)
+		k.answer([]byte("1"))
+		k.answer([]byte("2"))
+		require.Equal(t, "1", outcome(k, a))
+		require.Equal(t, "2", outcome(k, c))
+		require.False(t, k.answer([]byte("3")))
+	})
+
+	t.Run("a failed call keeps its place", func(t *testing.T) {
+		k := newCalls(nil)
+		a := mustEnter(t, k)
+		k.fail(ErrInboxFull)
+		b := mustEnter(t, k)
+		require.True(t, k.answer([]byte("1")), "late")
+		require.True(t, k.answer([]byte("2")))
+		require.Equal(t, "error: "+ErrInboxFull.Error(), outcome(k, a))
+		require.Equal(t, "2", outcome(k, b))
+	})
+
+	t.Run("65,536 may be outstanding, abandoned ones included", func(t *testing.T) {
+		k := newCalls(nil)
+		for range maxInOrder {
+			k.abandon(mustEnter(t, k))
+		}
+		requireFull(t, k)
+		k.answer([]byte("late"))
+		c := mustEnter(t, k)
+		requireFull(t, k)
+		for range maxInOrder - 1 {
+			require.True(t, k.answer([]byte("late")))
+			require.False(t, c.ended)
+		}
+		require.True(t, k.answer([]byte("mine")))
+		require.Equal(t, "mine", outcome(k, c))
+	})
+
+	// A queue that is never empty must not grow: what was answered is compacted away.
+	t.Run("the queue is compacted", func(t *testing.T) {
+		for _, standing := range []int{1, 63, 64, 65, 200} {
+			k := newCalls(nil)
+			var open []*call
+			for range standing {
+				open = append(open, mustEnter(t, k))
+			}
+			for i := range 10_000 {
+				open = append(open, mustEnter(t, k))
+				require.True(t, k.answer(fmt.Append(nil, i)))
+				require.Equal(t, fmt.Sprint(i), outcome(k, open[0]))
+				open = open[1:]
+				if i%3 == 0 { // the middle one goes, and is replaced
+					gone := len(open) / 2
+					k.abandon(open[gone])
+					require.Nil(t, k.queue[k.first+gone], "its own place, at %d with %d outstanding", i, standing)
+					k.queue[k.first+gone] = open[gone] // and back, for the next round
+					*open[gone] = call{waiter: &waiter{signal: make(chan struct{}, 1)}, id: k.oldest + uint64(gone)}
+					k.idle = nil
+					k.live++
+				}
+			}
+			require.LessOrEqual(t, cap(k.queue), 8*(standing+64), "with %d outstanding", standing)
+			for _, c := range k.queue[len(k.queue):cap(k.queue)] {
+				require.Nil(t, c, "what is behind the queue should be free for the garbage collector")
+			}
+		}
+	})
+}
+
+func TestCallsByID(t *testing.T) {
+	t.Run("ids count from 1 and are not used again", func(t *testing.T) {
+		k := newCalls(IDPrefix{})
+		for id := uint64(1); id < 300; id++ {
+			c := mustEnter(t, k)
+			require.Equal(t, id, c.id)
+			require.True(t, k.answer(replyTo(id)))
+			require.Equal(t, "reply", outcome(k, c))
+		}
+	})
+
+	t.Run("tells late from unknown", func(t *testing.T) {
+		k := newCalls(IDPrefix{})
+		k.abandon(mustEnter(t, k))
+		mustEnter(t, k)
+		require.True(t, k.answer(replyTo(1)), "late")
+		require.True(t, k.answer(replyTo(1)), "late again")
+		require.True(t, k.answer(replyTo(2)))
+		require.True(t, k.answer(replyTo(2)), "a duplicate")
+		require.False(t, k.answer(replyTo(0)))
+		require.False(t, k.answer(replyTo(3)))
+		require.False(t, k.answer(replyTo(math.MaxUint64)))
+		require.False(t, k.answer([]byte("short")))
+	})
+
+	t.Run("abandoned ids cost nothing where ids never come again", func(t *testing.T) {
+		for _, correlator := range []Correlator{IDPrefix{}, IDField{Width: 8}} {
+			k := newCalls(correlator)
+			for range 1000 {
+				k.abandon(mustEnter(t, k))
+			}
+			require.Empty(t, k.byID, "%T", correlator)
+		}
+	})
+
+	// A server that leaves one request in a hundred without an answer must not fill the
+	// memory of a client that lives for months.
+	t.Run("abandoned ids of four bytes are bounded", func(t *testing.T) { // P6
+		k := newCalls(IDField{Width: 4})
+		for range 3 << 16 {
+			c := k.enter(&waiter{})
+			if c == nil {
+				break // that would be bounded, too
+			}
+			k.abandon(c)
+		}
+		require.LessOrEqual(t, len(k.byID), 1<<17)
+	})
+
+	t.Run("ids start again at 1 and skip those in use", func(t *testing.T) {
+		k := newCalls(narrow{max: 5})
+		var open []*call
+		for range 5 {
+			open = append(open, mustEnter(t, k))
+		}
+		requireFull(t, k)
+		k.answer(replyTo(2))
+		k.answer(replyTo(4))
+		k.abandon(open[4]) // 5: abandoned, and not free
+		require.Equal(t, uint64(2), mustEnter(t, k).id)
+		require.Equal(t, uint64(4), mustEnter(t, k).id)
+		requireFull(t, k)
+		require.True(t, k.answer(replyTo(5)), "late")
+		require.Equal(t, uint64(5), mustEnter(t, k).id)
+		requireFull(t, k)
+		for _, unknown := range []uint64{0, 6, 1 << 40} {
+			require.False(t, k.answer(replyTo(unknown)))
+		}
+	})
+
+	t.Run("before the ids have started again, a higher one is a push, and after it late", func(t *testing.T) {
+		k := newCalls(narrow{max: 3})
+		mustEnter(t, k)
+		require.False(t, k.answer(replyTo(2)))
+		for range 3 {
+			k.answer(replyTo(k.issued))
+			mustEnter(t, k)
+		}
+		require.Equal(t, uint64(1), k.issued)
+		require.True(t, k.answer(replyTo(2)))
+	})
+
+	t.Run("one id is enough", func(t *testing.T) {
+		for _, limit := range []uint64{0, 1} { // 0 makes no sense, and shall not hang
+			k := newCalls(narrow{max: limit})
+			for range 10 {
+				c := mustEnter(t, k)
+				require.Equal(t, uint64(1), c.id)
+				requireFull(t, k)
+				k.answer(replyTo(1))
+				require.Equal(t, "reply", outcome(k, c))
+			}
+		}
+	})
+
+	t.Run("a retracted id is free, and its reply nobody's", func(t *testing.T) {
+		k := newCalls(narrow{max: 2})
+		k.retract(mustEnter(t, k))
+		a, b := mustEnter(t, k), mustEnter(t, k)
+		requireFull(t, k)
+		require.Equal(t, []uint64{2, 1}, []uint64{a.id, b.id})
+	})
+}
+
+// A message may come in the moment between the entry of a call and the refusal of its
+// request: a push that a server sends while nothing is asked, or a hostile guess.
+func TestCallsRetract(t *testing.T) {
+	for name, correlator := range map[string]Correlator{"in order": nil, "by id": IDPrefix{}, "by few ids": narrow{max: 3}} {
+		t.Run(name+" after an answer to what was not asked", func(t *testing.T) {
+			for others := range 3 {
+				k := newCalls(correlator)
+				var before []*call
+				for range others {
+					before = append(before, mustEnter(t, k))
+				}
+				refused := mustEnter(t, k)
+				id := refused.id
+				for i := range before {
+					require.True(t, k.answer(replyTo(uint64(i+1))))
+				}
+				k.answer(replyTo(id))
+				require.NotPanics(t, func() { k.retract(refused) })
+				for _, c := range before {
+					require.Contains(t, outcome(k, c), "reply")
+				}
+				require.Zero(t, k.live, "calls that are waited for")
+				c := mustEnter(t, k)
+				require.True(t, k.answer(replyTo(c.id)))
+				require.Contains(t, outcome(k, c), "reply")
+				require.Zero(t, k.live)
+				select {
+				case <-k.settled():
+				default:
+					require.Fail(t, "nobody waits, and yet Shutdown would")
+				}
+			}
+		})
+	}
+}
+
+func TestCallsSettled(t *testing.T) {
+	for name, finish := range map[string]func(k *calls, c *call){
+		"a reply":        func(k *calls, c *call) { k.answer(replyTo(c.id)) },
+		"a context":      func(k *calls, c *call) { k.abandon(c) },
+		"a refusal":      func(k *calls, c *call) { k.retract(c) },
+		"the connection": func(k *calls, _ *call) { k.end(ErrDisconnected) },
+	} {
+		t.Run("when the last call has ended by "+name, func(t *testing.T) {
+			for _, correlator := range []Correlator{nil, IDPrefix{}, narrow{max: 9}} {
+				k := newCalls(correlator)
+				<-k.settled()
+				first, second := mustEnter(t, k), mustEnter(t, k)
+				k.abandon(first)
+				settled := k.settled()
+				select {
+				case <-settled:
+					t.Fatal("settled too soon")
+				default:
+				}
+				if correlator == nil && name == "a reply" {
+					k.answer([]byte("late"))
+				}
+				finish(k, second)
+				<-settled
+			}
+		})
+	}
+}
+
+func TestCallsEnd(t *testing.T) {
+	boom := errors.New("boom")
+	for name, correlator := range map[string]Correlator{"in order": nil, "by id": IDPrefix{}, "by few ids": narrow{max: 9}} {
+		t.Run(name, func(t *testing.T) {
+			k := newCalls(correlator)
+			answered, gone, open := mustEnter(t, k), mustEnter(t, k), mustEnter(t, k)
+			k.answer(replyTo(1))
+			k.abandon(gone)
+			k.end(boom)
+			k.end(errors.New("a second end"))
+			require.Contains(t, outcome(k, answered), "reply")
+			require.Equal(t, "error: boom", outcome(k, open), "the first end counts")
+			require.NoError(t, k.wait(t.Context()), "nobody waits for room on a connection that is over")
+		})
+	}
+}
+
+// Room is handed from one who waits to the next: nobody is forgotten while there is
+// some, whoever gives up meanwhile.
+func TestCallsRoom(t *testing.T) {
+	const waiters = 20
+	setup := func() (k *calls, entered chan *call, wg *sync.WaitGroup) {
+		k = newCalls(narrow{max: 8})
+		entered = make(chan *call, waiters)
+		wg = new(sync.WaitGroup)
+		for range waiters {
+			wg.Go(func() {
+				for {
+					if c := k.enter(&waiter{signal: make(chan struct{}, 1)}); c != nil {
+						entered <- c
+						return
+					}
+					if k.wait(t.Context()) != nil {
+						return
+					}
+				}
+			})
+		}
+		return k, entered, wg
+	}
+
+	t.Run("many places that come free at once are all taken", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			k, entered, wg := setup()
+			for taken := 0; taken < waiters; {
+				synctest.Wait()
+				batch := len(entered)
+				require.Equal(t, min(8, waiters-taken), batch, "those who could enter should have")
+				for range batch {
+					require.True(t, k.answer(replyTo((<-entered).id)))
+				}
+				taken += batch
+			}
+			wg.Wait()
+		})
+	})
+
+	t.Run("the end of the connection wakes all", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCalls(narrow{max: 1})
+			mustEnter(t, k)
+			var wg sync.WaitGroup
+			for range waiters {
+				wg.Go(func() { require.NoError(t, k.wait(t.Context())) })
+			}
+			synctest.Wait()
+			k.end(ErrDisconnected)
+			wg.Wait()
+		})
+	})
+}
+
+// A naive table beside the real one, and the same random events for both.
+func TestCallsModel(t *testing.T) {
+	for name, correlator := range map[string]Correlator{
+		"in order": nil, "by id": IDPrefix{}, "by 1 id": narrow{max: 1}, "by 7 ids": narrow{max: 7}, "by 255 ids": IDField{Width: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(30) {
+				compare(t, correlator, rand.New(rand.NewPCG(seed, 1)))
+			}
+		})
+	}
+}
+
+// A modelled call is what the model knows of one.
+type modelled struct {
+	*call
+	id   uint64
+	want string // "waits" until it has ended
+}
+
+func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
+	t.Helper()
+	k := newCalls(correlator)
+	limit := 0
+	if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
+		limit = int(narrow.MaxID())
+	}
+	message := func(id uint64, text string) []byte {
+		if f, ok := correlator.(IDField); ok {
+			msg, _ := f.AppendRequest(nil, id, append(make([]byte, f.Width), text...))
+			return msg
+		}
+		if correlator != nil {
+			return append(binary.BigEndian.AppendUint64(nil, id), text...)
+		}
+		return []byte(text)
+	}
+	var open []*modelled                 // not yet asked for their result
+	var order []*modelled                // the queue: in order, everything unanswered
+	places := make(map[uint64]*modelled) // by id: waiting and abandoned
+	issued := make(map[uint64]bool)      // ids ever issued
+	for step := range 3000 {
+		switch op := random.IntN(20); {
+		case op < 8: // enter
+			c := k.enter(&waiter{signal: make(chan struct{}, 1)})
+			if c == nil {
+				require.True(t, limit > 0 && len(places) == limit, "step %d: no room with %d of %d places taken", step, len(places), limit)
+				continue
+			}
+			m := &modelled{call: c, id: c.id, want: "waits"}
+			if random.IntN(10) == 0 {
+				k.retract(c)
+				if correlator == nil {
+					continue
+				}
+				issued[m.id] = true
+				continue
+			}
+			if correlator != nil {
+				require.Nil(t, places[m.id], "step %d: id %d is taken", step, m.id)
+				require.NotZero(t, m.id)
+				places[m.id], issued[m.id] = m, true
+			}
+			open, order = append(open, m), append(order, m)
+		case op < 14: // a message
+			text := fmt.Sprint("message ", step)
+			if correlator == nil {
+				require.Equal(t, len(order) > 0, k.answer([]byte(text)), "step %d", step)
+				if len(order) > 0 {
+					if order[0].want == "waits" {
+						order[0].want = text
+					}
+					order = order[1:]
+				}
+				continue
+			}
+			id := random.Uint64N(k.issued + 3)
+			msg := message(id, text)
+			if limit > 0 && id > uint64(limit) {
+				continue
+			}
+			require.Equal(t, issued[id], k.answer(msg), "step %d: id %d", step, id)
+			if m := places[id]; m != nil {
+				if m.want == "waits" {
+					m.want = text
+				}
+				delete(places, id)
+			}
+		case op < 16 && len(open) > 0: // a context ends
+			i := random.IntN(len(open))
+			k.abandon(open[i].call)
+			open[i].want = "abandoned"
+			if limit == 0 && correlator != nil {
+				delete(places, open[i].id)
+			}
+			open = append(open[:i], open[i+1:]...)
+		case op == 16 && random.IntN(20) == 0: // nobody receives
+			k.fail(ErrInboxFull)
+			for _, m := range open {
+				if m.want == "waits" {
+					m.want = "error: " + ErrInboxFull.Error()
+					if limit == 0 && correlator != nil {
+						delete(places, m.id)
+					}
+				}
+			}
+		case len(open) > 0: // somebody looks
+			i := random.IntN(len(open))
+			m := open[i]
+			got := outcome(k, m.call)
+			if _, ok := correlator.(IDField); ok && m.want != "waits" && got[0] != 'e' {
+				got = got[1:] // the reply is the whole message
+			}
+			if correlator != nil && m.want != "waits" && limit != 255 {
+				require.Equal(t, m.want, got, "step %d: id %d", step, m.id)
+			} else {
+				require.Equal(t, m.want, got, "step %d", step)
+			}
+			if m.want != "waits" {
+				open = append(open[:i], open[i+1:]...)
+			}
+		}
+	}
+	waiting := 0
+	for _, m := range open {
+		if m.want == "waits" {
+			waiting++
+		}
+	}
+	require.Equal(t, waiting, k.live)
+}
+
+func TestIDField(t *testing.T) {
+	t.Run("MaxID is the largest id that fits", func(t *testing.T) {
+		for width, want := range map[int]uint64{1: 1<<8 - 1, 2: 1<<16 - 1, 3: 1<<24 - 1, 4: 1<<32 - 1, 7: 1<<56 - 1, 8: math.MaxUint64} {
+			require.Equal(t, want, IDField{Width: width}.MaxID(), "Width %d", width)
+		}
+	})
+
+	t.Run("puts the id where the protocol has it", func(t *testing.T) {
+		for _, test := range []struct {
+			name          string
+			f             IDField
+			id            uint64
+			request, want string
+		}{
+			{"SMPP", IDField{Offset: 12, Width: 4, ReplyOffset: 12}, 0x01020304, "lenncmd.stat????body", "lenncmd.stat\x01\x02\x03\x04body"},
+			{"Kafka", IDField{Offset: 4, Width: 4}, 7, "kkvv????rest", "kkvv\x00\x00\x00\x07rest"},
+			{"Modbus, DNS", IDField{Width: 2}, 0xabcd, "??rest", "\xab\xcdrest"},
+			{"little-endian", IDField{Offset: 1, Width: 3, LittleEndian: true}, 0x010203, "x???y", "x\x03\x02\x01y"},
+			{"one byte at the end", IDField{Offset: 2, Width: 1}, 255, "ab?", "ab\xff"},
+			{"eight bytes", IDField{Width: 8}, math.MaxUint64 - 1, "????????", "\xff\xff\xff\xff\xff\xff\xff\xfe"},
+		} {
+			request := []byte(test.request)
+			got, err := test.f.AppendRequest([]byte("before"), test.id, request)
+			require.NoError(t, err, test.name)
+			require.Equal(t, "before"+test.want, string(got), test.name)
+			require.Equal(t, test.request, string(request), "%s: the caller's request was changed", test.name)
+		}
+	})
+
+	t.Run("finds it in the reply, which is the whole message", func(t *testing.T) {
+		for _, test := range []struct {
+			f   IDField
+			msg string
+			id  uint64
+			ok  bool
+		}{
+			{IDField{Offset: 4, Width: 4, ReplyOffset: 0}, "\x00\x00\x01\x00rest", 256, true},
+			{IDField{Width: 2, ReplyOffset: 2}, "ab\x01\x02", 0x102, true},
+			{IDField{Width: 2, ReplyOffset: 2}, "ab\x01", 0, false},
+			{IDField{Width: 2, ReplyOffset: 2, LittleEndian: true}, "ab\x01\x02", 0x201, true},
+			{IDField{Width: 8}, "\xff\xff\xff\xff\xff\xff\xff\xff", math.MaxUint64, true},
+			{IDField{Width: 8}, "", 0, false},
+			{IDField{Width: 2, ReplyOffset: math.MaxInt}, "abcd", 0, false},
+		} {
+			id, reply, ok := test.f.SplitReply([]byte(test.msg))
+			require.Equal(t, test.ok, ok, "%+v", test.f)
+			require.Equal(t, test.id, id, "%+v", test.f)
+			if ok {
+				require.Equal(t, test.msg, string(reply), "%+v", test.f)
+			}
+		}
+	})
+
+	t.Run("refuses what has no room for the id", func(t *testing.T) {
+		for _, f := range []IDField{{Width: 2, Offset: 3}, {Width: 8}, {Width: 1, Offset: 4}, {Width: 1, Offset: math.MaxInt}} {
+			got, err := f.AppendRequest([]byte("before"), 1, []byte("four"))
+			require.ErrorIs(t, err, ErrInvalidFrame, "%+v", f)
+			require.Equal(t, "before", string(got))
+		}
+	})
+
+	// The id comes from somebody who does not know how much fits: a Correlator around an
+	// IDField that has forgotten MaxID. Cut off, it would be the id of another call.
+	t.Run("refuses an id that does not fit", func(t *testing.T) {
+		_, err := IDField{Width: 1}.AppendRequest(nil, 256, []byte("?x"))
+		require.Error(t, err)
+	})
+}
