@@ -321,6 +321,62 @@ func TestUnsent(t *testing.T) {
 		}
 	})
 
+	t.Run("is known to a record over TLS", func(t *testing.T) { // P4
+		msgs := numbered(10, 10_000)
+		for cut := 0; cut <= 110_000; cut += 5_500 {
+			synctest.Test(t, func(t *testing.T) {
+				n := &tcpclienttest.Network{Buffer: 1 << 20}
+				l := listenNetwork(t, n)
+				secure(l)
+				var w *wrapper
+				c, p := l.connect(t, tcpclient.Dialer{WriteBuffer: 1 << 20, DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+					w = &wrapper{Conn: conn}
+					return w
+				})})
+				gate := make(chan struct{})
+				calls, left := 0, cut
+				w.write = func(b []byte) (int, error) {
+					if calls++; calls == 1 {
+						<-gate
+						return w.Conn.Write(b)
+					}
+					k, _ := w.Conn.Write(b[:min(left, len(b))])
+					if left -= k; k < len(b) {
+						return k, syscall.EPIPE
+					}
+					return k, nil
+				}
+				first := start(t, func() error { return c.Send(t.Context(), []byte("first")) })
+				synctest.Wait()
+				fates := make(chan fate, len(msgs))
+				for _, msg := range msgs {
+					go func() { fates <- fate{msg, c.Send(t.Context(), []byte(msg))} }()
+					synctest.Wait() // in this order
+				}
+				close(gate)
+				require.NoError(t, first())
+				synctest.Wait()
+				c.Close()
+				got, _ := p.all()
+				require.Equal(t, msgs[:len(got)-1], got[1:])
+				for range msgs {
+					f := <-fates
+					at := slices.Index(msgs, f.msg)
+					if f.err == nil {
+						require.Less(t, at, len(got)-1)
+						continue
+					}
+					require.ErrorIs(t, f.err, syscall.EPIPE)
+					unsent := opError(t, f.err).Unsent
+					require.False(t, unsent && at*10_004 < cut-2000, "message at %d, cut at %d: its record was begun", at*10_004, cut)
+					require.False(t, unsent && at < len(got)-1, "Unsent and received")
+					require.True(t, unsent || cut > 0, "no byte was handed over")
+					require.True(t, unsent || at*10_004 < cut+16<<10, "message at %d, cut at %d: its record was not begun", at*10_004, cut)
+				}
+			})
+		}
+	})
+
 	t.Run("holds against a server that reads, resets and reads the rest", func(t *testing.T) { // P4
 		for _, tr := range transports {
 			t.Run(tr.name, func(t *testing.T) {
