@@ -60,10 +60,10 @@ func (IDPrefix) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 // requests of its own in the same field, as SMPP's deliver_sm, wrap the IDField in a
 // Correlator that looks at the kind of the message first.
 type IDField struct {
-	Offset       int // of the field in a request
-	Width        int // bytes of the field, 1..8
-	LittleEndian bool
-	ReplyOffset  int // of the field in a reply
+	Offset       int  // of the field in a request
+	Width        int  // bytes of the field, 1..8
+	LittleEndian bool // the least significant byte comes first
+	ReplyOffset  int  // of the field in a reply
 }
 
 // MaxID returns the largest id that the field can hold.

@@ -326,7 +326,7 @@ func TestCallsEnd(t *testing.T) {
 // some, whoever gives up meanwhile.
 func TestCallsRoom(t *testing.T) {
 	const waiters = 20
-	setup := func() (k *calls, entered chan *call, wg *sync.WaitGroup) {
+	setup := func(t *testing.T) (k *calls, entered chan *call, wg *sync.WaitGroup) {
 		k = newCalls(narrow{max: 8})
 		entered = make(chan *call, waiters)
 		wg = new(sync.WaitGroup)
@@ -348,7 +348,7 @@ func TestCallsRoom(t *testing.T) {
 
 	t.Run("many places that come free at once are all taken", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			k, entered, wg := setup()
+			k, entered, wg := setup(t)
 			for taken := 0; taken < waiters; {
 				synctest.Wait()
 				batch := len(entered)
