@@ -84,7 +84,7 @@ func TestReceive(t *testing.T) {
 		t.Run("returns messages in the order of their arrival", func(t *testing.T) { // P3
 			c, p := tr.connect(t, tcpclient.Dialer{})
 			want := numbered(1000, 50)
-			go p.send(want...)
+			go p.Write(frames(want...))
 			for i := range want {
 				msg, err := c.Receive(t.Context())
 				require.NoError(t, err)
@@ -109,7 +109,7 @@ func TestReceive(t *testing.T) {
 			for _, n := range boundaries(16<<10, 64<<10) {
 				want = append(want, string(pattern(n)))
 			}
-			go p.send(want...)
+			go p.Write(frames(want...))
 			for i := range want {
 				msg, err := c.Receive(t.Context())
 				require.NoError(t, err)
@@ -120,7 +120,7 @@ func TestReceive(t *testing.T) {
 		t.Run("gives away what it returns", func(t *testing.T) {
 			c, p := tr.connect(t, tcpclient.Dialer{})
 			want := append(numbered(200, 30), numbered(20, 6000)...)
-			go p.send(want...)
+			go p.Write(frames(want...))
 			var got [][]byte
 			for range want {
 				msg, err := c.Receive(t.Context())
@@ -169,10 +169,7 @@ func TestReceive(t *testing.T) {
 		t.Run("returns what came before the end first", func(t *testing.T) { // P1
 			c, p := tr.connect(t, tcpclient.Dialer{})
 			want := numbered(300, 500)
-			go func() {
-				p.send(want...)
-				p.halfClose()
-			}()
+			go p.finish(want...)
 			got, err := receiveAll(t, c)
 			require.Equal(t, want, got)
 			require.ErrorIs(t, err, io.EOF)
@@ -183,10 +180,7 @@ func TestReceive(t *testing.T) {
 		t.Run("gives concurrent callers different messages, each once", func(t *testing.T) { // FAULTS L8
 			c, p := tr.connect(t, tcpclient.Dialer{})
 			want := numbered(2000, 40)
-			go func() {
-				p.send(want...)
-				p.halfClose()
-			}()
+			go p.finish(want...)
 			var mu sync.Mutex
 			got := make(map[string]int)
 			var wg sync.WaitGroup
@@ -272,7 +266,7 @@ func TestReceiveInto(t *testing.T) {
 			const n = 4000
 			go func() {
 				for i := range n {
-					p.send(string(pattern(i * 7 % 9000)))
+					p.Write(frame(string(pattern(i * 7 % 9000))))
 				}
 				p.halfClose()
 			}()
@@ -333,10 +327,7 @@ func TestMessages(t *testing.T) {
 			for i := range 500 {
 				want = append(want, string(pattern(i*37%9000)))
 			}
-			go func() {
-				p.send(want...)
-				p.halfClose()
-			}()
+			go p.finish(want...)
 			i, ends := 0, 0
 			for msg, err := range c.Messages(t.Context()) {
 				if err != nil {
@@ -358,7 +349,7 @@ func TestMessages(t *testing.T) {
 			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 2000})
 			go func() {
 				for _, msg := range numbered(500, 100) {
-					p.send(msg)
+					p.Write(frame(msg))
 				}
 				p.halfClose()
 			}()
@@ -404,10 +395,7 @@ func TestMessages(t *testing.T) {
 		t.Run("can be ranged over by several at once", func(t *testing.T) {
 			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 4000})
 			want := numbered(3000, 60)
-			go func() {
-				p.send(want...)
-				p.halfClose()
-			}()
+			go p.finish(want...)
 			var mu sync.Mutex
 			got := make(map[string]int)
 			var wg sync.WaitGroup

@@ -124,7 +124,7 @@ func faultStraddle(t *testing.T) {
 				want = append(want, string(pattern(around+d)))
 			}
 		}
-		go p.send(want...)
+		go p.Write(frames(want...))
 		for i := range want {
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)

@@ -243,16 +243,19 @@ func (p *peer) all() (msgs []string, end error) {
 // echo sends back what comes until the stream ends.
 func (p *peer) echo() { io.Copy(p, p.in) }
 
-// halfClose sends FIN, with TLS behind a close_notify.
+// halfClose sends FIN, with TLS behind a close_notify, unless the client was faster.
 func (p *peer) halfClose() {
-	p.t.Helper()
-	raw := bottom(p.Conn).(interface{ CloseWrite() error })
 	if secure, ok := p.Conn.(*tls.Conn); ok {
-		require.NoError(p.t, secure.CloseWrite())
-		raw.CloseWrite() // too late if the client has hung up at the close_notify
-		return
+		secure.CloseWrite()
 	}
-	require.NoError(p.t, raw.CloseWrite())
+	bottom(p.Conn).(interface{ CloseWrite() error }).CloseWrite()
+}
+
+// finish sends the messages and FIN, as far as somebody takes them: for goroutines for
+// which nobody waits.
+func (p *peer) finish(msgs ...string) {
+	p.Write(frames(msgs...))
+	p.halfClose()
 }
 
 // reset sends RST, where there is such a thing.
