@@ -91,6 +91,9 @@ func (f IDField) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, e
 		return dst, fmt.Errorf("%w: a request of %d bytes has no room for an id of %d bytes at offset %d",
 			ErrInvalidFrame, len(request), f.Width, f.Offset)
 	}
+	if id > f.MaxID() {
+		return dst, fmt.Errorf("%w: id %d does not fit %d bytes", ErrInvalidFrame, id, f.Width)
+	}
 	start := len(dst) + f.Offset
 	dst = append(dst, request...)
 	field := dst[start : start+f.Width]

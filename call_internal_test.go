@@ -487,7 +487,7 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 			i := random.IntN(len(open))
 			m := open[i]
 			got := outcome(k, m.call)
-			if _, ok := correlator.(IDField); ok && m.want != "waits" && got[0] != 'e' {
+			if _, ok := correlator.(IDField); ok && m.want != "waits" && m.want[0] != 'e' {
 				got = got[1:] // the reply is the whole message
 			}
 			if correlator != nil && m.want != "waits" && limit != 255 {
