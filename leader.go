@@ -1,0 +1,186 @@
+package tcpclient
+
+// This file is what a leader does: from the open batch to the network, and back to those
+// who wait. See outbox.
+
+// promoteLocked gives the turn to lead to the first who waits for the open batch.
+func (o *outbox) promoteLocked() bool {
+	for w := o.open.first; w != nil; w = w.next {
+		if !w.gone {
+			w.turn = true
+			w.wakeLocked()
+			return true
+		}
+	}
+	return false
+}
+
+// lead writes the urgent batch, and the open one if it is wanted. The caller has, or was
+// given, the leadership, and it is no longer the caller's when lead returns.
+func (o *outbox) lead() {
+	if o.leadOnce() {
+		o.wire.drains.Go(o.leadOn)
+	}
+}
+
+// leadOn leads until nothing is left to write, or somebody else leads.
+func (o *outbox) leadOn() {
+	for o.leadOnce() {
+	}
+}
+
+// leadOnce does the work of lead. It returns true when there is more to write and
+// nobody waiting for it: the leadership is still the caller's.
+func (o *outbox) leadOnce() (more bool) {
+	o.mu.Lock()
+	if o.urgent != nil && o.urgent.size() > 0 {
+		o.urgent, o.ahead = o.ahead, o.urgent
+	}
+	if o.wanted && o.open.size() > 0 || o.open.first != nil {
+		o.wanted = false
+		if o.open.frames > 1 {
+			o.alone = 0
+		} else {
+			o.alone++
+		}
+		o.flight, o.open, o.spare = o.open, o.spare, nil
+		if o.open == nil {
+			o.open = newBatch(min(minBatch, o.limit))
+		}
+	}
+	ahead, flight := o.ahead, o.flight
+	o.mu.Unlock()
+
+	if ahead != nil && ahead.size() > 0 {
+		o.put(ahead)
+		o.sentUrgent()
+	}
+	if flight != nil {
+		o.put(flight)
+	}
+	if !o.wire.settled() {
+		return false // drained goes on from here
+	}
+	return o.land()
+}
+
+// sentUrgent remembers where in the stream the last urgent message ends.
+func (o *outbox) sentUrgent() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.urged = o.wire.position()
+}
+
+// put gives a batch to the network.
+func (o *outbox) put(b *batch) {
+	p := b.seal()
+	o.wire.begin(inlineWrite)
+	b.base = o.wire.position()
+	if o.top == o.wire {
+		b.taken = len(p)
+		o.wire.Write(p)
+		return
+	}
+	for len(p) > 0 {
+		n := min(len(p), record)
+		b.pieces = append(b.pieces, o.wire.position())
+		b.taken += n
+		if _, err := o.top.Write(p[:n]); err != nil {
+			o.wire.failWrite(err) // TLS itself may have refused
+			return
+		}
+		p = p[n:]
+	}
+}
+
+// drained is called by the wire's drain goroutine, which leads, when a flight is over.
+func (o *outbox) drained() {
+	if o.land() {
+		o.leadOn()
+	}
+}
+
+// land ends the flight: it tells those who wait for it, and passes the leadership on.
+// It returns true when there is more to write and nobody waiting for it.
+func (o *outbox) land() (more bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if b := o.ahead; b != nil && b.size() > 0 {
+		o.count.sent(b.frames, b.size())
+		b.reset(o.limit)
+	}
+	if o.wire.reason() != nil {
+		o.failLocked()
+		return false
+	}
+	if b := o.flight; b != nil {
+		o.count.sent(b.frames, b.taken)
+		o.tellLocked(b, nil)
+		b.reset(o.limit)
+		o.flight, o.spare = nil, b
+	}
+	switch {
+	case o.promoteLocked():
+		return false
+	case o.wanted && o.open.size() > 0 || o.urgent != nil && o.urgent.size() > 0:
+		return true
+	}
+	o.leading = false
+	return false
+}
+
+// tellLocked gives all who wait for b their result. It reports whether one of them was
+// flushing: that one now knows of the frames that are lost.
+func (o *outbox) tellLocked(b *batch, err error) (told bool) {
+	handed, _ := o.wire.progressed()
+	for w := b.first; w != nil; {
+		next := w.next
+		if w.gone {
+			o.recycleLocked(w)
+		} else {
+			w.done, w.err = true, err
+			w.unsent = err != nil && w.start != flushing && b.unsent(w.start, handed)
+			told = told || w.start == flushing
+			if err != nil || !w.quiet {
+				w.wakeLocked()
+			}
+		}
+		w = next
+	}
+	b.first, b.last = nil, nil
+	return told
+}
+
+// failLocked ends the outbox; nobody leads any more.
+func (o *outbox) failLocked() {
+	if o.failed {
+		return
+	}
+	o.failed = true
+	reason := o.wire.reason()
+	if o.over == nil {
+		o.over = reason
+	}
+	o.leading = false
+	if b := o.flight; b != nil {
+		o.flight = nil
+		if _, all := o.wire.progressed(); all && b.taken == b.size() {
+			o.tellLocked(b, nil) // the end came just behind it
+		} else {
+			o.loseLocked(b, reason)
+		}
+	}
+	o.loseLocked(o.open, reason)
+	o.open.reset(o.limit)
+	close(o.ended)
+}
+
+// loseLocked tells those who wait for b that it will not be written, and remembers the
+// frames that nobody waits for.
+func (o *outbox) loseLocked(b *batch, reason error) {
+	if told := o.tellLocked(b, reason); told {
+		o.lost = nil
+	} else if b.kept > 0 {
+		o.lost = reason
+	}
+}
