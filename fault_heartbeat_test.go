@@ -17,5 +17,3 @@ func runFaults(t *testing.T, faults map[string]func(t *testing.T)) {
 		t.Run(name, faults[name])
 	}
 }
-
-func TestFaultHeartbeat(t *testing.T) { runFaults(t, heartbeatFaults) }

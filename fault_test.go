@@ -9,4 +9,8 @@ func TestFault(t *testing.T) {
 	runFaults(t, streamFaults)
 	runFaults(t, lifecycleFaults)
 	runFaults(t, boundFaults)
+	runFaults(t, heartbeatFaults)
+	runFaults(t, reconnectFaults)
+	runFaults(t, restartFaults)
+	runFaults(t, systemFaults)
 }

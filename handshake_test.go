@@ -277,7 +277,6 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("one that ends its goroutine does not hang Dial", func(t *testing.T) { // as require in a test would
-		t.Skip("kills the process: /tmp/bugs3.md B3-8")
 		for _, hook := range []string{"Handshake", "DialContext"} {
 			d := tcpclient.Dialer{Handshake: func(context.Context, *tcpclient.Conn) error { runtime.Goexit(); return nil }}
 			l := listenMemory(t)
