@@ -276,6 +276,30 @@ func TestCallsRetract(t *testing.T) {
 	}
 }
 
+// The Inbox may have been full for a second in that very moment. The call has failed, and
+// still nothing was sent that the server could answer.
+func TestCallsRetractFailed(t *testing.T) {
+	t.Run("in order, nobody else's reply is dropped for it", func(t *testing.T) {
+		k := newCalls(nil)
+		before, refused := mustEnter(t, k), mustEnter(t, k)
+		k.fail(ErrInboxFull)
+		k.retract(refused)
+		after := mustEnter(t, k)
+		require.True(t, k.answer([]byte("late, to the one before")))
+		require.True(t, k.answer([]byte("mine")))
+		require.Equal(t, "error: "+ErrInboxFull.Error(), outcome(k, before))
+		require.Equal(t, "mine", outcome(k, after))
+	})
+
+	t.Run("by id, the id is free", func(t *testing.T) {
+		k := newCalls(narrow{max: 1})
+		refused := mustEnter(t, k)
+		k.fail(ErrInboxFull)
+		k.retract(refused)
+		mustEnter(t, k)
+	})
+}
+
 func TestCallsSettled(t *testing.T) {
 	for name, finish := range map[string]func(k *calls, c *call){
 		"a reply":        func(k *calls, c *call) { k.answer(replyTo(c.id)) },
@@ -326,10 +350,10 @@ func TestCallsEnd(t *testing.T) {
 // some, whoever gives up meanwhile.
 func TestCallsRoom(t *testing.T) {
 	const waiters = 20
-	setup := func(t *testing.T) (k *calls, entered chan *call, wg *sync.WaitGroup) {
-		k = newCalls(narrow{max: 8})
-		entered = make(chan *call, waiters)
-		wg = new(sync.WaitGroup)
+	setup := func(t *testing.T) (*calls, chan *call, *sync.WaitGroup) {
+		k := newCalls(narrow{max: 8})
+		entered := make(chan *call, waiters)
+		wg := new(sync.WaitGroup)
 		for range waiters {
 			wg.Go(func() {
 				for {
