@@ -8,7 +8,7 @@ import (
 
 const (
 	// minSlab is the memory for the first message, of which the size is not known.
-	minSlab = 64
+	minSlab = 512
 
 	// slabMessages and slabBytes are when a slab is full.
 	slabMessages = 64

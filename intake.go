@@ -12,6 +12,7 @@ type intake struct {
 	slab    *slab // takes messages
 	pending int   // bytes added since publish, each message with its overhead
 	budget  int   // room as of the last publication
+	burst   int   // memory for the next slab, as bursts have needed it
 	typical int   // size of the larger messages of late
 	count   *counters
 	yields  bool // somebody was woken: let them run before the next read
@@ -23,14 +24,17 @@ type intake struct {
 func (t *intake) storage() []byte {
 	s := t.slab
 	if s != nil && s.n > 0 && (s.gap > 0 || cap(s.data)-len(s.data) < t.typical) {
+		if 2*(s.n-s.published) > s.n { // filled by a burst: more may follow
+			t.burst = min(2*max(t.burst, cap(s.data)), slabBytes)
+		}
 		t.roll()
 		s = nil
 	}
 	if s == nil {
 		s = t.fresh()
 	}
-	if cap(s.data) == 0 && t.typical < slabBytes/2 {
-		s.data = make([]byte, 0, max(minSlab, min(slabMessages*t.typical, slabBytes)))
+	if want := max(minSlab, min(slabMessages*t.typical, t.burst)); s.n == 0 && cap(s.data) < want && t.typical < slabBytes/2 {
+		s.data = make([]byte, 0, want)
 	}
 	return s.data[len(s.data):]
 }
