@@ -116,13 +116,14 @@ func (k *calls) fullLocked() bool {
 func (k *calls) retract(c *call) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !c.ended { // else the server has answered what it was not asked
-		if k.correlator == nil {
-			k.queue = k.queue[:len(k.queue)-1]
-			k.issued--
-		} else {
-			delete(k.byID, c.id)
-		}
+	switch {
+	case k.correlator != nil:
+		delete(k.byID, c.id)
+	case c.id >= k.oldest: // else the server has answered what it was not asked
+		k.queue = k.queue[:len(k.queue)-1]
+		k.issued--
+	}
+	if !c.ended {
 		k.leftLocked()
 	}
 	k.recycleLocked(c)
