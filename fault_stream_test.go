@@ -414,7 +414,7 @@ func faultEmptyReads(t *testing.T) {
 			})})
 			requireAlive(t, c, p)
 			forever.Store(true)
-			p.send("wakes the last real read")
+			p.Write(frame("wakes the last real read, if it is not over already"))
 			_, err := receiveAll(t, c)
 			require.ErrorIs(t, err, io.ErrNoProgress)
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)

@@ -254,10 +254,11 @@ func readPlain(r *bufio.Reader, dst []byte, order binary.ByteOrder, readBody fun
 	if err != nil {
 		return dst, eofInside(err, len(head))
 	}
-	size := int(order.Uint32(head))
-	if size > 1<<20 {
+	announced := order.Uint32(head)
+	if announced > 1<<20 {
 		return dst, errors.New("too large")
 	}
+	size := int(announced)
 	r.Discard(4)
 	start := len(dst)
 	if cap(dst)-start < size {
