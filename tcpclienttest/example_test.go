@@ -1,0 +1,155 @@
+package tcpclienttest_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+)
+
+func ExampleNewServer() {
+	server := tcpclienttest.NewServer(tcpclient.LengthPrefix{}, func(conn *tcpclienttest.Conn) {
+		for msg := range conn.Messages() {
+			conn.Send([]byte(strings.ToUpper(string(msg))))
+		}
+	})
+	defer server.Close()
+
+	ctx := context.Background()
+	client, err := tcpclient.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	if err := client.Send(ctx, []byte("hello")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	reply, err := client.Receive(ctx)
+	fmt.Println(string(reply), err)
+	// Output: HELLO <nil>
+}
+
+// Two fake minutes of silence, in no time at all if this runs in a bubble of package
+// testing/synctest: there is nothing real to wait for.
+func ExampleNetwork() {
+	var network tcpclienttest.Network
+	listener, err := network.Listen("server:9000")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	server := tcpclienttest.NewServerOn(listener, nil, tcpclienttest.Discard)
+	defer server.Close()
+
+	dialer := tcpclient.Dialer{
+		DialContext: network.DialContext,
+		Heartbeat:   tcpclient.Heartbeat{Interval: 10 * time.Millisecond}, // in a bubble: time.Minute
+	}
+	ctx := context.Background()
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	_, err = client.Receive(ctx)
+	fmt.Println(errors.Is(err, tcpclient.ErrHeartbeatTimeout))
+	// Output: true
+}
+
+// The pulled cable is put back in time: nothing is lost.
+func ExampleNetwork_Partition() {
+	var network tcpclienttest.Network
+	listener, err := network.Listen("server:9000")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	server := tcpclienttest.NewServerOn(listener, nil, tcpclienttest.Echo)
+	defer server.Close()
+
+	dialer := tcpclient.Dialer{DialContext: network.DialContext}
+	ctx := context.Background()
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+
+	network.Partition()
+	if err := client.Send(ctx, []byte("hello")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	impatient, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	_, err = client.Receive(impatient)
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+
+	network.Heal()
+	reply, err := client.Receive(ctx)
+	fmt.Println(string(reply), err)
+	// Output:
+	// true
+	// hello <nil>
+}
+
+func ExampleFaults() {
+	server := tcpclienttest.NewServer(nil, tcpclienttest.Echo)
+	defer server.Close()
+
+	// One byte at a time, and the end in the middle of the second frame.
+	faults := tcpclienttest.Faults{Read: tcpclienttest.Fault{Chunk: 1, After: 12, Then: tcpclienttest.Cut}}
+	dialer := tcpclient.Dialer{DialContext: faults.DialContext(nil)}
+	ctx := context.Background()
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.Close()
+	for range 2 {
+		if err := client.Send(ctx, []byte("hello")); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	reply, err := client.Receive(ctx)
+	fmt.Println(string(reply), err)
+	_, err = client.Receive(ctx)
+	fmt.Println(errors.Is(err, io.ErrUnexpectedEOF))
+	// Output:
+	// hello <nil>
+	// true
+}
+
+// semicolons is a Framer that ends messages with a semicolon, and does not know its place.
+type semicolons struct{}
+
+func (semicolons) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
+	return tcpclient.Delimiter{Delim: []byte(";")}.ReadFrame(r, dst)
+}
+
+func (semicolons) WriteFrame(w *bufio.Writer, msg []byte) error {
+	if err := (tcpclient.Delimiter{Delim: []byte(";")}).WriteFrame(w, msg); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+func ExampleTestFramer() {
+	fmt.Println(tcpclienttest.TestFramer(tcpclient.LengthPrefix{}, []byte("hello"), []byte("x")))
+	fmt.Println(tcpclienttest.TestFramer(semicolons{}, []byte("hello"), []byte("x")))
+	// Output:
+	// <nil>
+	// tcpclienttest: tcpclienttest_test.semicolons: WriteFrame flushes: 6 bytes of "hello" were not left in the bufio.Writer
+}
