@@ -376,9 +376,9 @@ func TestHandshake(t *testing.T) {
 
 	onlyBubble("is made anew on every connection", func(t *testing.T) { // P8
 		l := listenMemory(t)
-		count := 0
+		var count atomic.Int32
 		wait := startDial(t, t.Context(), l, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-			count++
+			count.Add(1)
 			return login(ctx, conn)
 		}})
 		p := l.accept(t)
@@ -388,7 +388,7 @@ func TestHandshake(t *testing.T) {
 			require.Equal(t, "login", p.receive(), "nothing goes ahead of it")
 			require.NoError(t, c.Send(t.Context(), []byte("hello")))
 			require.Equal(t, "hello", p.receive())
-			require.Equal(t, i+1, count)
+			require.EqualValues(t, i+1, count.Load())
 			hangUp(p)
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
@@ -408,7 +408,7 @@ func TestHandshake(t *testing.T) {
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 			p = l.accept(t)
 			p.send("welcome")
-			count--
+			count.Add(-1)
 		}
 	})
 }
