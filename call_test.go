@@ -85,6 +85,14 @@ func TestCallInOrder(t *testing.T) {
 	})
 }
 
+// pushes is a Correlator to which long messages are no replies.
+type pushes struct{ tcpclient.IDField }
+
+func (k pushes) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
+	id, reply, ok = k.IDField.SplitReply(msg)
+	return id, reply, ok && len(msg) < 50
+}
+
 // withID is a message with an id of IDPrefix.
 func withID(id uint64, msg string) string {
 	return string(binary.BigEndian.AppendUint64(nil, id)) + msg
@@ -253,6 +261,56 @@ func TestCallFate(t *testing.T) {
 			reply, err := c.Call(t.Context(), []byte("again"))
 			require.NoError(t, err, "the connection lives on, and the late reply is gone")
 			require.Equal(t, "again", string(reply))
+		})
+	})
+
+	t.Run("Calls that wait for room learn of a full Inbox too", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			k := pushes{tcpclient.IDField{Width: 1}}
+			c, p := connectMemory(t, tcpclient.Dialer{Correlator: k, Inbox: 1000})
+			go io.Copy(io.Discard, p)
+			var ended atomic.Int32
+			for range 255 + 3 { // ids, and those who wait for one
+				go func() {
+					_, err := c.Call(t.Context(), []byte("request"))
+					assert.ErrorIs(t, err, tcpclient.ErrInboxFull)
+					ended.Add(1)
+				}()
+			}
+			synctest.Wait()
+			for range 20 {
+				p.send(string(pattern(100)))
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			require.EqualValues(t, 255+3, ended.Load())
+		})
+	})
+
+	t.Run("a loop over Messages may Call: what it has taken takes no room", func(t *testing.T) { // P6
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1})
+			push := withID(0, string(pattern(1000)))
+			p.send(push, push)
+			go func() {
+				for {
+					request, err := p.next()
+					if err != nil {
+						return
+					}
+					p.Write(frames(push, request))
+				}
+			}()
+			n := 0
+			for msg, err := range c.Messages(t.Context()) {
+				require.NoError(t, err)
+				require.Equal(t, push, string(msg))
+				if n++; n == 2 {
+					_, err := c.Call(t.Context(), []byte("request"))
+					require.NoError(t, err)
+					break
+				}
+			}
 		})
 	})
 

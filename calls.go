@@ -41,6 +41,7 @@ type calls struct {
 	oldest  uint64
 	live    int           // calls that are waited for
 	waiting int           // callers that wait for room
+	failure *failure      // what ends their wait; nil: nobody waits
 	quiet   chan struct{} // closed when live is 0, for Shutdown; nil: nobody asks
 	idle    *call
 }
@@ -55,6 +56,12 @@ type call struct {
 	ended bool   // with this:
 	reply []byte
 	err   error
+}
+
+// A failure is the end of all calls at some time that is not the end of the connection.
+type failure struct {
+	done chan struct{} // closed when err is set
+	err  error
 }
 
 func newCalls(correlator Correlator) *calls {
@@ -207,16 +214,22 @@ func (k *calls) roomLocked() {
 	}
 }
 
-// wait waits until there is room, or the connection has ended.
+// wait waits until there is room, or the connection has ended. It fails with all calls.
 func (k *calls) wait(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for k.over == nil && k.fullLocked() {
 		k.waiting++
+		if k.failure == nil {
+			k.failure = &failure{done: make(chan struct{})}
+		}
+		failure := k.failure
 		k.mu.Unlock()
 		var err error
 		select {
 		case <-k.room:
+		case <-failure.done:
+			err = failure.err
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
@@ -268,10 +281,19 @@ func (k *calls) dropLocked(c *call) {
 	}
 }
 
-// fail ends all calls that are waited for. Their places are kept.
+// fail ends all calls that are waited for, and the waits for room. The places of the calls
+// are kept.
 func (k *calls) fail(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if f := k.failure; f != nil {
+		f.err, k.failure = err, nil
+		close(f.done)
+	}
+	k.failLocked(err)
+}
+
+func (k *calls) failLocked(err error) {
 	for i, c := range k.queue {
 		if c != nil {
 			k.queue[i] = nil
@@ -286,13 +308,13 @@ func (k *calls) fail(err error) {
 	}
 }
 
-// end is fail at the end of the connection.
+// end ends all calls with the connection. Those who wait for room may find it on the next.
 func (k *calls) end(err error) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.over = err
+	k.failLocked(err)
 	k.roomLocked()
-	k.mu.Unlock()
-	k.fail(err)
 }
 
 // settled returns a channel that is closed when no call waits.

@@ -18,7 +18,7 @@ const (
 	// closeFlush is how long Close goes on flushing to a peer that takes something,
 	// and closeStall to one that takes nothing.
 	closeFlush = 500 * time.Millisecond
-	closeStall = 100 * time.Millisecond
+	closeStall = 200 * time.Millisecond
 
 	// closeNotify is how long Close waits for the socket to take the last words of
 	// TLS, and for the peer to hang up on what was flushed.
@@ -208,7 +208,7 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 				yield(nil, c.opError(opReceive, false, err))
 				return
 			}
-			msg, ok := at.next()
+			msg, ok := c.in.next(&at)
 			if !ok {
 				var err error
 				if msg, err = c.in.advance(ctx, &at); err != nil {
@@ -298,8 +298,7 @@ func (c *Client) Close() error {
 
 	late := time.NewTimer(closeTime)
 	defer late.Stop()
-	c.in.finish(ErrClosed)
-	c.in.drop()
+	c.in.close(ErrClosed)
 	var err error
 	if conn := c.link.Load(); conn != nil {
 		err = conn.farewell(c.done)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,8 +35,9 @@ func stall(t testing.TB, c *tcpclient.Client) (sent []string) {
 			}
 		}
 		sent = append(sent, msg)
-		// A kernel that thinks about its buffers is not stalled yet.
-		if err != nil && c.Flush(within(t, 50*time.Millisecond)) != nil {
+		// A kernel that thinks about its buffers is not stalled yet: it probes a window that
+		// is shut after 200 ms, and may find that it has some room after all.
+		if err != nil && c.Flush(within(t, 300*time.Millisecond)) != nil {
 			return sent
 		}
 	}
@@ -282,6 +284,36 @@ func TestClose(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("wakes all who receive, also while a hook holds the Client's goroutine", func(t *testing.T) { // P7
+		synctest.Test(t, func(t *testing.T) {
+			stuck := make(chan struct{})
+			c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{IsPong: func(msg []byte) bool {
+				if string(msg) == "stuck" {
+					<-stuck
+				}
+				return false
+			}}})
+			p.send("one") // leaves memory in the Inbox that is not full
+			_, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			var woken atomic.Int32
+			for range 3 {
+				go func() {
+					_, err := c.Receive(t.Context())
+					assert.ErrorIs(t, err, tcpclient.ErrClosed)
+					woken.Add(1)
+				}()
+			}
+			p.send("stuck")
+			synctest.Wait()
+			go c.Close()
+			synctest.Wait()
+			assert.EqualValues(t, 3, woken.Load())
+			close(stuck)
+			require.NoError(t, c.Close())
+		})
+	})
 
 	t.Run("returns when the connection's own Close is all that helps", func(t *testing.T) { // P7
 		// Neither reading nor writing heeds a deadline.

@@ -153,7 +153,7 @@ func (c *Conn) end(err error) error {
 	}
 	c.wire.drains.Wait()
 	if s, ok := c.wire.Conn.(*stubborn); ok {
-		s.jobs.Wait()
+		s.join()
 	}
 	return reason
 }
@@ -246,8 +246,8 @@ func (c *Conn) farewell(ended <-chan struct{}) error {
 	c.out.seal()
 	c.calls.fail(ErrClosed)
 	before, _ := c.wire.progressed()
-	for start := time.Now(); time.Since(start) < closeFlush && !c.wire.stalled(closeStall); {
-		ctx, cancel := context.WithTimeout(context.Background(), closeStall)
+	for start := time.Now(); time.Since(start) < closeFlush && !c.wire.stalled(start, closeStall); {
+		ctx, cancel := context.WithTimeout(context.Background(), closeStall/2)
 		err := c.out.finish(ctx)
 		late := ctx.Err() != nil
 		cancel()

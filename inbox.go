@@ -37,7 +37,7 @@ type inbox struct {
 	mu      sync.Mutex // guards following
 	limit   int        // bytes of messages, each with its overhead
 	lifted  bool       // limit was lifted
-	head    *slab      // what may be received, in order of arrival
+	head    *slab      // what may be received, in order of arrival; only the first is in part received
 	tail    *slab
 	free    *slab
 	spare   int   // bytes of memory in free
@@ -45,8 +45,9 @@ type inbox struct {
 	losses  int   // lost connections in the queue
 	waiting int   // calls that wait for ready
 	woken   bool  // one of them was given ready since the reader last yielded
-	full    bool  // the reader waits for room
 	end     error // what comes after the queue; set once
+
+	full atomic.Bool // the reader waits for room; set and cleared under mu
 }
 
 // A slab is a run of messages in one piece of memory, or the loss of a connection.
@@ -62,9 +63,10 @@ type slab struct {
 	next      *slab
 	view      []byte // data as far as it is published
 	published int    // messages in view
+	freed     int    // messages in view that count in inbox.used no more
 	queued    bool   // the slab is in the queue
 	closed    bool   // the reader adds nothing any more
-	held      int    // messages in use by loops over Messages
+	held      int    // loops over Messages that are in view
 	loss      error
 
 	taken atomic.Int32 // messages that were received; raised under inbox.mu or by a cursor
@@ -77,11 +79,10 @@ type cursor struct {
 	slab      *slab // held
 	view      []byte
 	published int
-	freed     int // bytes of messages that were taken and not accounted for
 }
 
-// next returns the next message of the slab; false if there is none.
-func (c *cursor) next() ([]byte, bool) {
+// next returns the next message of c's slab; false if there is none.
+func (in *inbox) next(c *cursor) ([]byte, bool) {
 	if c.slab == nil {
 		return nil, false
 	}
@@ -89,8 +90,10 @@ func (c *cursor) next() ([]byte, bool) {
 	if !ok {
 		return nil, false
 	}
+	if in.full.Load() {
+		in.account() // the reader waits: every byte counts
+	}
 	start, end := c.slab.bounds(i)
-	c.freed += end - start + overhead
 	return c.view[start:end:end], true
 }
 
@@ -113,6 +116,15 @@ func (s *slab) bounds(i int) (start, end int) {
 		start = s.ends[i-1]
 	}
 	return start + s.gap, s.ends[i]
+}
+
+// size returns the bytes of the messages from i on and before j, each with its overhead.
+func (s *slab) size(i, j int) int {
+	start := 0
+	if i > 0 {
+		start = s.ends[i-1]
+	}
+	return s.ends[j-1] - start + (j-i)*(overhead-s.gap)
 }
 
 // spent reports whether nothing will be received from s any more.
@@ -139,7 +151,7 @@ func (in *inbox) receive(ctx context.Context, buf []byte) ([]byte, error) {
 	} else {
 		msg = append(buf[:0], msg...)
 	}
-	in.freeLocked(end - start + overhead)
+	in.accountLocked()
 	in.passOnLocked()
 	return msg, nil
 }
@@ -156,11 +168,8 @@ func (in *inbox) advance(ctx context.Context, c *cursor) ([]byte, error) {
 	}
 	s.held++
 	start, end := s.bounds(i)
-	*c = cursor{slab: s, view: s.view, published: s.published, freed: end - start + overhead}
-	if in.full {
-		in.freeLocked(c.freed) // the reader waits: every byte counts
-		c.freed = 0
-	}
+	*c = cursor{slab: s, view: s.view, published: s.published}
+	in.accountLocked()
 	in.passOnLocked()
 	return c.view[start:end:end], nil
 }
@@ -177,7 +186,6 @@ func (in *inbox) releaseLocked(c *cursor) {
 	if s == nil {
 		return
 	}
-	in.freeLocked(c.freed)
 	*c = cursor{}
 	s.held--
 	if s.held == 0 && !s.queued && s.closed {
@@ -219,9 +227,27 @@ func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 	}
 }
 
-// freeLocked accounts for messages that were received, size bytes with their overhead.
-func (in *inbox) freeLocked(size int) {
-	in.used -= size
+// account makes room for what has been received.
+func (in *inbox) account() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.accountLocked()
+}
+
+// accountLocked makes room for what has been received from the first slab. Loops over
+// Messages take messages without the lock, so that used may be behind; it is exact when
+// the reader waits for room, and for a loop that finds it waiting.
+func (in *inbox) accountLocked() {
+	s := in.head
+	if s == nil || s.loss != nil {
+		return
+	}
+	taken := int(s.taken.Load())
+	if taken == s.freed {
+		return
+	}
+	in.used -= s.size(s.freed, taken)
+	s.freed = taken
 	in.roomLocked()
 }
 
@@ -229,6 +255,7 @@ func (in *inbox) freeLocked(size int) {
 func (in *inbox) tidyLocked() {
 	for in.head != nil && in.head.loss == nil && in.head.spent() {
 		s := in.head
+		in.accountLocked()
 		in.popLocked()
 		if s.held == 0 {
 			in.recycleLocked(s)
@@ -279,7 +306,7 @@ func (in *inbox) recycleLocked(s *slab) {
 		return
 	}
 	s.data, s.view = s.data[:0], nil
-	s.n, s.gap, s.published, s.held, s.closed = 0, 0, 0, 0, false
+	s.n, s.gap, s.published, s.freed, s.closed = 0, 0, 0, 0, false
 	s.taken.Store(0)
 	s.next, in.free = in.free, s
 	in.spare += cap(s.data)
@@ -306,16 +333,20 @@ func (in *inbox) finish(err error) {
 	in.passOnLocked()
 }
 
-// drop empties the queue.
-func (in *inbox) drop() {
+// close is finish for a Close: it drops the queue.
+func (in *inbox) close(err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.end == nil {
+		in.end = err
+	}
 	for in.head != nil {
 		in.head.taken.Store(slabMessages) // also for a loop that is in it
 		in.popLocked()
 	}
 	in.used, in.losses = 0, 0
 	in.roomLocked()
+	in.passOnLocked()
 }
 
 // lift lets the inbox take more than its limit, for a Shutdown that waits for nobody to
@@ -330,10 +361,10 @@ func (in *inbox) lift() {
 
 // roomLocked wakes the reader if it waits for room.
 func (in *inbox) roomLocked() {
-	if !in.full {
+	if !in.full.Load() {
 		return
 	}
-	in.full = false
+	in.full.Store(false)
 	select {
 	case in.room <- struct{}{}:
 	default: // left over from a wait that ended otherwise

@@ -112,7 +112,9 @@ func (t *intake) run(p []byte, limit uint32) (taken int) {
 	if s.n == first {
 		return 0
 	}
-	s.gap = prefix
+	if first == 0 { // else it is, and others may be looking
+		s.gap = prefix
+	}
 	s.data = append(s.data, p[:taken]...)
 	t.pending += bytes + (s.n-first)*overhead
 	t.seen += s.n - first
@@ -214,6 +216,7 @@ func (t *intake) roll() {
 		return
 	}
 	t.slab = nil
+	t.tally()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.pending > 0 {
@@ -244,8 +247,14 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 	t.budget = need
 	dead := conn.wire.dead
 	var stall, last *time.Timer
-	for t.used > 0 && t.used+need > t.limit {
+	for {
+		t.full.Store(true) // from now on loops over Messages account for what they take
+		t.accountLocked()
+		if t.used == 0 || t.used+need <= t.limit {
+			break
+		}
 		if t.lifted {
+			t.full.Store(false)
 			return ErrInboxFull
 		}
 		if stall == nil {
@@ -256,7 +265,6 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 		if last != nil {
 			over = last.C
 		}
-		t.full = true
 		t.mu.Unlock()
 		select {
 		case <-t.room:
@@ -269,11 +277,12 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 			defer last.Stop()
 		case <-over:
 			t.mu.Lock()
-			t.full = false
+			t.full.Store(false)
 			return conn.wire.reason()
 		}
 		t.mu.Lock()
 	}
+	t.full.Store(false)
 	t.budget = max(t.limit-t.used, need)
 	return nil
 }

@@ -17,9 +17,11 @@ import (
 // bytes in front.
 type stubborn struct {
 	net.Conn
-	jobs sync.WaitGroup // the goroutines
-
 	reading, writing job
+	jobs             sync.WaitGroup // the goroutines
+
+	mu   sync.Mutex // guards following
+	over bool       // no further goroutine is started
 }
 
 // A job is a read or a write that is on its way.
@@ -48,6 +50,25 @@ func newStubborn(conn net.Conn) *stubborn {
 	return s
 }
 
+// do runs f on a goroutine of its own, unless join was called.
+func (s *stubborn) do(f func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return net.ErrClosed
+	}
+	s.jobs.Go(f)
+	return nil
+}
+
+// join waits for the goroutines, which end when the connection is closed.
+func (s *stubborn) join() {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	s.jobs.Wait()
+}
+
 func (s *stubborn) Read(p []byte) (int, error) {
 	j := &s.reading
 	if len(j.rest) == 0 && j.err == nil {
@@ -55,11 +76,14 @@ func (s *stubborn) Read(p []byte) (int, error) {
 			if j.buf == nil {
 				j.buf = make([]byte, minRead)
 			}
-			j.busy = true
-			s.jobs.Go(func() {
+			err := s.do(func() {
 				n, err := s.Conn.Read(j.buf)
 				j.done <- result{n, err}
 			})
+			if err != nil {
+				return 0, err
+			}
+			j.busy = true
 		}
 		r, ok := j.wait()
 		if !ok {
@@ -82,12 +106,16 @@ func (s *stubborn) Write(p []byte) (int, error) {
 	j := &s.writing
 	if !j.busy {
 		j.buf = append(j.buf[:0], p...)
-		j.busy = true
 		j.setFlight(len(p))
-		s.jobs.Go(func() {
+		err := s.do(func() {
 			n, err := writeOnce(s.Conn, j.buf)
 			j.done <- result{n, err}
 		})
+		if err != nil {
+			j.setFlight(0)
+			return 0, err
+		}
+		j.busy = true
 	}
 	r, ok := j.wait()
 	if !ok {
@@ -121,20 +149,27 @@ func (j *job) wait() (r result, ok bool) {
 		deadline, moved := j.deadline, make(chan struct{})
 		j.moved = moved
 		j.mu.Unlock()
+		if r, ok, again := j.waitUntil(deadline, moved); !again {
+			return r, ok
+		}
+	}
+}
 
-		var late <-chan time.Time
-		if !deadline.IsZero() {
-			timer := time.NewTimer(time.Until(deadline))
-			defer timer.Stop()
-			late = timer.C
-		}
-		select {
-		case r := <-j.done:
-			return r, true
-		case <-late:
-			return result{}, false
-		case <-moved:
-		}
+// waitUntil waits for the job until the deadline, if there is one, or until that has moved.
+func (j *job) waitUntil(deadline time.Time, moved <-chan struct{}) (r result, ok, again bool) {
+	var late <-chan time.Time
+	if !deadline.IsZero() {
+		timer := time.NewTimer(time.Until(deadline))
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case r := <-j.done:
+		return r, true, false
+	case <-late:
+		return result{}, false, false
+	case <-moved:
+		return result{}, false, true
 	}
 }
 
@@ -176,7 +211,9 @@ func (s *stubborn) Close() error {
 // for long.
 func (s *stubborn) CloseWrite() error {
 	done := make(chan error, 1)
-	s.jobs.Go(func() { done <- closeWrite(s.Conn) })
+	if err := s.do(func() { done <- closeWrite(s.Conn) }); err != nil {
+		return err
+	}
 	late := time.NewTimer(closeNotify)
 	defer late.Stop()
 	select {

@@ -107,11 +107,15 @@ func (w *wire) give(p []byte) (n int, err error) {
 	return n + k, err
 }
 
-// stalled reports whether something is kept of which the peer has taken nothing for d.
-func (w *wire) stalled(d time.Duration) bool {
+// stalled reports whether something is kept of which the peer has taken nothing for d
+// since start.
+func (w *wire) stalled(start time.Time, d time.Duration) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.rest) > 0 && time.Since(w.progress) >= d
+	if w.progress.After(start) {
+		start = w.progress
+	}
+	return len(w.rest) > 0 && time.Since(start) >= d
 }
 
 // position returns how many bytes Write has taken so far.
@@ -159,9 +163,14 @@ func (w *wire) Write(p []byte) (int, error) {
 		return n, w.cause
 	}
 	w.keepLocked(p[n:])
-	if len(w.rest) == 0 {
+	switch {
+	case len(w.rest) == 0:
 		w.restLocked()
 		return len(p), nil
+	case w.cause != nil: // and drains may be waited for already
+		w.rest = nil
+		w.restLocked()
+		return n, w.cause
 	}
 	w.progress = time.Now()
 	w.drains.Go(w.drain)
