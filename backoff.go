@@ -67,8 +67,19 @@ func (b *Backoff) ceiling(failures int, err error) time.Duration {
 
 // exhausted is the end of a Client whose attempts are used up.
 func exhausted(attempts int, err error) error {
-	return Permanent(fmt.Errorf("gave up after %d attempts: %w", attempts, err))
+	return Permanent(&exhaustedError{attempts, err})
 }
+
+type exhaustedError struct {
+	attempts int
+	last     error
+}
+
+func (e *exhaustedError) Error() string {
+	return fmt.Sprintf("gave up after %d attempts: %s", e.attempts, reasonText(e.last))
+}
+
+func (e *exhaustedError) Unwrap() error { return e.last }
 
 // jitter returns a random time from zero to ceiling.
 func jitter(ceiling time.Duration) time.Duration { return rand.N(max(ceiling, 1)) }

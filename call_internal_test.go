@@ -53,7 +53,7 @@ func outcome(k *calls, c *call) string {
 
 func TestCallsInOrder(t *testing.T) {
 	t.Run("a message is for the oldest, whoever has gone", func(t *testing.T) {
-		k := newCalls(nil)
+		k := newCalls(nil, new(counters))
 		a, b, c := mustEnter(t, k), mustEnter(t, k), mustEnter(t, k)
 		k.abandon(b)
 		require.True(t, k.answer([]byte("1")))
@@ -66,7 +66,7 @@ func TestCallsInOrder(t *testing.T) {
 	})
 
 	t.Run("a call that is retracted leaves no place", func(t *testing.T) {
-		k := newCalls(nil)
+		k := newCalls(nil, new(counters))
 		a, b := mustEnter(t, k), mustEnter(t, k)
 		k.retract(b)
 		c := mustEnter(t, k)
@@ -78,7 +78,7 @@ func TestCallsInOrder(t *testing.T) {
 	})
 
 	t.Run("a failed call keeps its place", func(t *testing.T) {
-		k := newCalls(nil)
+		k := newCalls(nil, new(counters))
 		a := mustEnter(t, k)
 		k.fail(ErrInboxFull)
 		b := mustEnter(t, k)
@@ -89,7 +89,7 @@ func TestCallsInOrder(t *testing.T) {
 	})
 
 	t.Run("65,536 may be outstanding, abandoned ones included", func(t *testing.T) {
-		k := newCalls(nil)
+		k := newCalls(nil, new(counters))
 		for range maxInOrder {
 			k.abandon(mustEnter(t, k))
 		}
@@ -108,7 +108,7 @@ func TestCallsInOrder(t *testing.T) {
 	// A queue that is never empty must not grow: what was answered is compacted away.
 	t.Run("the queue is compacted", func(t *testing.T) {
 		for _, standing := range []int{1, 63, 64, 65, 200} {
-			k := newCalls(nil)
+			k := newCalls(nil, new(counters))
 			var open []*call
 			for range standing {
 				open = append(open, mustEnter(t, k))
@@ -138,7 +138,7 @@ func TestCallsInOrder(t *testing.T) {
 
 func TestCallsByID(t *testing.T) {
 	t.Run("ids count from 1 and are not used again", func(t *testing.T) {
-		k := newCalls(IDPrefix{})
+		k := newCalls(IDPrefix{}, new(counters))
 		for id := uint64(1); id < 300; id++ {
 			c := mustEnter(t, k)
 			require.Equal(t, id, c.id)
@@ -148,7 +148,7 @@ func TestCallsByID(t *testing.T) {
 	})
 
 	t.Run("tells late from unknown", func(t *testing.T) {
-		k := newCalls(IDPrefix{})
+		k := newCalls(IDPrefix{}, new(counters))
 		k.abandon(mustEnter(t, k))
 		mustEnter(t, k)
 		require.True(t, k.answer(replyTo(1)), "late")
@@ -163,7 +163,7 @@ func TestCallsByID(t *testing.T) {
 
 	t.Run("abandoned ids cost nothing where ids never come again", func(t *testing.T) {
 		for _, correlator := range []Correlator{IDPrefix{}, IDField{Width: 8}} {
-			k := newCalls(correlator)
+			k := newCalls(correlator, new(counters))
 			for range 1000 {
 				k.abandon(mustEnter(t, k))
 			}
@@ -174,7 +174,7 @@ func TestCallsByID(t *testing.T) {
 	// A server that leaves one request in a hundred without an answer must not fill the
 	// memory of a client that lives for months.
 	t.Run("abandoned ids of four bytes are bounded", func(t *testing.T) { // P6
-		k := newCalls(IDField{Width: 4})
+		k := newCalls(IDField{Width: 4}, new(counters))
 		for range 3 << 16 {
 			c := k.enter(&waiter{})
 			if c == nil {
@@ -186,7 +186,7 @@ func TestCallsByID(t *testing.T) {
 	})
 
 	t.Run("ids start again at 1 and skip those in use", func(t *testing.T) {
-		k := newCalls(narrow{max: 5})
+		k := newCalls(narrow{max: 5}, new(counters))
 		var open []*call
 		for range 5 {
 			open = append(open, mustEnter(t, k))
@@ -207,7 +207,7 @@ func TestCallsByID(t *testing.T) {
 	})
 
 	t.Run("before the ids have started again, a higher one is a push, and after it late", func(t *testing.T) {
-		k := newCalls(narrow{max: 3})
+		k := newCalls(narrow{max: 3}, new(counters))
 		mustEnter(t, k)
 		require.False(t, k.answer(replyTo(2)))
 		for range 3 {
@@ -220,7 +220,7 @@ func TestCallsByID(t *testing.T) {
 
 	t.Run("one id is enough", func(t *testing.T) {
 		for _, limit := range []uint64{0, 1} { // 0 makes no sense, and shall not hang
-			k := newCalls(narrow{max: limit})
+			k := newCalls(narrow{max: limit}, new(counters))
 			for range 10 {
 				c := mustEnter(t, k)
 				require.Equal(t, uint64(1), c.id)
@@ -232,7 +232,7 @@ func TestCallsByID(t *testing.T) {
 	})
 
 	t.Run("a retracted id is free, and its reply nobody's", func(t *testing.T) {
-		k := newCalls(narrow{max: 2})
+		k := newCalls(narrow{max: 2}, new(counters))
 		k.retract(mustEnter(t, k))
 		a, b := mustEnter(t, k), mustEnter(t, k)
 		requireFull(t, k)
@@ -246,7 +246,7 @@ func TestCallsRetract(t *testing.T) {
 	for name, correlator := range map[string]Correlator{"in order": nil, "by id": IDPrefix{}, "by few ids": narrow{max: 3}} {
 		t.Run(name+" after an answer to what was not asked", func(t *testing.T) {
 			for others := range 3 {
-				k := newCalls(correlator)
+				k := newCalls(correlator, new(counters))
 				var before []*call
 				for range others {
 					before = append(before, mustEnter(t, k))
@@ -280,7 +280,7 @@ func TestCallsRetract(t *testing.T) {
 // still nothing was sent that the server could answer.
 func TestCallsRetractFailed(t *testing.T) {
 	t.Run("in order, nobody else's reply is dropped for it", func(t *testing.T) {
-		k := newCalls(nil)
+		k := newCalls(nil, new(counters))
 		before, refused := mustEnter(t, k), mustEnter(t, k)
 		k.fail(ErrInboxFull)
 		k.retract(refused)
@@ -292,7 +292,7 @@ func TestCallsRetractFailed(t *testing.T) {
 	})
 
 	t.Run("by id, the id is free", func(t *testing.T) {
-		k := newCalls(narrow{max: 1})
+		k := newCalls(narrow{max: 1}, new(counters))
 		refused := mustEnter(t, k)
 		k.fail(ErrInboxFull)
 		k.retract(refused)
@@ -309,7 +309,7 @@ func TestCallsSettled(t *testing.T) {
 	} {
 		t.Run("when the last call has ended by "+name, func(t *testing.T) {
 			for _, correlator := range []Correlator{nil, IDPrefix{}, narrow{max: 9}} {
-				k := newCalls(correlator)
+				k := newCalls(correlator, new(counters))
 				<-k.settled()
 				first, second := mustEnter(t, k), mustEnter(t, k)
 				k.abandon(first)
@@ -333,7 +333,7 @@ func TestCallsEnd(t *testing.T) {
 	boom := errors.New("boom")
 	for name, correlator := range map[string]Correlator{"in order": nil, "by id": IDPrefix{}, "by few ids": narrow{max: 9}} {
 		t.Run(name, func(t *testing.T) {
-			k := newCalls(correlator)
+			k := newCalls(correlator, new(counters))
 			answered, gone, open := mustEnter(t, k), mustEnter(t, k), mustEnter(t, k)
 			k.answer(replyTo(1))
 			k.abandon(gone)
@@ -351,7 +351,7 @@ func TestCallsEnd(t *testing.T) {
 func TestCallsRoom(t *testing.T) {
 	const waiters = 20
 	setup := func(t *testing.T) (*calls, chan *call, *sync.WaitGroup) {
-		k := newCalls(narrow{max: 8})
+		k := newCalls(narrow{max: 8}, new(counters))
 		entered := make(chan *call, waiters)
 		wg := new(sync.WaitGroup)
 		for range waiters {
@@ -388,7 +388,7 @@ func TestCallsRoom(t *testing.T) {
 
 	t.Run("the end of the connection wakes all", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			k := newCalls(narrow{max: 1})
+			k := newCalls(narrow{max: 1}, new(counters))
 			mustEnter(t, k)
 			var wg sync.WaitGroup
 			for range waiters {
@@ -423,7 +423,7 @@ type modelled struct {
 
 func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 	t.Helper()
-	k := newCalls(correlator)
+	k := newCalls(correlator, new(counters))
 	limit := 0
 	if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
 		limit = int(narrow.MaxID())

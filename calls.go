@@ -26,7 +26,8 @@ const (
 // A call is entered under the lock of the outbox, so that the queue has the order of the
 // frames, and taken out by whoever ends it: the reader with a reply, or the caller.
 type calls struct {
-	correlator Correlator    // nil: in order
+	correlator Correlator // nil: in order
+	count      *counters
 	limit      uint64        // of ids, or of calls in order
 	room       chan struct{} // one slot: somebody waits for room, and there may be some
 	used       atomic.Bool   // there was a call: messages may be replies
@@ -64,8 +65,8 @@ type failure struct {
 	err  error
 }
 
-func newCalls(correlator Correlator) *calls {
-	k := &calls{correlator: correlator, limit: maxInOrder, oldest: 1, room: make(chan struct{}, 1)}
+func newCalls(correlator Correlator, count *counters) *calls {
+	k := &calls{correlator: correlator, count: count, limit: maxInOrder, oldest: 1, room: make(chan struct{}, 1)}
 	if correlator != nil {
 		k.byID = make(map[uint64]*call)
 		k.limit = math.MaxUint64
@@ -149,12 +150,14 @@ func (k *calls) answer(msg []byte) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c, known := k.byID[id]
-	if !known {
-		// Either late, which was abandoned, or never asked for.
-		return id > 0 && id <= k.limit && (k.wrapped || id <= k.issued)
+	if !known && (id == 0 || id > k.limit || !k.wrapped && id > k.issued) {
+		return false // never asked for
 	}
-	delete(k.byID, id)
-	k.deliverLocked(c, reply)
+	k.count.received(1, len(msg))
+	if known { // else late: it was abandoned
+		delete(k.byID, id)
+		k.deliverLocked(c, reply)
+	}
 	return true
 }
 
@@ -164,6 +167,7 @@ func (k *calls) answerOldest(msg []byte) bool {
 	if k.first == len(k.queue) {
 		return false
 	}
+	k.count.received(1, len(msg))
 	c := k.queue[k.first]
 	k.queue[k.first] = nil
 	k.first++
@@ -265,6 +269,7 @@ func (k *calls) abandon(c *call) {
 		k.leftLocked()
 	}
 	k.recycleLocked(c)
+	k.roomLocked()
 }
 
 // dropLocked makes an abandoned entry of c's.
@@ -306,6 +311,7 @@ func (k *calls) failLocked(err error) {
 			k.endLocked(c, err)
 		}
 	}
+	k.roomLocked()
 }
 
 // end ends all calls with the connection. Those who wait for room may find it on the next.
@@ -314,7 +320,6 @@ func (k *calls) end(err error) {
 	defer k.mu.Unlock()
 	k.over = err
 	k.failLocked(err)
-	k.roomLocked()
 }
 
 // settled returns a channel that is closed when no call waits.

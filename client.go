@@ -87,9 +87,7 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 			return c, nil
 		}
 	case <-ctx.Done():
-		c.mu.Lock()
-		c.closing = true
-		c.mu.Unlock()
+		c.refuse()
 		c.halt()
 	}
 	// With a DialContext that does not heed its context, run ends when that returns.
@@ -99,7 +97,24 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, c.opError(opDial, false, err)
 	}
-	return nil, c.reason()
+	err := c.reason()
+	if _, ok := err.(*OpError); !ok {
+		err = c.opError(opDial, false, err)
+	}
+	return nil, err
+}
+
+// refuse makes the Client take no further messages, and wakes those who wait for a
+// connection with theirs. It returns false if that was done before.
+func (c *Client) refuse() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		return false
+	}
+	c.closing = true
+	c.changedLocked()
+	return true
 }
 
 // Write frames msg into the write buffer. It does not wait for the network, unless
@@ -234,14 +249,9 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return c.opError(opClose, false, err)
 	}
-	c.mu.Lock()
-	if c.closing {
-		c.mu.Unlock()
+	if !c.refuse() {
 		return c.opError(opClose, false, ErrClosed)
 	}
-	c.closing = true
-	c.mu.Unlock()
-
 	c.in.lift()
 	err, half := error(nil), true
 	if conn := c.link.Load(); conn != nil {
@@ -292,31 +302,53 @@ func (c *Client) Close() error {
 		return nil
 	}
 	closed := make(chan struct{})
-	c.closed, c.closing = closed, true
+	c.closed = closed
 	c.mu.Unlock()
 	defer close(closed)
 
 	late := time.NewTimer(closeTime)
 	defer late.Stop()
-	c.in.close(ErrClosed)
+	c.refuse()
+	conn := c.link.Load()
+	c.in.close(c.closeReason(conn))
 	var err error
-	if conn := c.link.Load(); conn != nil {
+	if conn != nil {
 		err = conn.farewell(c.done)
 	}
 	c.halt()
-	c.join(late.C)
-	if lost := c.loss(); err == nil {
+	lost := error(nil)
+	if !c.join(late.C) && conn != nil {
+		lost = conn.out.unsettled()
+	}
+	if lost == nil {
+		lost = c.loss()
+	}
+	if err == nil {
 		err = lost
 	}
 	return c.opError(opClose, false, err)
 }
 
-// join waits until the Client's goroutines have ended, or it is late.
-func (c *Client) join(late <-chan time.Time) {
+// closeReason is what Receive says after a Close: the end of a connection that was dying
+// already comes first, if it is that of the Client.
+func (c *Client) closeReason(conn *Conn) error {
+	if conn != nil && c.settings.Reconnect == nil {
+		if reason := conn.wire.reason(); reason != nil {
+			return reason
+		}
+	}
+	return ErrClosed
+}
+
+// join waits until the Client's goroutines have ended, or it is late. It reports whether
+// run has.
+func (c *Client) join(late <-chan time.Time) bool {
 	select {
 	case <-c.done:
 		c.trace.wait(late)
+		return true
 	case <-late:
+		return false
 	}
 }
 

@@ -38,6 +38,7 @@ type Conn struct {
 	calls    *calls        // nil likewise
 	ping     func() []byte // of the Heartbeat
 	taken    atomic.Bool   // by the Client: the handshake is over
+	parted   atomic.Bool   // we have said good-bye
 
 	// Owned by the reading goroutine.
 	beforeRead func() // called before the socket is read
@@ -280,6 +281,7 @@ func (c *Conn) farewell(ended <-chan struct{}) error {
 // closeWrite sends what TLS and TCP have to say at the end, as soon as the network takes
 // it.
 func (c *Conn) closeWrite(ctx context.Context) error {
+	c.parted.Store(true)
 	if c.tls != nil {
 		c.wire.begin(inlineWrite)
 		if err := c.tls.CloseWrite(); err != nil {
@@ -322,7 +324,7 @@ func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
 		dead:         make(chan struct{}),
 	}
 	c.top = c.wire
-	_, c.ours = c.framer.(interface{ validate() error })
+	_, c.ours = ourFramer(c.framer)
 	size := min(minRead, c.maxRead)
 	if !c.ours {
 		size = c.maxRead // it may want to Peek at any part of that

@@ -108,15 +108,32 @@ func Dial(ctx context.Context, network string, addresses ...string) (*Client, er
 // Timeout Is os.ErrDeadlineExceeded instead. Wrong settings are refused at once, with an
 // error of [ClassPermanent] that names each field and value.
 func (d *Dialer) Dial(ctx context.Context, network string, addresses ...string) (*Client, error) {
-	settings := *d
+	settings := d.copy()
 	if err := settings.validate(network, addresses); err != nil {
 		return nil, &OpError{Op: opDial, Addr: strings.Join(addresses, ", "), Err: Permanent(err)}
 	}
-	c := newClient(&settings, network, addresses)
+	c := newClient(settings, network, addresses)
 	if err := ctx.Err(); err != nil {
 		return nil, c.opError(opDial, false, err)
 	}
 	return c.start(ctx)
+}
+
+// copy returns the settings as they are now. TLSConfig is its owner's not to change, as ever.
+func (d *Dialer) copy() *Dialer {
+	settings := *d
+	settings.NetDialer = clone(d.NetDialer)
+	settings.Reconnect = clone(d.Reconnect)
+	settings.Trace = clone(d.Trace)
+	return &settings
+}
+
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }
 
 const (
@@ -203,7 +220,7 @@ func (d *Dialer) validate(network string, addresses []string) error {
 			refuse("Dialer.%s %d is negative", size.name, size.value)
 		}
 	}
-	if f, ok := d.framer().(interface{ validate() error }); ok {
+	if f, ok := ourFramer(d.framer()); ok {
 		if err := f.validate(); err != nil {
 			refuse("Dialer.Framer: %w", err)
 		}
@@ -267,6 +284,7 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 		switch {
 		case ctx.Err() != nil:
 			err = ctx.Err()
+		case errors.As(err, new(*permanentError)): // whatever else it is
 		case attempt.Err() != nil, isTimeout(err), errors.Is(err, context.DeadlineExceeded):
 			// A socket's deadline may fire a moment before its context does.
 			if due, ok := ctx.Deadline(); ok && !time.Now().Before(due) {
@@ -340,15 +358,17 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 
 // prepare sets the options of a new connection.
 func (d *Dialer) prepare(raw net.Conn) error {
+	// On loopback a dial to a port of the ephemeral range can meet itself in a
+	// simultaneous open, and would then block the port for the real server.
+	if addr, ok := raw.LocalAddr().(*net.TCPAddr); ok && addr.String() == raw.RemoteAddr().String() {
+		if conn, ok := raw.(*net.TCPConn); ok {
+			conn.SetLinger(0) // a reset: no TIME_WAIT on that port
+		}
+		return fmt.Errorf("connected to itself at %v: %w", addr, syscall.ECONNREFUSED)
+	}
 	conn, ok := raw.(*net.TCPConn)
 	if !ok {
 		return nil
-	}
-	// On loopback a dial to a port of the ephemeral range can meet itself in a
-	// simultaneous open, and would then block the port for the real server.
-	if conn.LocalAddr().String() == conn.RemoteAddr().String() {
-		conn.SetLinger(0) // a reset: no TIME_WAIT on that port
-		return fmt.Errorf("connected to itself at %v: %w", conn.LocalAddr(), syscall.ECONNREFUSED)
 	}
 	if d.UserTimeout > 0 {
 		if err := setUserTimeout(conn, d.UserTimeout); err != nil {

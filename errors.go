@@ -114,12 +114,20 @@ func (timeoutError) Timeout() bool   { return true }
 // tell the caller that their context had ended.
 type attemptTimeout struct {
 	doing string
-	err   error // what the interrupted operation said, for its text only
+	err   error // what the interrupted operation said
 }
 
 func (e attemptTimeout) Error() string      { return "timeout while " + e.doing + ": " + e.err.Error() }
 func (attemptTimeout) Timeout() bool        { return true }
 func (attemptTimeout) Is(target error) bool { return target == os.ErrDeadlineExceeded }
+
+// Unwrap returns what the interrupted operation said, unless that is about a context.
+func (e attemptTimeout) Unwrap() error {
+	if errors.Is(e.err, context.DeadlineExceeded) {
+		return nil
+	}
+	return e.err
+}
 
 // A panicError is a panic in a user's Framer or hook on the reading goroutine.
 type panicError struct {

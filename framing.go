@@ -34,6 +34,17 @@ type Framer interface {
 	WriteFrame(w *bufio.Writer, msg []byte) error
 }
 
+// ourFramer returns f as one of this package, with settings to check, or as the pointer to
+// one. A type that embeds one of them is not: its methods are its own.
+func ourFramer(f Framer) (checked interface{ validate() error }, ok bool) {
+	switch f := f.(type) {
+	case LengthPrefix, Varint, Fixed, Delimiter, Lines, Decimal, ContentLength,
+		*LengthPrefix, *Varint, *Fixed, *Delimiter, *Lines, *Decimal, *ContentLength:
+		checked, ok = f.(interface{ validate() error })
+	}
+	return checked, ok
+}
+
 const (
 	// defaultMaxSize is the largest message where the frame says how long it is.
 	defaultMaxSize = 4 << 20

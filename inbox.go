@@ -2,6 +2,7 @@ package tcpclient
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -54,10 +55,10 @@ type inbox struct {
 type slab struct {
 	// Owned by the reader until the slab is closed. Behind what is published it may
 	// write at any time, before that it writes no more.
-	data []byte
-	n    int               // messages in data
-	ends [slabMessages]int // where each of them ends
-	gap  int               // bytes in front of each that are not part of it
+	data   []byte
+	n      int                  // messages in data
+	starts [slabMessages]uint16 // where each of them begins: no other does behind slabBytes
+	ends   [slabMessages]int    // and ends
 
 	// Guarded by inbox.mu.
 	next      *slab
@@ -111,20 +112,14 @@ func (s *slab) claim(published int) (i int, ok bool) {
 }
 
 // bounds returns where message i begins and ends.
-func (s *slab) bounds(i int) (start, end int) {
-	if i > 0 {
-		start = s.ends[i-1]
-	}
-	return start + s.gap, s.ends[i]
-}
+func (s *slab) bounds(i int) (start, end int) { return int(s.starts[i]), s.ends[i] }
 
 // size returns the bytes of the messages from i on and before j, each with its overhead.
-func (s *slab) size(i, j int) int {
-	start := 0
-	if i > 0 {
-		start = s.ends[i-1]
+func (s *slab) size(i, j int) (size int) {
+	for ; i < j; i++ {
+		size += s.ends[i] - int(s.starts[i]) + overhead
 	}
-	return s.ends[j-1] - start + (j-i)*(overhead-s.gap)
+	return size
 }
 
 // spent reports whether nothing will be received from s any more.
@@ -306,7 +301,7 @@ func (in *inbox) recycleLocked(s *slab) {
 		return
 	}
 	s.data, s.view = s.data[:0], nil
-	s.n, s.gap, s.published, s.freed, s.closed = 0, 0, 0, 0, false
+	s.n, s.published, s.freed, s.closed = 0, 0, 0, false
 	s.taken.Store(0)
 	s.next, in.free = in.free, s
 	in.spare += cap(s.data)
@@ -354,7 +349,7 @@ func (in *inbox) close(err error) {
 func (in *inbox) lift() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.limit = max(liftFactor*in.limit, liftBytes)
+	in.limit = max(liftFactor*min(in.limit, math.MaxInt/liftFactor), liftBytes)
 	in.lifted = true
 	in.roomLocked()
 }

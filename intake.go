@@ -23,7 +23,7 @@ type intake struct {
 // storage returns memory for the next message: empty, with some capacity.
 func (t *intake) storage() []byte {
 	s := t.slab
-	if s != nil && s.n > 0 && (s.gap > 0 || cap(s.data)-len(s.data) < t.typical) {
+	if s != nil && s.n > 0 && cap(s.data)-len(s.data) < t.typical {
 		if 2*(s.n-s.published) > s.n { // filled by a burst: more may follow
 			t.burst = min(2*max(t.burst, cap(s.data)), slabBytes)
 		}
@@ -72,7 +72,7 @@ func (t *intake) copy(msg []byte, conn *Conn) error {
 // put appends a copy of msg.
 func (t *intake) put(msg []byte) {
 	s := t.slab
-	if s == nil || s.gap > 0 || cap(s.data)-len(s.data) < len(msg) {
+	if s == nil || cap(s.data)-len(s.data) < len(msg) {
 		t.typical = max(t.typical, len(msg))
 		t.storage()
 		s = t.slab
@@ -83,44 +83,43 @@ func (t *intake) put(msg []byte) {
 
 // run takes the frames of LengthPrefix{} that lie whole at the start of p, as many as are
 // small and have room, and returns their bytes in p. One copy takes them all, headers
-// included, which become the gaps of the slab: for messages of 64 bytes that costs a
-// third of taking them one by one.
+// included, which stay between the messages: for those of 64 bytes that costs a third of
+// taking them one by one.
 func (t *intake) run(p []byte, limit uint32) (taken int) {
+	first := binary.BigEndian.Uint32(p)
+	if first > limit || int(first) > len(p)-prefix {
+		return 0
+	}
 	s := t.slab
-	if s == nil || s.n > 0 && s.gap == 0 || cap(s.data)-len(s.data) < prefix+int(limit) {
-		if len(p) < prefix || binary.BigEndian.Uint32(p) > limit {
-			return 0
-		}
+	if s == nil || cap(s.data)-len(s.data) < prefix+int(first) {
 		t.roll()
 		s = t.fresh()
-		if cap(s.data) < prefix+int(limit) {
-			s.data = make([]byte, 0, slabBytes)
+		if want := min(max(len(p), minSlab), slabBytes); cap(s.data) < want {
+			s.data = make([]byte, 0, want)
 		}
 	}
-	bytes, first := 0, s.n
+	bytes, before := 0, s.n
 	room := min(cap(s.data)-len(s.data), len(p))
 	for s.n < slabMessages && room-taken >= prefix {
 		size := binary.BigEndian.Uint32(p[taken:])
-		if size > limit || int(size) > room-taken-prefix || t.pending+bytes+int(size)+(s.n+1-first)*overhead > t.budget {
+		if size > limit || int(size) > room-taken-prefix || t.pending+bytes+int(size)+(s.n+1-before)*overhead > t.budget {
 			break
 		}
+		start := len(s.data) + taken + prefix
 		taken += prefix + int(size)
 		bytes += int(size)
-		s.ends[s.n] = len(s.data) + taken
+		s.starts[s.n], s.ends[s.n] = uint16(start), start+int(size)
 		s.n++
 	}
-	if s.n == first {
+	if s.n == before {
 		return 0
 	}
-	if first == 0 { // else it is, and others may be looking
-		s.gap = prefix
-	}
 	s.data = append(s.data, p[:taken]...)
-	t.pending += bytes + (s.n-first)*overhead
-	t.seen += s.n - first
+	t.pending += bytes + (s.n-before)*overhead
+	t.seen += s.n - before
 	t.bytes += bytes
-	t.typical = max(bytes/(s.n-first), t.typical-t.typical/8)
-	if s.n == slabMessages || cap(s.data)-len(s.data) < prefix+int(limit) {
+	t.typical = max(bytes/(s.n-before), t.typical-t.typical/8)
+	if s.n == slabMessages || len(s.data) >= slabBytes {
 		t.roll()
 	}
 	return taken
@@ -145,10 +144,11 @@ func (t *intake) admit(size int, conn *Conn) error {
 
 // added accounts for a message of size bytes at the end of s.
 func (t *intake) added(s *slab, size int) {
-	s.ends[s.n] = len(s.data)
+	s.starts[s.n], s.ends[s.n] = uint16(len(s.data)-size), len(s.data)
 	s.n++
 	t.pending += size + overhead
-	t.noted(size)
+	t.seen++
+	t.bytes += size
 	t.typical = max(size, t.typical-t.typical/8)
 	if s.n == slabMessages || len(s.data) >= slabBytes {
 		t.roll()
@@ -188,12 +188,6 @@ func (t *intake) tally() {
 		t.count.received(t.seen, t.bytes)
 		t.seen, t.bytes = 0, 0
 	}
-}
-
-// noted counts a message, wherever it went.
-func (t *intake) noted(size int) {
-	t.seen++
-	t.bytes += size
 }
 
 func (t *intake) publishLocked() {

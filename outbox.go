@@ -144,7 +144,7 @@ func (o *outbox) enter(ctx context.Context, msg []byte) (start int, err error) {
 			o.mu.Unlock()
 		}
 	}()
-	start, err = o.frameLocked(msg)
+	start, err = o.frameLocked(o.open, msg)
 	entered = err == nil
 	return start, err
 }
@@ -167,10 +167,9 @@ func (o *outbox) lockRoom(ctx context.Context) error {
 	}
 }
 
-// frameLocked puts a frame into the open batch and returns where it begins. If the
-// framer refuses msg or panics, nothing of it stays.
-func (o *outbox) frameLocked(msg []byte) (int, error) {
-	b := o.open
+// frameLocked puts a frame into b and returns where it begins. If the framer refuses msg
+// or panics, nothing of it stays.
+func (o *outbox) frameLocked(b *batch, msg []byte) (int, error) {
 	start, framed := b.size(), false
 	defer func() {
 		if !framed {
@@ -354,7 +353,7 @@ func (o *outbox) enterCall(ctx context.Context, k *calls, request []byte) (c *ca
 			o.marked = nil
 		}
 	}
-	w.start, err = o.frameLocked(request)
+	w.start, err = o.frameLocked(o.open, request)
 	w.quiet, w.parked, framed = true, true, err == nil
 	return c, w, err
 }
@@ -424,6 +423,19 @@ func (o *outbox) finish(ctx context.Context) error {
 	return err
 }
 
+// unsettled is loss while the reader is held up in code of the user and end was not
+// called: whatever is still here after kill is lost.
+func (o *outbox) unsettled() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.leading {
+		o.failLocked()
+	} else if o.open.kept > 0 || o.flight != nil && o.flight.kept > 0 {
+		return o.wire.reason()
+	}
+	return o.lossLocked()
+}
+
 // loss returns, once, the end that took frames with it of which nobody was told.
 func (o *outbox) loss() error {
 	o.mu.Lock()
@@ -435,28 +447,29 @@ func (o *outbox) loss() error {
 // does not read would pile up here is dropped.
 func (o *outbox) urge(msg []byte) error {
 	o.mu.Lock()
-	if o.urgent == nil {
-		o.urgent, o.ahead = newBatch(64), newBatch(64)
-	}
-	b := o.urgent
-	if o.over != nil || b.size() > maxUrgent {
-		o.mu.Unlock()
-		return nil
-	}
-	start := b.size()
-	if err := o.framer.WriteFrame(b.w, msg); err != nil {
-		b.truncate(start)
-		o.mu.Unlock()
-		return err
-	}
-	b.frames++
-	lead := !o.leading
-	o.leading = true
-	o.mu.Unlock()
+	lead, err := o.enterUrgentLocked(msg)
 	if lead {
 		o.lead()
 	}
-	return nil
+	return err
+}
+
+// enterUrgentLocked frames msg into the urgent batch. It reports whether the caller is to
+// lead. It releases the lock.
+func (o *outbox) enterUrgentLocked(msg []byte) (lead bool, err error) {
+	defer o.mu.Unlock()
+	if o.urgent == nil {
+		o.urgent, o.ahead = newBatch(64), newBatch(64)
+	}
+	if o.over != nil || o.urgent.size() > maxUrgent {
+		return false, nil
+	}
+	if _, err := o.frameLocked(o.urgent, msg); err != nil {
+		return false, err
+	}
+	lead = !o.leading
+	o.leading = true
+	return lead, nil
 }
 
 // outbound says how far the network is, of whose kernel buffer that many bytes are not

@@ -73,7 +73,6 @@ func (c *Client) routed(conn *Conn, msg []byte) bool {
 		return true
 	}
 	if conn.calls.used.Load() && conn.calls.answer(msg) {
-		c.intake.noted(len(msg))
 		c.intake.yields = true
 		return true
 	}

@@ -20,8 +20,7 @@ func (c *Client) run(dialing context.Context) {
 	cancel()
 	for err == nil {
 		began := time.Now()
-		c.attach(conn)
-		err = c.detach(conn, c.read(conn))
+		err = c.use(conn)
 		if r.backoff == nil || c.isClosing() {
 			break
 		}
@@ -33,6 +32,20 @@ func (c *Client) run(dialing context.Context) {
 		err = ErrClosed
 	}
 	c.finish(err)
+}
+
+// use puts conn to use until it has ended, and returns why it has.
+func (c *Client) use(conn *Conn) (reason error) {
+	err := errGoexit // until read returns
+	defer func() {
+		reason = c.detach(conn, err)
+		if err == errGoexit {
+			c.finish(reason) // run does not come to it
+		}
+	}()
+	c.attach(conn)
+	err = c.read(conn)
+	return nil
 }
 
 // retries is a row of attempts to connect.
@@ -144,7 +157,7 @@ func (c *Client) round(ctx context.Context, attempt int) (*Conn, error) {
 func (c *Client) attach(conn *Conn) {
 	conn.beforeRead = c.intake.publish
 	conn.out = newOutbox(c.settings, conn, &c.count)
-	conn.calls = newCalls(c.settings.Correlator)
+	conn.calls = newCalls(c.settings.Correlator, &c.count)
 	if h := c.settings.Heartbeat; h.Interval > 0 {
 		conn.ping = h.Ping
 		conn.vigil.interval, conn.vigil.timeout, conn.vigil.pings = h.Interval, h.timeout(), h.Ping != nil
@@ -166,7 +179,7 @@ func (c *Client) attach(conn *Conn) {
 // detach ends conn, which err has made unreadable. It returns, when nobody uses conn any
 // more, why it ended.
 func (c *Client) detach(conn *Conn, err error) error {
-	orderly := c.isClosing() && errors.Is(err, io.EOF) && conn.wire.reason() == nil
+	orderly := c.ending(conn) && errors.Is(err, io.EOF) && conn.wire.reason() == nil
 	if orderly {
 		err = ErrClosed // the peer's answer to our FIN
 	}
@@ -200,6 +213,14 @@ func (c *Client) finish(err error) {
 func (c *Client) changedLocked() {
 	close(c.changed)
 	c.changed = make(chan struct{})
+}
+
+// ending reports whether the peer's FIN is no surprise: we have sent ours, or drop the
+// connection.
+func (c *Client) ending(conn *Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed != nil || conn.parted.Load()
 }
 
 func (c *Client) isClosing() bool {

@@ -1,6 +1,7 @@
 package tcpclient
 
 import (
+	"math"
 	"net"
 	"os"
 	"syscall"
@@ -23,7 +24,7 @@ func setUserTimeout(conn *net.TCPConn, d time.Duration) error {
 	}
 	var optErr error
 	err = raw.Control(func(fd uintptr) {
-		ms := max(d.Milliseconds(), 1)
+		ms := min(max(d.Milliseconds(), 1), math.MaxInt32)
 		optErr = os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(ms)))
 	})
 	if err != nil {

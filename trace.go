@@ -127,13 +127,22 @@ func (t *tracer) post(event func()) {
 	}
 }
 
-// deliver is the tracer's goroutine. It ends when there are no events.
+// deliver is the tracer's goroutine. It ends when there are no events. If one of them ends it
+// by runtime.Goexit, as t.FailNow does, another goroutine goes on.
 func (t *tracer) deliver(idle chan struct{}) {
-	defer close(idle)
+	defer func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if len(t.queue) > 0 {
+			go t.deliver(idle)
+			return
+		}
+		t.queue, t.idle = nil, nil
+		close(idle)
+	}()
 	for {
 		t.mu.Lock()
 		if len(t.queue) == 0 {
-			t.queue, t.idle = nil, nil
 			t.mu.Unlock()
 			return
 		}
