@@ -30,7 +30,7 @@ func TestDnsmasq(t *testing.T) {
 func TestUnbound(t *testing.T) {
 	upstream := newUpstream(t)
 	address := startServer(t, "unbound", func(port string) []string {
-		return []string{"-d", "-c", unboundConfig(t, port, upstream.address())}
+		return []string{"-d", "-c", unboundConfig(t, port, upstream.address(), "")}
 	}).address
 	testDNS(t, address)
 
@@ -151,9 +151,9 @@ func addressIn(t *testing.T, answer dnsmessage.Message) string {
 	return net.IP(a[:]).String()
 }
 
-// unboundConfig writes a configuration that knows a.test and asks upstream for what is
-// below slow.
-func unboundConfig(t *testing.T, port, upstream string) (path string) {
+// unboundConfig writes a configuration that knows a.test and localData, and asks upstream
+// for what is below slow.
+func unboundConfig(t *testing.T, port, upstream, localData string) (path string) {
 	t.Helper()
 	config := fmt.Sprintf(`
 server:
@@ -170,19 +170,23 @@ server:
   use-syslog: no
   local-zone: "test." static
   local-data: "a.test. A 192.0.2.78"
+%s
 remote-control:
   control-enable: no
 forward-zone:
   name: "slow."
   forward-addr: %s
-`, port, strings.Replace(upstream, ":", "@", 1))
+`, port, localData, strings.Replace(upstream, ":", "@", 1))
 	path = filepath.Join(t.TempDir(), "unbound.conf")
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
 	return path
 }
 
-// An upstream is a DNS server over UDP that answers everything with 192.0.2.99, but not
-// before it is let go.
+// numbered is the address of the n-th of many names.
+func numbered(n int) []byte { return []byte{10, byte(n >> 16), byte(n >> 8), byte(n)} }
+
+// An upstream is a DNS server over UDP that answers everything with 192.0.2.99, and
+// n17.slow with numbered(17), but not before it is let go.
 type upstream struct {
 	conn   net.PacketConn
 	hold   chan struct{}
@@ -220,9 +224,14 @@ func (u *upstream) serve(t *testing.T) {
 		}
 		m.Response, m.Additionals = true, nil
 		if q := m.Questions[0]; q.Type == dnsmessage.TypeA {
+			address := []byte{192, 0, 2, 99}
+			var n int
+			if _, err := fmt.Sscanf(q.Name.String(), "n%d.slow.", &n); err == nil {
+				address = numbered(n)
+			}
 			m.Answers = []dnsmessage.Resource{{
 				Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
-				Body:   &dnsmessage.AResource{A: [4]byte{192, 0, 2, 99}},
+				Body:   &dnsmessage.AResource{A: [4]byte(address)},
 			}}
 		}
 		answer, err := m.Pack()
