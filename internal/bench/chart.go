@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"image/color"
 	"math"
@@ -82,22 +83,28 @@ func charts(dir string, p *plan, r *results) (names []string, err error) {
 	return names, err
 }
 
+const (
+	width  = 7.8 * vg.Inch
+	margin = vg.Length(14)
+
+	// dataWidth is about what the vertical axis leaves.
+	dataWidth = width - 2*margin - 46
+)
+
 // draft draws p with a margin around it.
 func draft(p *plot.Plot, height vg.Length, path string) error {
-	const width, margin = 7.8 * vg.Inch, 14
 	picture := vgsvg.New(width, height)
 	page := draw.New(picture)
 	page.FillPolygon(paper, []vg.Point{{}, {X: width}, {X: width, Y: height}, {Y: height}})
 	p.Draw(draw.Crop(page, margin, -margin, margin, -margin))
-	f, err := os.Create(path)
-	if err != nil {
+	var svg bytes.Buffer
+	if _, err := picture.WriteTo(&svg); err != nil {
 		return err
 	}
-	defer f.Close()
-	if _, err := picture.WriteTo(f); err != nil {
-		return err
-	}
-	return f.Close()
+	// Who reads it may not have the font that the text was measured with. The next two
+	// are as wide; for all others there is room to spare.
+	text := bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
+	return os.WriteFile(path, text, 0o666)
 }
 
 // canvas is an empty chart.
@@ -169,6 +176,7 @@ func bars(pl *plan, r *results, title, axis, workload string) (*plot.Plot, int) 
 	p.Add(barChart{all, memory})
 	p.NominalY(names...)
 	p.Y.LineStyle.Width = 0
+	p.Y.Padding = vg.Points(16) // for names in a wider font
 	p.Y.Min, p.Y.Max = -0.6, float64(len(all))-0.4
 	p.X.Min, p.X.Max = low/1.3, high*math.Pow(high/low, 0.22)*1.3
 	if high/low < 8 {
@@ -238,7 +246,7 @@ func lines(pl *plan, r *results, title, axis, word string) *plot.Plot {
 			line.Width, marks.Radius = vg.Points(3), vg.Points(4)
 		case c.name == floorName:
 			line.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
-			name = "floor: one goroutine, as many per flush"
+			name = "floor: one goroutine, in batches"
 		case c.name == natsContender.name && word == "send":
 			line.Dashes = []vg.Length{vg.Points(1), vg.Points(3)}
 			name = "nats.go: queues only"
@@ -255,10 +263,12 @@ func lines(pl *plan, r *results, title, axis, word string) *plot.Plot {
 	p.Add(grid)
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
 	p.X.Tick.Marker, p.Y.Tick.Marker = ticks, decades{}
-	p.X.Min, p.X.Max = 0.85, float64(slices.Max(ticks))*14
+	p.X.Min, p.X.Max = 0.85, float64(slices.Max(ticks))*60
 	p.Y.Min, p.Y.Max = low/1.4, high*1.4
-	p.Legend.Top = true
-	p.Legend.XOffs = -vg.Points(10)
+	// The legend stands to the right of the last points, its text to the right of its
+	// marks: a wider font than the one it was measured with runs into nothing.
+	p.Legend.Top, p.Legend.Left = true, true
+	p.Legend.XOffs = vg.Length(p.X.Norm(float64(slices.Max(ticks))))*dataWidth + vg.Points(22)
 	p.Legend.Padding = vg.Points(2)
 	return p
 }
