@@ -36,8 +36,8 @@ type Backoff struct {
 	// permanent one. 0: no limit.
 	MaxAttempts int
 
-	// FirstDial makes Dial itself try again until its context ends. Without it only
-	// the first attempt of Dial counts.
+	// FirstDial makes Dial itself try again until its context ends. Without it Dial
+	// returns the error of its first attempt.
 	FirstDial bool
 }
 

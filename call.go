@@ -10,6 +10,9 @@ import (
 // answer in any order. It is stateless: one value serves any number of connections. Ids
 // count from 1 on each connection, so a server may push with id 0.
 //
+// A reply with an id that was issued on this connection and that nobody waits for is
+// late, and dropped. One with any other id goes to Receive, as a message that is no reply.
+//
 // A Correlator whose ids are narrower than 64 bits also has a method MaxID() uint64: ids
 // run from 1 to that and start again, skipping those still waited for, and where there
 // are no more than 65536 of them those that were abandoned. When all are in use, Call

@@ -31,8 +31,8 @@ const (
 // A Client exchanges whole messages with a server over one TCP connection. [Dialer.Dial]
 // makes one. All methods may be called by any number of goroutines at once.
 //
-// A Client owns one goroutine, run, from Dial to Close: it reads, and it dials. A
-// second one exists while the network has not taken all that was written.
+// A Client owns one goroutine, run, from Dial to Close: it reads. A second one exists
+// while it dials, and while the network has not taken all that was written.
 type Client struct {
 	settings  *Dialer
 	network   string
@@ -187,7 +187,11 @@ func (c *Client) Send(ctx context.Context, msg []byte) error {
 // the Client is closed. ctx ends only this wait: no byte is lost, and a frame that is
 // half here is completed for the next call. Concurrent calls get different messages.
 //
-// Messages that came before the end of a connection are returned before the error.
+// Messages that came before the end of a connection are returned before the error. With
+// Reconnect that error Is [ErrDisconnected], comes once for each connection that was
+// lost, and the next call goes on; losses that nobody receives are merged once sixteen
+// wait. An error of [ClassPermanent], and without Reconnect every end of
+// the connection, is the last: all further calls return it at once.
 func (c *Client) Receive(ctx context.Context) ([]byte, error) {
 	msg, err := c.ReceiveInto(ctx, nil)
 	if err == nil && msg == nil {
@@ -212,8 +216,8 @@ func (c *Client) ReceiveInto(ctx context.Context, buf []byte) ([]byte, error) {
 
 // Messages returns a loop over the messages that arrive. A message is valid until the
 // next one. When ctx is done or the connection has ended, the error is yielded once,
-// with a nil message, and the loop ends. Breaking out loses nothing: the next call to
-// Receive or Messages goes on behind the last message.
+// with a nil message, and the loop ends, also with Reconnect. Breaking out loses nothing:
+// the next call to Receive or Messages goes on behind the last message.
 func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		var at cursor
@@ -238,13 +242,15 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 	}
 }
 
-// Shutdown ends the exchange in an orderly way: it refuses further messages, flushes,
-// sends FIN, and takes in what the server still has to say until its FIN. It returns nil
-// when that has come. It never waits for somebody to Receive: what has arrived stays
-// receivable after Shutdown has returned, and then Receive returns ErrClosed.
+// Shutdown ends the exchange in an orderly way: it refuses further messages, waits for
+// the replies to the Calls in flight, flushes, sends FIN, and takes in what the server
+// still has to say until its FIN. It returns nil when that has come. It never waits for
+// somebody to Receive: what has arrived stays receivable after Shutdown has returned,
+// and then Receive returns ErrClosed.
 //
 // When ctx is done first the connection is closed hard, and Shutdown returns an error
 // that Is ctx.Err(). A connection that cannot be half-closed is closed after the flush.
+// After Shutdown or Close it does nothing and returns ErrClosed.
 func (c *Client) Shutdown(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return c.opError(opClose, false, err)
@@ -372,7 +378,8 @@ func (c *Client) latest() *Conn {
 	return c.last
 }
 
-// Stats returns counters since Dial. It is cheap enough to be polled.
+// Stats returns counters since Dial. It is cheap enough to be polled. Messages are
+// counted in batches: a reply may be here a moment before it counts.
 func (c *Client) Stats() Stats {
 	s := c.count.stats()
 	s.Connected = c.link.Load() != nil

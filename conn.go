@@ -16,8 +16,8 @@ import (
 const minRead = 512
 
 // A Conn is a new connection during its [Dialer].Handshake: a login, a subscription, the
-// choice of a protocol version. Its methods block and run on the caller's goroutine.
-// It has the framing and the buffers of the Client, so that what the server sends ahead
+// choice of a protocol version. Its methods block and run on the caller's goroutine, one
+// at a time. It has the framing and the buffers of the Client, so that what the server sends ahead
 // is not lost; after the Handshake the Client takes it over, and the methods fail.
 //
 // During a Handshake the connection is nobody else's: when the context of a call ends,

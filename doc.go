@@ -43,7 +43,7 @@
 // A message is never sent twice. When a call fails, [OpError].Unsent says whether the
 // peer is certain not to have seen the message, so that it is safe to repeat. Messages
 // that were written and not flushed when their connection ended are not lost in
-// silence: the next call that writes returns that loss, once.
+// silence: the next Write, Flush, Send, Call, Shutdown or Close returns that loss, once.
 //
 // # Contexts
 //
@@ -69,7 +69,22 @@
 // and is random. Then calls that write wait for the next connection, and [Client.Receive]
 // returns one error that Is [ErrDisconnected] for each that was lost, in its
 // place in the stream of messages. Whatever was on its way is the application's to
-// repeat or not.
+// repeat or not. The Client ends when it is closed, when an error is permanent or the
+// attempts are used up; that last error is of [ClassPermanent], and stays:
+//
+//	for {
+//		msg, err := client.Receive(ctx)
+//		switch {
+//		case err == nil:
+//			handle(msg)
+//		case tcpclient.Classify(err) == tcpclient.ClassDisconnected:
+//			log.Print(err) // what comes next is from another connection
+//		default:
+//			return err
+//		}
+//	}
+//
+// A program that only Calls need not Receive.
 //
 // # Errors
 //
@@ -81,8 +96,9 @@
 //
 // # Goroutines and memory
 //
-// A Client has one goroutine from Dial to Close, and a second one while the network has
-// not taken what was written. A third lives while functions of a [Trace] are called.
+// A Client has one goroutine from Dial to Close, and a second one while it dials or the
+// network has not taken what was written. A third lives while functions of a [Trace] are
+// called.
 // [Client.Close] returns after the last has ended, within a second. Nothing is closed by
 // the garbage collector: a Client that is not closed stays connected. Buffers begin
 // small and grow with use, up to ReadBuffer, twice WriteBuffer and Inbox, or the largest

@@ -32,14 +32,17 @@ type Heartbeat struct {
 	// ErrHeartbeatTimeout. It must exceed Interval. 0: twice Interval.
 	Timeout time.Duration
 
-	// Ping returns the message to send. nil: send nothing, only watch the silence.
+	// Ping returns the message to send, which is copied: it may be the same every time.
+	// nil: send nothing, only watch the silence.
 	Ping func() []byte
 
-	// IsPong recognises the answers to Ping; they are swallowed. nil: there are none.
+	// IsPong recognises the answers to Ping; they are swallowed, also while a Call waits,
+	// whose own reply must not look like one. nil: there are none.
 	IsPong func(msg []byte) bool
 
 	// Answer recognises the pings of the peer, which are swallowed, and returns the
-	// message to answer them with, or nil for none. A nil Answer recognises none.
+	// message to answer them with, which is copied, or nil for none. A nil Answer
+	// recognises none.
 	Answer func(msg []byte) (reply []byte, ok bool)
 }
 

@@ -7,7 +7,7 @@ import (
 
 // Stats are what [Client.Stats] returns: counters since Dial, over all connections.
 type Stats struct {
-	MessagesReceived uint64        // that went to Receive or to a Call
+	MessagesReceived uint64        // for Receive, and replies, late ones included; no pings and pongs
 	BytesReceived    uint64        // of these messages, framing not counted
 	MessagesSent     uint64        // handed to the network, pings included
 	BytesSent        uint64        // of these messages, framing counted
