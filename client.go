@@ -189,9 +189,9 @@ func (c *Client) Send(ctx context.Context, msg []byte) error {
 //
 // Messages that came before the end of a connection are returned before the error. With
 // Reconnect that error Is [ErrDisconnected], comes once for each connection that was
-// lost, and the next call goes on; losses that nobody receives are merged once sixteen
-// wait. An error of [ClassPermanent], and without Reconnect every end of
-// the connection, is the last: all further calls return it at once.
+// lost, and the next call goes on; losses in a row that nobody receives are merged once
+// sixteen wait. An error of [ClassPermanent], and without Reconnect every end of the
+// connection, is the last: all further calls return it at once.
 func (c *Client) Receive(ctx context.Context) ([]byte, error) {
 	msg, err := c.ReceiveInto(ctx, nil)
 	if err == nil && msg == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -139,6 +140,26 @@ func TestEnd(t *testing.T) {
 		require.Contains(t, errOut, "deadline exceeded")
 	})
 
+	t.Run("ends in silence when it is interrupted", func(t *testing.T) {
+		address := serve(t, "tcp", "127.0.0.1:0", func(conn net.Conn) {
+			io.WriteString(conn, "listen\n")
+			io.Copy(io.Discard, conn)
+		})
+		input, typing := io.Pipe()
+		defer typing.Close()
+		ctx, interrupt := context.WithCancel(t.Context())
+		defer interrupt()
+		var out, errOut bytes.Buffer
+		printed := writerFunc(func(p []byte) (int, error) {
+			interrupt()
+			return out.Write(p)
+		})
+		exit := run(ctx, []string{"-frame", "line", address}, input, printed, &errOut)
+		require.Equal(t, exitInterrupted, exit)
+		require.Equal(t, "listen\n", out.String())
+		require.Empty(t, errOut.String())
+	})
+
 	t.Run("fails when nobody listens", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
@@ -148,6 +169,11 @@ func TestEnd(t *testing.T) {
 		require.Contains(t, errOut, l.Addr().String())
 	})
 }
+
+// A writerFunc is a Writer.
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestUnix(t *testing.T) {
 	path := serve(t, "unix", filepath.Join(t.TempDir(), "s"), func(conn net.Conn) { io.Copy(conn, conn) })

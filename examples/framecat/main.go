@@ -31,9 +31,10 @@ import (
 
 // The exit codes.
 const (
-	exitOK    = 0
-	exitError = 1
-	exitUsage = 2
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // as shells have it
 )
 
 const usage = `usage: framecat [flags] host:port
@@ -49,7 +50,8 @@ arrive as lines. At the end of the input it sends FIN and prints what still arri
   content-length         Content-Length: 5, an empty line, hello
   fixed:N                messages of N bytes each
 
-Exit code: 0 all went well, 1 the connection or the protocol failed, 2 wrong usage.
+Exit code: 0 all went well, 1 the connection or the protocol failed, 2 wrong usage,
+130 interrupted.
 
 `
 
@@ -82,7 +84,10 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	default:
 		err = c.cat(ctx, in, out)
 	}
-	if err != nil {
+	switch {
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return exitInterrupted // who did it knows
+	case err != nil:
 		fmt.Fprintln(errOut, "framecat:", err)
 		return exitError
 	}

@@ -16,49 +16,76 @@ import (
 )
 
 func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	server := tcpclienttest.NewServer(tcpclient.LengthPrefix{}, tcpclienttest.Echo)
+
+	// This server dies of the second order, before it can confirm it.
+	fatal := make(chan struct{})
+	server := tcpclienttest.NewServer(nil, func(conn *tcpclienttest.Conn) {
+		for order := range conn.Messages() {
+			if string(order) == "order 2" {
+				close(fatal)
+				<-conn.Context().Done()
+				return
+			}
+			conn.Send(order)
+		}
+	})
+	killed := make(chan error, 1)
+	go func() {
+		<-fatal
+		fmt.Println("the server is killed")
+		killed <- server.Close()
+	}()
 
 	dialer := tcpclient.Dialer{
 		Reconnect: &tcpclient.Backoff{Min: 20 * time.Millisecond, Max: 500 * time.Millisecond},
 		Trace: &tcpclient.Trace{
-			Connected:    func(_ string, attempt int, _ time.Duration) { fmt.Printf("  connected, attempt %d\n", attempt) },
-			Disconnected: func(_ string, err error) { fmt.Printf("  %v\n", err) },
+			Connected: func(_ string, attempt int, _ time.Duration) { fmt.Printf("  connected, attempt %d\n", attempt) },
+			Waiting: func(attempt int, delay time.Duration) {
+				fmt.Printf("  attempt %d in %v\n", attempt, delay.Round(time.Millisecond))
+			},
 		},
 	}
 	client, err := dialer.Dial(ctx, "tcp", server.Addr)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	defer client.Close()
 
 	order(ctx, client, "order 1")
-
-	fmt.Println("the server is killed")
-	server.Close()
-	for {
-		// Receive tells of every connection that was lost, in its place in the stream.
-		if _, err := client.Receive(ctx); errors.Is(err, tcpclient.ErrDisconnected) {
-			break
-		} else if err != nil {
-			log.Fatal(err)
-		}
+	order(ctx, client, "order 2")
+	if err := <-killed; err != nil {
+		return err
 	}
+
+	// Receive tells of every connection that was lost, in its place in the stream.
+	_, err = client.Receive(ctx)
+	if !errors.Is(err, tcpclient.ErrDisconnected) {
+		return err
+	}
+	fmt.Println("lost:", err)
 
 	// While there is no connection, calls wait for the next or for their context.
 	short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
-	order(short, client, "order 2")
-	stop()
+	defer stop()
+	order(short, client, "order 3")
 
 	fmt.Println("the server is back")
 	listener, err := net.Listen("tcp", server.Addr)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	server = tcpclienttest.NewServerOn(listener, tcpclient.LengthPrefix{}, tcpclienttest.Echo)
+	server = tcpclienttest.NewServerOn(listener, nil, tcpclienttest.Echo)
 	defer server.Close()
-	order(ctx, client, "order 2")
+	order(ctx, client, "order 3")
+	return client.Shutdown(ctx)
 }
 
 // order sends an order and waits for the answer, and says what a failure means.
