@@ -131,8 +131,10 @@ func (f IDField) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 // system calls, and the reading goroutine hands each reply to its caller.
 //
 // Without a [Dialer].Correlator each message that arrives answers the oldest request that
-// is unanswered: Redis, memcached, SMTP, most line protocols. With one, the id decides.
-// What is not a reply goes to Receive, and if nobody receives and the Inbox is full for a
+// is unanswered. That needs a server that answers every request, in order, with one
+// message: where a reply may be several lines, as with Redis, memcached and SMTP, it
+// takes a [Framer] that makes one message of them. With a Correlator the id decides. What
+// is not a reply goes to Receive, and if nobody receives and the Inbox is full for a
 // second, all Calls end with ErrInboxFull rather than wait behind it.
 //
 // Call blocks until the reply has come, ctx is done, the connection has ended or the

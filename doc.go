@@ -111,9 +111,9 @@
 // polled, so that they need no library here to get into the one of your choice. For
 // Prometheus, register functions that read them when they are scraped:
 //
-//	prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "upstream_messages_received_total"},
+//	promauto.NewCounterFunc(prometheus.CounterOpts{Name: "upstream_messages_received_total"},
 //		func() float64 { return float64(client.Stats().MessagesReceived) })
-//	prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "upstream_rtt_seconds"},
+//	promauto.NewGaugeFunc(prometheus.GaugeOpts{Name: "upstream_rtt_seconds"},
 //		func() float64 { return client.Stats().RTT.Seconds() })
 //
 // For OpenTelemetry, observe them in a callback:
