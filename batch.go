@@ -35,6 +35,7 @@ type batch struct {
 	base   int64   // the position in the wire's stream where the batch begins
 	pieces []int64 // with TLS: where each piece of record bytes begins
 	taken  int     // bytes that were given to the wire, or to TLS
+	denied bool    // which has refused some of them
 }
 
 func newBatch(size int) *batch {
@@ -88,7 +89,7 @@ func (b *batch) reset(limit int) {
 		b.spill, b.spare = nil, 0
 	}
 	b.view, b.sealed = nil, false
-	b.frames, b.kept, b.taken = 0, 0, 0
+	b.frames, b.kept, b.taken, b.denied = 0, 0, 0, false
 	b.first, b.last = nil, nil
 	b.pieces = b.pieces[:0]
 }

@@ -80,7 +80,7 @@ func TestCallsInOrder(t *testing.T) {
 	t.Run("a failed call keeps its place", func(t *testing.T) {
 		k := newCalls(nil, new(counters))
 		a := mustEnter(t, k)
-		k.fail(ErrInboxFull)
+		failAll(k, ErrInboxFull)
 		b := mustEnter(t, k)
 		require.True(t, k.answer([]byte("1")), "late")
 		require.True(t, k.answer([]byte("2")))
@@ -282,7 +282,7 @@ func TestCallsRetractFailed(t *testing.T) {
 	t.Run("in order, nobody else's reply is dropped for it", func(t *testing.T) {
 		k := newCalls(nil, new(counters))
 		before, refused := mustEnter(t, k), mustEnter(t, k)
-		k.fail(ErrInboxFull)
+		failAll(k, ErrInboxFull)
 		k.retract(refused)
 		after := mustEnter(t, k)
 		require.True(t, k.answer([]byte("late, to the one before")))
@@ -294,7 +294,7 @@ func TestCallsRetractFailed(t *testing.T) {
 	t.Run("by id, the id is free", func(t *testing.T) {
 		k := newCalls(narrow{max: 1}, new(counters))
 		refused := mustEnter(t, k)
-		k.fail(ErrInboxFull)
+		failAll(k, ErrInboxFull)
 		k.retract(refused)
 		mustEnter(t, k)
 	})
@@ -498,7 +498,7 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 			}
 			open = append(open[:i], open[i+1:]...)
 		case op == 16 && random.IntN(20) == 0: // nobody receives
-			k.fail(ErrInboxFull)
+			failAll(k, ErrInboxFull)
 			for _, m := range open {
 				if m.want == "waits" {
 					m.want = "error: " + ErrInboxFull.Error()
@@ -600,4 +600,11 @@ func TestIDField(t *testing.T) {
 		_, err := IDField{Width: 1}.AppendRequest(nil, 256, []byte("?x"))
 		require.Error(t, err)
 	})
+}
+
+// failAll ends all calls that wait.
+func failAll(k *calls, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.failLocked(k.epoch, err)
 }

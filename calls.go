@@ -18,6 +18,9 @@ const (
 
 	// stallTime is how long the Inbox may be full while calls wait behind it.
 	stallTime = time.Second
+
+	// stallTicks is how often the reader looks in that time.
+	stallTicks = 4
 )
 
 // calls are the requests of one connection that are not answered yet. Without a
@@ -34,6 +37,8 @@ type calls struct {
 
 	mu      sync.Mutex       // guards following
 	over    error            // why no reply will come any more; set once
+	refused error            // why nobody is to wait for room; set once
+	epoch   int              // counts the ticks of a reader that waits for room in the Inbox
 	issued  uint64           // the last id; in order: the number of the last call
 	wrapped bool             // ids have started again at 1
 	byID    map[uint64]*call // nil: abandoned, and its id not free yet
@@ -54,6 +59,7 @@ type call struct {
 
 	// Guarded by calls.mu.
 	id    uint64 // in order: its number
+	epoch int    // when it was entered
 	ended bool   // with this:
 	reply []byte
 	err   error
@@ -61,8 +67,9 @@ type call struct {
 
 // A failure is the end of all calls at some time that is not the end of the connection.
 type failure struct {
-	done chan struct{} // closed when err is set
-	err  error
+	done  chan struct{} // closed when err is set
+	err   error
+	epoch int // when the first began to wait
 }
 
 func newCalls(correlator Correlator, count *counters) *calls {
@@ -90,7 +97,7 @@ func (k *calls) enter(w *waiter) *call {
 	} else {
 		k.idle = c.next
 	}
-	*c = call{waiter: w}
+	*c = call{waiter: w, epoch: k.epoch}
 	k.live++
 	k.used.Store(true)
 	if k.correlator == nil {
@@ -223,9 +230,12 @@ func (k *calls) wait(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for k.over == nil && k.fullLocked() {
+		if k.refused != nil {
+			return k.refused
+		}
 		k.waiting++
 		if k.failure == nil {
-			k.failure = &failure{done: make(chan struct{})}
+			k.failure = &failure{done: make(chan struct{}), epoch: k.epoch}
 		}
 		failure := k.failure
 		k.mu.Unlock()
@@ -286,32 +296,24 @@ func (k *calls) dropLocked(c *call) {
 	}
 }
 
-// fail ends all calls that are waited for, and the waits for room. The places of the calls
-// are kept.
-func (k *calls) fail(err error) {
+// stall is called stallTicks times in stallTime by a reader that waits for room in the
+// Inbox. If it says that nobody has received for that long, those end that have waited for
+// as long: what they wait for may be behind what nobody receives.
+func (k *calls) stall(nobody bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if f := k.failure; f != nil {
-		f.err, k.failure = err, nil
-		close(f.done)
+	k.epoch++
+	if nobody {
+		k.failLocked(k.epoch-stallTicks, ErrInboxFull)
 	}
-	k.failLocked(err)
 }
 
-func (k *calls) failLocked(err error) {
-	for i, c := range k.queue {
-		if c != nil {
-			k.queue[i] = nil
-			k.endLocked(c, err)
-		}
-	}
-	for _, c := range k.byID {
-		if c != nil {
-			k.dropLocked(c)
-			k.endLocked(c, err)
-		}
-	}
-	k.roomLocked()
+// close ends all calls, for Close.
+func (k *calls) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refused = ErrClosed
+	k.failLocked(k.epoch, ErrClosed)
 }
 
 // end ends all calls with the connection. Those who wait for room may find it on the next.
@@ -319,7 +321,31 @@ func (k *calls) end(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.over = err
-	k.failLocked(err)
+	k.roomLocked()
+	k.failure = nil
+	k.failLocked(k.epoch, err)
+}
+
+// failLocked ends the calls that wait since the given epoch, and the waits for room. The
+// places of the calls are kept.
+func (k *calls) failLocked(epoch int, err error) {
+	if f := k.failure; f != nil && f.epoch <= epoch {
+		f.err, k.failure = err, nil
+		close(f.done)
+	}
+	for i, c := range k.queue {
+		if c != nil && c.epoch <= epoch {
+			k.queue[i] = nil
+			k.endLocked(c, err)
+		}
+	}
+	for _, c := range k.byID {
+		if c != nil && c.epoch <= epoch {
+			k.dropLocked(c)
+			k.endLocked(c, err)
+		}
+	}
+	k.roomLocked()
 }
 
 // settled returns a channel that is closed when no call waits.

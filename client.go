@@ -259,7 +259,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		return c.opError(opClose, false, ErrClosed)
 	}
 	c.in.lift()
-	err, half := error(nil), true
+	err, half, grace := error(nil), true, closeTime
 	if conn := c.link.Load(); conn != nil {
 		conn.out.seal()
 		select {
@@ -278,10 +278,18 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		err = ctx.Err()
+		grace = dialGrace
+		if err != nil && !errors.Is(err, ctx.Err()) { // a loss
+			err = errors.Join(err, ctx.Err())
+		} else {
+			err = ctx.Err()
+		}
+		err = Permanent(err) // nothing can be tried again on a connection that was closed hard
 		c.halt()
 	}
-	c.join(time.After(closeTime))
+	late := time.NewTimer(grace)
+	defer late.Stop()
+	c.join(late.C)
 	reason, orderly := c.fate()
 	if err == nil && (reason != ErrClosed || half && !orderly) {
 		err = reason
@@ -310,8 +318,6 @@ func (c *Client) Close() error {
 	closed := make(chan struct{})
 	c.closed = closed
 	c.mu.Unlock()
-	defer close(closed)
-
 	late := time.NewTimer(closeTime)
 	defer late.Stop()
 	c.refuse()
@@ -323,9 +329,15 @@ func (c *Client) Close() error {
 	}
 	c.halt()
 	lost := error(nil)
-	if !c.join(late.C) && conn != nil {
-		lost = conn.out.unsettled()
+	select {
+	case <-c.done:
+	case <-late.C:
+		if conn != nil {
+			lost = conn.out.unsettled()
+		}
 	}
+	close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
+	c.trace.wait(late.C)
 	if lost == nil {
 		lost = c.loss()
 	}
@@ -346,15 +358,12 @@ func (c *Client) closeReason(conn *Conn) error {
 	return ErrClosed
 }
 
-// join waits until the Client's goroutines have ended, or it is late. It reports whether
-// run has.
-func (c *Client) join(late <-chan time.Time) bool {
+// join waits until the Client's goroutines have ended, or it is late.
+func (c *Client) join(late <-chan time.Time) {
 	select {
 	case <-c.done:
 		c.trace.wait(late)
-		return true
 	case <-late:
-		return false
 	}
 }
 

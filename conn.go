@@ -245,16 +245,15 @@ func (c *Conn) call(ctx context.Context, request []byte) (reply []byte, unsent b
 // for Close. It takes less than closeTime. ended is closed when the peer has hung up.
 func (c *Conn) farewell(ended <-chan struct{}) error {
 	c.out.seal()
-	c.calls.fail(ErrClosed)
+	c.calls.close()
 	before, _ := c.wire.progressed()
 	for start := time.Now(); time.Since(start) < closeFlush && !c.wire.stalled(start, closeStall); {
 		ctx, cancel := context.WithTimeout(context.Background(), closeStall/2)
 		err := c.out.finish(ctx)
-		late := ctx.Err() != nil
 		cancel()
 		if err == nil {
 			break
-		} else if !late {
+		} else if !errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}
 	}

@@ -270,6 +270,7 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 	defer cancel()
 
 	op, doing := opDial, "connecting"
+	raw := net.Conn(nil)
 	defer func() {
 		if r := recover(); r != nil {
 			err = Permanent(panicked(r))
@@ -280,6 +281,8 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 		if conn != nil {
 			conn.end(err)
 			conn = nil
+		} else if raw != nil {
+			raw.Close()
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -297,8 +300,7 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 	}()
 
 	err = errGoexit // until the hook returns
-	raw, err := d.dial(attempt, network, address)
-	if err != nil {
+	if raw, err = d.dial(attempt, network, address); err != nil {
 		return nil, err
 	}
 	conn = d.newConn(raw, address)

@@ -132,7 +132,7 @@ func appendN(r *bufio.Reader, dst []byte, n int) ([]byte, error) {
 			dst = grown[:copy(grown, dst)]
 		}
 		// With an empty buffer this reads a large rest directly into dst.
-		k, err := r.Read(dst[len(dst):min(cap(dst), len(dst)+n)])
+		k, err := r.Read(dst[len(dst) : len(dst)+min(cap(dst)-len(dst), n)])
 		dst, n = dst[:len(dst)+k], n-k
 		switch {
 		case n == 0:

@@ -50,16 +50,26 @@ func (f Delimiter) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	}
 	start := len(msg)
 	m := newMatcher(f.delim())
-	msg, terminated, err := m.read(r, msg, sizeLimit(f.MaxSize, defaultMaxLine))
+	limit := sizeLimit(f.MaxSize, defaultMaxLine)
+	msg, terminated, err := m.read(r, msg, limit)
 	switch {
 	case err == io.EOF && f.AllowUnterminated && (begun || len(msg) > start):
-		return msg, nil
+		return unterminated(dst, msg, start, limit)
 	case err == io.EOF && begun:
 		return dst, io.ErrUnexpectedEOF
 	case err != nil:
 		return dst, readError(err, len(msg)-start)
 	case terminated && !f.Keep:
 		msg = msg[:len(msg)-len(m.delim)]
+	}
+	return msg, nil
+}
+
+// unterminated returns msg, which the stream has ended. What was held for the beginning of a
+// delimiter is part of it now, and may be too much.
+func unterminated(dst, msg []byte, start int, limit uint64) ([]byte, error) {
+	if size := uint64(len(msg) - start); size > limit {
+		return dst, &FrameTooLargeError{Size: size, Max: int(limit), Header: bytes.Clone(msg[start:][:min(len(msg)-start, maxHint)])}
 	}
 	return msg, nil
 }
@@ -129,10 +139,11 @@ func (f Lines) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 		return dst, badSettings(err)
 	}
 	m := matcher{delim: []byte{'\n'}, lines: true}
-	msg, terminated, err := m.read(r, dst, sizeLimit(f.MaxSize, defaultMaxLine))
+	limit := sizeLimit(f.MaxSize, defaultMaxLine)
+	msg, terminated, err := m.read(r, dst, limit)
 	switch {
 	case err == io.EOF && f.AllowUnterminated && len(msg) > len(dst):
-		return msg, nil
+		return unterminated(dst, msg, len(dst), limit)
 	case err != nil:
 		return dst, readError(err, len(msg)-len(dst))
 	case terminated:

@@ -240,7 +240,9 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 	}
 	t.budget = need
 	dead := conn.wire.dead
-	var stall, last *time.Timer
+	var stall *time.Ticker
+	var last *time.Timer
+	ticks := 0 // since somebody received
 	for {
 		t.full.Store(true) // from now on loops over Messages account for what they take
 		t.accountLocked()
@@ -252,7 +254,7 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 			return ErrInboxFull
 		}
 		if stall == nil {
-			stall = time.NewTimer(stallTime)
+			stall = time.NewTicker(stallTime / stallTicks)
 			defer stall.Stop()
 		}
 		var over <-chan time.Time
@@ -262,9 +264,10 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 		t.mu.Unlock()
 		select {
 		case <-t.room:
+			ticks = 0
 		case <-stall.C:
-			conn.calls.fail(ErrInboxFull)
-			stall.Reset(stallTime)
+			ticks++
+			conn.calls.stall(ticks >= stallTicks)
 		case <-dead:
 			dead = nil
 			last = time.NewTimer(time.Until(conn.wire.lastWords()))

@@ -78,7 +78,8 @@ func (o *outbox) put(b *batch) {
 	b.base = o.wire.position()
 	if o.top == o.wire {
 		b.taken = len(p)
-		o.wire.Write(p)
+		_, err := o.wire.Write(p)
+		b.denied = err != nil
 		return
 	}
 	for len(p) > 0 {
@@ -86,6 +87,7 @@ func (o *outbox) put(b *batch) {
 		b.pieces = append(b.pieces, o.wire.position())
 		b.taken += n
 		if _, err := o.top.Write(p[:n]); err != nil {
+			b.denied = true
 			o.wire.failWrite(err) // TLS itself may have refused
 			return
 		}
@@ -125,8 +127,17 @@ func (o *outbox) land() (more bool) {
 	case o.wanted && o.open.size() > 0 || o.urgent != nil && o.urgent.size() > 0:
 		return true
 	}
-	o.leading = false
+	o.restLocked()
 	return false
+}
+
+// restLocked ends the leadership.
+func (o *outbox) restLocked() {
+	o.leading = false
+	if o.resting != nil {
+		close(o.resting)
+		o.resting = nil
+	}
 }
 
 // tellLocked gives all who wait for b their result. It reports whether one of them was
@@ -161,10 +172,10 @@ func (o *outbox) failLocked() {
 	if o.over == nil {
 		o.over = reason
 	}
-	o.leading = false
+	o.restLocked()
 	if b := o.flight; b != nil {
 		o.flight = nil
-		if _, all := o.wire.progressed(); all && b.taken == b.size() {
+		if _, all := o.wire.progressed(); all && b.taken == b.size() && !b.denied {
 			o.tellLocked(b, nil) // the end came just behind it
 		} else {
 			o.loseLocked(b, reason)

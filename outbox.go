@@ -34,20 +34,21 @@ type outbox struct {
 	count  *counters
 	ended  chan struct{} // closed when the outbox is over and nobody leads
 
-	mu      sync.Mutex // guards following
-	over    error      // why no further message is taken; set once
-	failed  bool       // the wire is dead and everybody was told; ended is closed
-	lost    error      // the end that took frames of finished Writes with it, if nobody was told
-	leading bool       // somebody is responsible for what has to be written
-	turns   int        // times that a caller became the leader
-	alone   int        // flights in a row that carried one frame: yielding brings nothing
-	wanted  bool       // the open batch is to be written though nobody waits for it
-	open    *batch     // takes frames
-	flight  *batch     // is being written; nil: none
-	spare   *batch     // was written last; nil during a flight
-	urgent  *batch     // pings and their answers: written first, waited for by nobody
-	ahead   *batch     // the urgent batch that is being written, else empty
-	urged   int64      // where the last urgent batch ends in the wire's stream
+	mu      sync.Mutex    // guards following
+	over    error         // why no further message is taken; set once
+	failed  bool          // the wire is dead and everybody was told; ended is closed
+	lost    error         // the end that took frames of finished Writes with it, if nobody was told
+	leading bool          // somebody is responsible for what has to be written
+	resting chan struct{} // closed when nobody is any more; nil: nobody asks
+	turns   int           // times that a caller became the leader
+	alone   int           // flights in a row that carried one frame: yielding brings nothing
+	wanted  bool          // the open batch is to be written though nobody waits for it
+	open    *batch        // takes frames
+	flight  *batch        // is being written; nil: none
+	spare   *batch        // was written last; nil during a flight
+	urgent  *batch        // pings and their answers: written first, waited for by nobody
+	ahead   *batch        // the urgent batch that is being written, else empty
+	urged   int64         // where the last urgent batch ends in the wire's stream
 	timer   *time.Timer
 	armed   bool // timer will call flushLater
 	idle    *waiter
@@ -348,15 +349,18 @@ func (o *outbox) enterCall(ctx context.Context, k *calls, request []byte) (c *ca
 		if err != nil {
 			return c, w, &permanentError{err}
 		}
-		request, o.marked = marked, marked
-		if cap(marked) > o.limit {
-			o.marked = nil
+		if o.marked = marked; cap(marked) > o.limit || overlap(marked, request) {
+			o.marked = nil // too much to keep, or not ours
 		}
+		request = marked
 	}
 	w.start, err = o.frameLocked(o.open, request)
 	w.quiet, w.parked, framed = true, true, err == nil
 	return c, w, err
 }
+
+// overlap reports whether p and q begin at the same byte.
+func overlap(p, q []byte) bool { return len(p) > 0 && len(q) > 0 && &p[0] == &q[0] }
 
 // release lets go of w, whose call has ended. It reports whether the request is certain
 // not to have been sent.
@@ -419,8 +423,29 @@ func (o *outbox) finish(ctx context.Context) error {
 		o.mu.Unlock()
 		return nil
 	}
-	_, err := o.flushLocked(ctx, flushing)
-	return err
+	if _, err := o.flushLocked(ctx, flushing); err != nil {
+		return err
+	}
+	select {
+	case <-o.rest(): // pings and answers go out too, if they were framed
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// rest returns a channel that is closed when nobody leads.
+func (o *outbox) rest() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.resting == nil {
+		o.resting = make(chan struct{})
+	}
+	resting := o.resting
+	if !o.leading {
+		o.restLocked()
+	}
+	return resting
 }
 
 // unsettled is loss while the reader is held up in code of the user and end was not

@@ -21,6 +21,10 @@ type quick struct {
 	err  error
 }
 
+// maxWrite is the most that one write may be given everywhere: Darwin and FreeBSD refuse
+// what does not fit 32 bits.
+const maxWrite = 1 << 30
+
 // newQuick returns nil for a connection that is not a socket of the system's.
 func newQuick(conn net.Conn) *quick {
 	switch conn.(type) {
@@ -34,7 +38,7 @@ func newQuick(conn net.Conn) *quick {
 	}
 	q := &quick{conn: conn, raw: raw}
 	q.try = func(fd uintptr) bool {
-		q.n, q.err = syscall.Write(int(fd), q.p)
+		q.n, q.err = syscall.Write(int(fd), q.p[:min(len(q.p), maxWrite)])
 		return true
 	}
 	return q

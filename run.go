@@ -44,7 +44,9 @@ func (c *Client) use(conn *Conn) (reason error) {
 		}
 	}()
 	c.attach(conn)
-	err = c.read(conn)
+	if err = c.read(conn); err == ErrClosed {
+		err = &disconnectedError{err} // a Framer's or the connection's word, not ours
+	}
 	return nil
 }
 
@@ -163,6 +165,7 @@ func (c *Client) attach(conn *Conn) {
 		conn.vigil.interval, conn.vigil.timeout, conn.vigil.pings = h.Interval, h.timeout(), h.Ping != nil
 	}
 	conn.vigil.start(time.Now())
+	conn.wire.begin(inlineWrite)
 	c.count.connects.Add(1)
 
 	c.mu.Lock()

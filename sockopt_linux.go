@@ -4,6 +4,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
@@ -15,6 +16,10 @@ const (
 	tcpUserTimeout = 18     // TCP_USER_TIMEOUT, linux/tcp.h
 	siocOutQ       = 0x5411 // SIOCOUTQ, linux/sockios.h
 )
+
+// genericIoctl says that ioctl numbers are those of most architectures.
+const genericIoctl = runtime.GOARCH != "ppc64" && runtime.GOARCH != "ppc64le" && runtime.GOARCH != "mips" &&
+	runtime.GOARCH != "mipsle" && runtime.GOARCH != "mips64" && runtime.GOARCH != "mips64le"
 
 // setUserTimeout sets TCP_USER_TIMEOUT (tcp(7)).
 func setUserTimeout(conn *net.TCPConn, d time.Duration) error {
@@ -37,7 +42,7 @@ func setUserTimeout(conn *net.TCPConn, d time.Duration) error {
 // acknowledged (tcp(7), SIOCOUTQ); 0 where that is not known.
 func unacknowledged(conn net.Conn) int {
 	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
+	if !ok || !genericIoctl {
 		return 0
 	}
 	raw, err := tcp.SyscallConn()

@@ -158,23 +158,34 @@ func (w *wire) Write(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	w.handed += int64(n)
 	if err != nil && !isTimeout(err) {
-		w.restLocked()
 		w.failWriteLocked(err)
+		w.doneLocked()
 		return n, w.cause
 	}
 	w.keepLocked(p[n:])
 	switch {
 	case len(w.rest) == 0:
-		w.restLocked()
+		w.doneLocked()
 		return len(p), nil
 	case w.cause != nil: // and drains may be waited for already
-		w.rest = nil
-		w.restLocked()
+		w.doneLocked()
 		return n, w.cause
 	}
 	w.progress = time.Now()
 	w.drains.Go(w.drain)
 	return len(p), nil
+}
+
+// doneLocked ends a Write of which nothing is left to do. If a leader has met it under way
+// and waits for landed, drain tells it, on another goroutine: this one may be the reader,
+// inside TLS and with its lock.
+func (w *wire) doneLocked() {
+	w.rest = nil
+	if w.notify {
+		w.drains.Go(w.drain)
+		return
+	}
+	w.restLocked()
 }
 
 // restLocked ends the work of a writer.
@@ -223,7 +234,7 @@ func (w *wire) settled() bool {
 
 // drain hands over what Write kept. It owns busy.
 func (w *wire) drain() {
-	stuck, unacked := false, unacknowledged(w.Conn)
+	stuck, forgiven, unacked := false, 0, unacknowledged(w.Conn)
 	w.mu.Lock()
 	for len(w.rest) > 0 && w.cause == nil && !stuck {
 		now := time.Now()
@@ -244,9 +255,11 @@ func (w *wire) drain() {
 		w.handed += int64(n)
 		w.rest = w.rest[n:]
 		if n > 0 || unacked < before {
-			w.progress = now // the kernel takes more only when a good part of its buffer is free
-		} else if late := now.Sub(due); late > lateBy {
-			w.progress = w.progress.Add(late) // that time was ours, not the peer's
+			w.progress, forgiven = now, 0 // the kernel takes more only when a good part of its buffer is free
+		} else if late := now.Sub(due); late > lateBy<<min(forgiven, 20) {
+			// That time was ours, not the peer's, and the socket deserves another try.
+			w.progress = w.progress.Add(late + min(drainSlice, w.writeTimeout))
+			forgiven++
 		}
 		switch {
 		case err == nil:
@@ -312,10 +325,12 @@ func (w *wire) kill(reason error) error {
 		w.cause = disconnected(reason)
 		close(w.dead)
 	}
-	reason, w.closed = w.cause, true
-	w.mu.Unlock()
-	w.Conn.Close() // closing twice is harmless
-	return reason
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.closed = true
+		w.drains.Go(func() { w.Conn.Close() }) // somebody's tunnel may take its time
+	}
+	return w.cause
 }
 
 // disconnected marks reason as the end of a connection, unless that was our own will.
