@@ -1,6 +1,9 @@
 package tcpclient
 
-import "bufio"
+import (
+	"bufio"
+	"encoding/binary"
+)
 
 const (
 	// minBatch is the buffer that a batch starts with. It grows with use, up to
@@ -19,14 +22,14 @@ const (
 // A batch is what one write to the network carries: frames, as bytes in memory. It has
 // no lock; the outbox guards it.
 //
-// Frames are written to w. As long as they fit its buffer they are sent from there;
-// what overflows is appended to spill.
+// Frames of LengthPrefix{} are appended to bytes. Other Framers write to w: as long as it
+// fits w's buffer it is sent from there, what overflows is appended to bytes.
 type batch struct {
-	w      *bufio.Writer // over this batch
-	spill  []byte
-	view   []byte // w's buffer, once sealed
+	bytes  []byte
+	w      *bufio.Writer // over this batch; nil: not needed yet
+	view   []byte        // w's buffer, once sealed
 	sealed bool
-	spare  int // times in a row that spill was much too large
+	spare  int // times in a row that bytes was much too large
 
 	frames int     // in the batch
 	kept   int     // of these, frames whose Write has returned: nobody waits for them
@@ -38,10 +41,12 @@ type batch struct {
 	denied bool    // which has refused some of them
 }
 
-func newBatch(size int) *batch {
-	b := new(batch)
-	b.w = bufio.NewWriterSize(b, size)
-	return b
+// writer returns w, which for a start has a buffer of that size.
+func (b *batch) writer(size int) *bufio.Writer {
+	if b.w == nil {
+		b.w = bufio.NewWriterSize(b, size)
+	}
+	return b.w
 }
 
 // Write is where w overflows to.
@@ -49,44 +54,64 @@ func (b *batch) Write(p []byte) (int, error) {
 	if b.sealed {
 		b.view = p // w's own buffer: it stays as it is until w is used again
 	} else {
-		b.spill = append(b.spill, p...)
+		b.bytes = append(b.bytes, p...)
 	}
 	return len(p), nil
 }
 
+// prefixed appends msg as a frame of LengthPrefix{}.
+func (b *batch) prefixed(msg []byte) {
+	b.bytes = append(binary.BigEndian.AppendUint32(b.bytes, uint32(len(msg))), msg...)
+}
+
 // size returns the bytes in the batch.
-func (b *batch) size() int { return len(b.spill) + len(b.view) + b.w.Buffered() }
+func (b *batch) size() int {
+	size := len(b.bytes) + len(b.view)
+	if b.w != nil {
+		size += b.w.Buffered()
+	}
+	return size
+}
 
 // truncate takes back all but the first size bytes.
 func (b *batch) truncate(size int) {
-	b.w.Flush()
-	b.spill = b.spill[:size]
+	if b.w != nil {
+		b.w.Flush()
+	}
+	b.bytes = b.bytes[:size]
 }
 
 // seal ends the framing and returns the bytes to send, valid until reset.
 func (b *batch) seal() []byte {
-	b.sealed = len(b.spill) == 0
+	if b.w == nil {
+		return b.bytes
+	}
+	b.sealed = len(b.bytes) == 0
 	b.w.Flush()
 	if b.sealed {
 		return b.view
 	}
-	return b.spill
+	return b.bytes
 }
 
 // reset empties the batch for its next use. A buffer that was too small has
 // grown, up to limit.
 func (b *batch) reset(limit int) {
-	if n := len(b.spill); n > b.w.Size() && b.w.Size() < limit {
-		b.w = bufio.NewWriterSize(b, min(max(n, 2*b.w.Size()), limit))
+	buffer := 0
+	if b.w != nil {
+		if n := len(b.bytes); n > b.w.Size() && b.w.Size() < limit {
+			b.w = bufio.NewWriterSize(b, min(max(n, 2*b.w.Size()), limit))
+		}
+		buffer = b.w.Size()
 	}
-	if len(b.spill) < cap(b.spill)/4 {
+	if len(b.bytes) < cap(b.bytes)/4 {
 		b.spare++
 	} else {
 		b.spare = 0
 	}
-	b.spill = b.spill[:0]
-	if b.spare > maxSpare || cap(b.spill) <= b.w.Size() {
-		b.spill, b.spare = nil, 0
+	b.bytes = b.bytes[:0]
+	if b.spare > maxSpare || cap(b.bytes) <= buffer {
+		b.bytes, b.spare = nil, 0
 	}
 	b.view, b.sealed = nil, false
 	b.frames, b.kept, b.taken, b.denied = 0, 0, 0, false

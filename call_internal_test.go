@@ -167,7 +167,7 @@ func TestCallsByID(t *testing.T) {
 			for range 1000 {
 				k.abandon(mustEnter(t, k))
 			}
-			require.Empty(t, k.byID, "%T", correlator)
+			require.Zero(t, k.byID.n, "%T", correlator)
 		}
 	})
 
@@ -182,7 +182,7 @@ func TestCallsByID(t *testing.T) {
 			}
 			k.abandon(c)
 		}
-		require.LessOrEqual(t, len(k.byID), 1<<17)
+		require.LessOrEqual(t, k.byID.n, 1<<17)
 	})
 
 	t.Run("ids start again at 1 and skip those in use", func(t *testing.T) {

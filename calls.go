@@ -35,15 +35,15 @@ type calls struct {
 	room       chan struct{} // one slot: somebody waits for room, and there may be some
 	used       atomic.Bool   // there was a call: messages may be replies
 
-	mu      sync.Mutex       // guards following
-	over    error            // why no reply will come any more; set once
-	refused error            // why nobody is to wait for room; set once
-	epoch   int              // counts the ticks of a reader that waits for room in the Inbox
-	issued  uint64           // the last id; in order: the number of the last call
-	wrapped bool             // ids have started again at 1
-	byID    map[uint64]*call // nil: abandoned, and its id not free yet
-	queue   []*call          // in order, from first on; nil: abandoned
-	first   int              // index of the oldest, which has the number oldest
+	mu      sync.Mutex // guards following
+	over    error      // why no reply will come any more; set once
+	refused error      // why nobody is to wait for room; set once
+	epoch   int        // counts the ticks of a reader that waits for room in the Inbox
+	issued  uint64     // the last id; in order: the number of the last call
+	wrapped bool       // ids have started again at 1
+	byID    callTable
+	queue   []*call // in order, from first on; nil: abandoned
+	first   int     // index of the oldest, which has the number oldest
 	oldest  uint64
 	live    int           // calls that are waited for
 	waiting int           // callers that wait for room
@@ -75,7 +75,6 @@ type failure struct {
 func newCalls(correlator Correlator, count *counters) *calls {
 	k := &calls{correlator: correlator, count: count, limit: maxInOrder, oldest: 1, room: make(chan struct{}, 1)}
 	if correlator != nil {
-		k.byID = make(map[uint64]*call)
 		k.limit = math.MaxUint64
 		if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
 			k.limit = max(narrow.MaxID(), 1)
@@ -111,12 +110,12 @@ func (k *calls) enter(w *waiter) *call {
 			k.issued, k.wrapped = 0, true
 		}
 		k.issued++
-		if _, taken := k.byID[k.issued]; !taken {
+		if _, taken := k.byID.get(k.issued); !taken {
 			break
 		}
 	}
 	c.id = k.issued
-	k.byID[c.id] = c
+	k.byID.put(c.id, c)
 	return c
 }
 
@@ -124,7 +123,7 @@ func (k *calls) fullLocked() bool {
 	if k.correlator == nil {
 		return len(k.queue)-k.first >= maxInOrder
 	}
-	return uint64(len(k.byID)) >= k.limit
+	return uint64(k.byID.n) >= k.limit
 }
 
 // retract takes back a call of which nothing was written, the last one entered.
@@ -133,7 +132,7 @@ func (k *calls) retract(c *call) {
 	defer k.mu.Unlock()
 	switch {
 	case k.correlator != nil:
-		delete(k.byID, c.id)
+		k.byID.remove(c.id)
 	case c.id >= k.oldest: // else the server has answered what it was not asked
 		k.queue = k.queue[:len(k.queue)-1]
 		k.issued--
@@ -156,13 +155,13 @@ func (k *calls) answer(msg []byte) bool {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c, known := k.byID[id]
+	c, known := k.byID.get(id)
 	if !known && (id == 0 || id > k.limit || !k.wrapped && id > k.issued) {
 		return false // never asked for
 	}
 	k.count.received(1, len(msg))
 	if known { // else late: it was abandoned
-		delete(k.byID, id)
+		k.byID.remove(id)
 		k.deliverLocked(c, reply)
 	}
 	return true
@@ -288,11 +287,11 @@ func (k *calls) dropLocked(c *call) {
 	case k.correlator == nil:
 		k.queue[k.first+int(c.id-k.oldest)] = nil
 	case k.limit <= maxKept:
-		k.byID[c.id] = nil
+		k.byID.put(c.id, nil)
 	default:
 		// The id will not come again before very many other calls, if ever, and that it
 		// was issued tells that its reply is late. To keep it would fill the memory.
-		delete(k.byID, c.id)
+		k.byID.remove(c.id)
 	}
 }
 
@@ -339,12 +338,12 @@ func (k *calls) failLocked(epoch int, err error) {
 			k.endLocked(c, err)
 		}
 	}
-	for _, c := range k.byID {
-		if c != nil && c.epoch <= epoch {
+	k.byID.each(func(c *call) {
+		if c.epoch <= epoch {
 			k.dropLocked(c)
 			k.endLocked(c, err)
 		}
-	}
+	})
 	k.roomLocked()
 }
 

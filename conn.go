@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync/atomic"
 	"time"
@@ -23,22 +24,21 @@ const minRead = 512
 // During a Handshake the connection is nobody else's: when the context of a call ends,
 // so does the connection.
 type Conn struct {
-	addr     string
-	raw      net.Conn // as dialed
-	wire     *wire    // around raw
-	top      net.Conn // the wire, or TLS on it
-	tls      *tls.Conn
-	framer   Framer
-	ours     bool // the framer is one of this package
-	plain    bool // the framer is a LengthPrefix with nothing set but MaxSize, which is
-	plainMax uint64
-	vigil    vigil
-	in       *bufio.Reader // over source
-	out      *outbox       // nil during the Handshake
-	calls    *calls        // nil likewise
-	ping     func() []byte // of the Heartbeat
-	taken    atomic.Bool   // by the Client: the handshake is over
-	parted   atomic.Bool   // we have said good-bye
+	addr   string
+	raw    net.Conn // as dialed
+	wire   *wire    // around raw
+	top    net.Conn // the wire, or TLS on it
+	tls    *tls.Conn
+	framer Framer
+	ours   bool   // the framer is one of this package
+	plain  uint64 // the largest message, if framer is LengthPrefix{} but for MaxSize; 0: it is not
+	vigil  vigil
+	in     *bufio.Reader // over source
+	out    *outbox       // nil during the Handshake
+	calls  *calls        // nil likewise
+	ping   func() []byte // of the Heartbeat
+	taken  atomic.Bool   // by the Client: the handshake is over
+	parted atomic.Bool   // we have said good-bye
 
 	// Owned by the reading goroutine.
 	beforeRead func() // called before the socket is read
@@ -169,8 +169,8 @@ func (c *Conn) guard(ctx context.Context) (stop func() bool) {
 func (c *Conn) Send(ctx context.Context, msg []byte) error {
 	unsent := true
 	err := c.do(ctx, opSend, func() error {
-		b := newBatch(minBatch)
-		if err := c.framer.WriteFrame(b.w, msg); err != nil {
+		b := new(batch)
+		if err := c.framer.WriteFrame(b.writer(minBatch), msg); err != nil {
 			return &permanentError{err}
 		}
 		unsent = false
@@ -308,7 +308,7 @@ func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
 		maxRead: d.readBuffer(),
 	}
 	if f, ok := c.framer.(LengthPrefix); ok && f.isPlain() {
-		c.plain, c.plainMax = true, sizeLimit(f.MaxSize, defaultMaxSize)
+		c.plain = min(sizeLimit(f.MaxSize, defaultMaxSize), math.MaxUint32)
 	}
 	if _, layered := raw.(interface{ NetConn() net.Conn }); layered || raw.SetDeadline(time.Time{}) != nil {
 		raw = newStubborn(raw) // a *tls.Conn is spoiled by a write that has timed out

@@ -45,7 +45,7 @@ func (o *outbox) leadOnce() (more bool) {
 		}
 		o.flight, o.open, o.spare = o.open, o.spare, nil
 		if o.open == nil {
-			o.open = newBatch(min(minBatch, o.limit))
+			o.open = new(batch)
 		}
 	}
 	ahead, flight := o.ahead, o.flight

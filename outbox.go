@@ -27,6 +27,7 @@ var errFull = errors.New("too many calls outstanding")
 // something back, its drain goroutine inherits the leadership until that is written.
 type outbox struct {
 	framer Framer
+	plain  uint64        // as in Conn
 	limit  int           // bytes in the open batch that make the next message wait
 	delay  time.Duration // FlushDelay; 0: only explicit flushes
 	wire   *wire
@@ -99,13 +100,14 @@ const (
 func newOutbox(d *Dialer, conn *Conn, count *counters) *outbox {
 	o := &outbox{
 		framer: conn.framer,
+		plain:  conn.plain,
 		limit:  d.writeBuffer(),
 		delay:  d.FlushDelay,
 		wire:   conn.wire,
 		top:    conn.top,
 		count:  count,
 		ended:  make(chan struct{}),
-		open:   newBatch(min(minBatch, d.writeBuffer())),
+		open:   new(batch),
 	}
 	conn.wire.landed = o.drained
 	return o
@@ -171,13 +173,27 @@ func (o *outbox) lockRoom(ctx context.Context) error {
 // frameLocked puts a frame into b and returns where it begins. If the framer refuses msg
 // or panics, nothing of it stays.
 func (o *outbox) frameLocked(b *batch, msg []byte) (int, error) {
+	if o.plain > 0 {
+		if uint64(len(msg)) > o.plain {
+			return 0, &permanentError{&FrameTooLargeError{Size: uint64(len(msg)), Max: int(o.plain)}}
+		}
+		b.frames++
+		start := len(b.bytes)
+		b.prefixed(msg)
+		return start, nil
+	}
+	return o.frameOtherLocked(b, msg)
+}
+
+// frameOtherLocked is frameLocked for what a Framer does.
+func (o *outbox) frameOtherLocked(b *batch, msg []byte) (int, error) {
 	start, framed := b.size(), false
 	defer func() {
 		if !framed {
 			b.truncate(start)
 		}
 	}()
-	if err := o.framer.WriteFrame(b.w, msg); err != nil {
+	if err := o.framer.WriteFrame(b.writer(min(minBatch, o.limit)), msg); err != nil {
 		return 0, &permanentError{err}
 	}
 	framed = true
@@ -484,7 +500,7 @@ func (o *outbox) urge(msg []byte) error {
 func (o *outbox) enterUrgentLocked(msg []byte) (lead bool, err error) {
 	defer o.mu.Unlock()
 	if o.urgent == nil {
-		o.urgent, o.ahead = newBatch(64), newBatch(64)
+		o.urgent, o.ahead = new(batch), new(batch)
 	}
 	if o.over != nil || o.urgent.size() > maxUrgent {
 		return false, nil

@@ -14,7 +14,7 @@ func (c *Client) read(conn *Conn) (err error) {
 		return err
 	}
 	for {
-		if conn.plain {
+		if conn.plain > 0 {
 			if err := c.cut(conn); err != nil {
 				return err
 			}
@@ -41,13 +41,13 @@ func (c *Client) cut(conn *Conn) error {
 	taken := 0
 	for len(p) >= taken+prefix {
 		if forReceive {
-			if n := c.intake.run(p[taken:], uint32(min(conn.plainMax, maxRun))); n > 0 {
+			if n := c.intake.run(p[taken:], uint32(min(conn.plain, maxRun))); n > 0 {
 				taken += n
 				continue
 			}
 		}
 		size := uint64(binary.BigEndian.Uint32(p[taken:]))
-		if size > conn.plainMax || size > uint64(len(p)-taken-prefix) {
+		if size > conn.plain || size > uint64(len(p)-taken-prefix) {
 			break
 		}
 		msg := p[taken+prefix : taken+prefix+int(size)]
