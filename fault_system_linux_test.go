@@ -1,0 +1,579 @@
+package tcpclient_test
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The rows of FAULTS.md for which it takes the kernel: other processes, networks that
+// fail. They wait for real time, and so they run side by side.
+func init() {
+	maps.Copy(systemFaults, map[string]func(t *testing.T){
+		"B8 processor time while idle and while the server is down": beside(faultProcessorTime),
+		"H8 ping behind our own data on a slow link":                apart(faultSlowLink),
+		"L20 fork and exec":                               beside(faultInherited),
+		"S10 connection aborted by the system":            apart(faultAborted),
+		"S11 half-open while we write":                    apart(faultHalfOpenWriting),
+		"S12 half-open while we receive":                  apart(faultHalfOpenIdle),
+		"S14 short outage":                                apart(faultOutage),
+		"Y1 one processor and goroutines that never rest": beside(faultBusy),
+		"Y2 peer process is suspended":                    beside(faultPeerSuspended),
+		"Y2 client process is suspended":                  beside(faultSuspended),
+		"Y3 peer process is killed":                       beside(faultKilled),
+		"Y4 peer host vanishes":                           apart(faultHostVanishes),
+		"Y5 local link down for a while":                  apart(faultLinkDown),
+		"Y6 local address removed":                        apart(faultAddressRemoved),
+		"Y8 packets are lost":                             apart(faultLoss),
+		"Y9 packets are late, out of order and doubled":   apart(faultDisorder),
+		"Y11 firewall forgets an idle connection":         apart(faultForgotten),
+		"Y12 middlebox resets an idle connection":         apart(faultMiddlebox),
+	})
+}
+
+// beside runs a row beside the others.
+func beside(test func(t *testing.T)) func(t *testing.T) {
+	return func(t *testing.T) {
+		t.Parallel()
+		test(t)
+	}
+}
+
+// apart runs a row beside the others, in a network of its own.
+func apart(test func(t *testing.T)) func(t *testing.T) {
+	return beside(func(t *testing.T) { inNamespace(t, test) })
+}
+
+// heartbeat is a heartbeat in real time.
+func heartbeat(interval, timeout time.Duration) tcpclient.Heartbeat {
+	h := pinging()
+	h.Interval, h.Timeout = interval, timeout
+	return h
+}
+
+// soon is a heartbeat that finds a dead peer in less than a second, forgiving is one
+// that bears several seconds of silence.
+var (
+	soon      = heartbeat(200*time.Millisecond, 600*time.Millisecond)
+	forgiving = heartbeat(200*time.Millisecond, 15*time.Second)
+)
+
+// listenAnswering listens with a server that answers.
+func listenAnswering(t testing.TB, network, address string) *listener {
+	l := listenOn(t, network, address)
+	l.each(func(conn net.Conn) { newPeer(t, conn).answer() })
+	return l
+}
+
+// answer answers pings and sends back all else, until the stream ends.
+func (p *peer) answer() {
+	for {
+		msg, err := p.next()
+		if err != nil {
+			return
+		}
+		if msg == "ping" {
+			msg = "pong"
+		}
+		p.Write(frame(msg))
+	}
+}
+
+// port is the port of an address.
+func port(address net.Addr) string {
+	_, port, _ := net.SplitHostPort(address.String())
+	return port
+}
+
+// cut drops all packets to and from a port of this network.
+func cut(t testing.TB, port string) (heal func()) {
+	t.Helper()
+	command(t, "iptables -I INPUT -p tcp --dport "+port+" -j DROP")
+	command(t, "iptables -I INPUT -p tcp --sport "+port+" -j DROP")
+	return func() {
+		command(t, "iptables -D INPUT -p tcp --dport "+port+" -j DROP")
+		command(t, "iptables -D INPUT -p tcp --sport "+port+" -j DROP")
+	}
+}
+
+// echoed sends messages, and wants them back, each once and in order.
+func echoed(t testing.TB, c *tcpclient.Client, want ...string) {
+	t.Helper()
+	sent := start(t, func() error { return sendAll(t, c, want) })
+	requireNext(t, c, want)
+	require.NoError(t, sent())
+}
+
+func sendAll(t testing.TB, c *tcpclient.Client, msgs []string) error {
+	for _, msg := range msgs {
+		if err := c.Send(t.Context(), []byte(msg)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// requireNext wants these messages to arrive next.
+func requireNext(t testing.TB, c *tcpclient.Client, want []string) {
+	t.Helper()
+	for i := range want {
+		msg, err := c.Receive(within(t, 3*patience))
+		require.NoError(t, err, "instead of message %d", i)
+		require.True(t, want[i] == string(msg), "message %d: %.20q", i, msg)
+	}
+}
+
+// survives wants the connection to outlive an outage of a second in which we send.
+func survives(t testing.TB, c *tcpclient.Client, outage func() (heal func())) {
+	t.Helper()
+	echoed(t, c, "before")
+	heal := outage()
+	want := numbered(50, 200)
+	require.NoError(t, sendAll(t, c, want))
+	<-time.After(time.Second) // the outage
+	heal()
+	requireNext(t, c, want)
+	echoed(t, c, "after")
+	require.EqualValues(t, 1, c.Stats().Connects)
+}
+
+// dead checks that the peer was found dead after began, and not before its time.
+func dead(t testing.TB, err error, began time.Time) {
+	t.Helper()
+	requireHeartbeatTimeout(t, err)
+	require.GreaterOrEqual(t, time.Since(began), soon.Timeout)
+	require.Less(t, time.Since(began), patience)
+}
+
+func faultAborted(t *testing.T) {
+	l := listenTCP(t)
+	c, p := l.connect(t, tcpclient.Dialer{Reconnect: fast()})
+	requireAlive(t, c, p)
+	if killed := command(t, "ss -K dst "+l.Addr().String()); !strings.Contains(killed, port(l.Addr())) {
+		t.Skip("this kernel cannot abort connections")
+	}
+	_, err := c.Receive(t.Context())
+	require.ErrorIs(t, err, syscall.ECONNABORTED)
+	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+	requireAlive(t, c, l.accept(t))
+}
+
+func faultHalfOpenWriting(t *testing.T) {
+	l := listenAnswering(t, "tcp", "127.0.0.1:0")
+	tests := []struct {
+		name string
+		d    tcpclient.Dialer
+		want error
+	}{
+		{"Heartbeat", tcpclient.Dialer{Heartbeat: soon}, tcpclient.ErrHeartbeatTimeout},
+		{"UserTimeout", tcpclient.Dialer{UserTimeout: 700 * time.Millisecond}, syscall.ETIMEDOUT},
+		{"WriteTimeout", tcpclient.Dialer{WriteTimeout: 700 * time.Millisecond}, tcpclient.ErrWriteTimeout},
+	}
+	clients := make([]*tcpclient.Client, len(tests))
+	for i := range tests {
+		clients[i] = l.dial(t, tests[i].d)
+		echoed(t, clients[i], "alive")
+	}
+	cut(t, port(l.Addr()))
+	began := time.Now()
+	var wg sync.WaitGroup
+	for i, test := range tests {
+		wg.Go(func() {
+			var err error
+			for err == nil {
+				err = clients[i].Send(t.Context(), pattern(100_000))
+			}
+			assert.ErrorIs(t, err, test.want, test.name)
+			assert.ErrorIs(t, err, tcpclient.ErrDisconnected, test.name)
+			assert.Less(t, time.Since(began), patience, "%s: the kernel alone takes a quarter of an hour", test.name)
+		})
+	}
+	wg.Wait()
+}
+
+func faultHalfOpenIdle(t *testing.T) {
+	l := listenAnswering(t, "tcp", "127.0.0.1:0")
+	c := l.dial(t, tcpclient.Dialer{Heartbeat: soon, Reconnect: fast(), Timeout: 300 * time.Millisecond})
+	began := time.Now()
+	echoed(t, c, "before")
+	heal := cut(t, port(l.Addr()))
+	_, err := c.Receive(t.Context())
+	dead(t, err, began)
+	heal()
+	echoed(t, c, "after")
+}
+
+func faultOutage(t *testing.T) {
+	l := listenAnswering(t, "tcp", "127.0.0.1:0")
+	c := l.dial(t, tcpclient.Dialer{Heartbeat: forgiving})
+	survives(t, c, func() (heal func()) { return cut(t, port(l.Addr())) })
+}
+
+func faultSlowLink(t *testing.T) {
+	// 4 Mbit/s: a ping waits in the kernel for 2 s, behind 1 MiB of our own. The shaper
+	// drops packets as large as those of loopback normally are.
+	command(t, "ip link set lo mtu 1500")
+	command(t, "tc qdisc add dev lo root tbf rate 4mbit burst 20kb limit 60kb")
+	const size = 1 << 20
+	l := listenTCP(t)
+	l.each(func(conn net.Conn) {
+		p := newPeer(t, conn)
+		for {
+			msg, err := p.next()
+			switch {
+			case err != nil:
+				return
+			case msg == "ping":
+				msg = "pong"
+			case len(msg) == size:
+				msg = "all"
+			}
+			p.Write(frame(msg))
+		}
+	})
+	c := l.dial(t, tcpclient.Dialer{Heartbeat: heartbeat(200*time.Millisecond, 1200*time.Millisecond)})
+	began := time.Now()
+	require.NoError(t, c.Send(t.Context(), pattern(size)))
+	requireNext(t, c, []string{"all"})
+	require.Greater(t, time.Since(began), 1500*time.Millisecond, "the link is slow")
+	echoed(t, c, "alive")
+	require.EqualValues(t, 1, c.Stats().Connects)
+}
+
+func faultPeerSuspended(t *testing.T) {
+	host, address := startHost(t)
+	c, err := (&tcpclient.Dialer{Heartbeat: soon}).Dial(t.Context(), "tcp", address)
+	require.NoError(t, err)
+	defer c.Close()
+	began := time.Now()
+	echoed(t, c, "alive")
+	host.stop(t)
+	require.NoError(t, c.Send(t.Context(), []byte("its kernel takes it")))
+	_, err = c.Receive(t.Context())
+	dead(t, err, began)
+}
+
+func faultSuspended(t *testing.T) {
+	for _, waiting := range []int{0, 100} {
+		t.Run(fmt.Sprintf("%d messages are waiting", waiting), func(t *testing.T) {
+			t.Parallel()
+			l := listenTCP(t)
+			client := startProcess(t, "client", nil, argument(l.Addr(), soon))
+			p := l.accept(t)
+			require.Equal(t, "connected", client.line(t))
+			require.Equal(t, "ping", p.receive())
+			p.send("pong")
+			client.stop(t)
+			want := numbered(waiting, 10)
+			p.send(want...)
+			<-time.After(3 * time.Second) // five times Timeout
+			go p.answer()
+			client.resume(t)
+			for _, msg := range append(want, "alive") {
+				if msg == "alive" {
+					p.Write(frame(msg))
+				}
+				require.Equal(t, "received "+msg, client.line(t), "nobody was dead")
+			}
+		})
+	}
+}
+
+// argument is that of a client process.
+func argument(address net.Addr, h tcpclient.Heartbeat) string {
+	return fmt.Sprintf("%s=%s %v %v", argumentVariable, address, h.Interval, h.Timeout)
+}
+
+func faultBusy(t *testing.T) {
+	// 40 goroutines that take 10 ms each: the Client's gets its turn every 400 ms.
+	l := listenTCP(t)
+	client := startProcess(t, "client", nil, argument(l.Addr(), heartbeat(200*time.Millisecond, 900*time.Millisecond)), "GOMAXPROCS=1")
+	p := l.accept(t)
+	require.Equal(t, "connected", client.line(t))
+	require.Equal(t, "spinning", client.do(t, "spin 40"))
+	for began, pings := time.Now(), 0; time.Since(began) < 3*time.Second; pings++ {
+		require.Equal(t, "ping", p.receive(), "after %d pings", pings)
+		p.send("pong")
+	}
+	p.send("alive")
+	require.Equal(t, "received alive", client.line(t), "nobody was dead")
+}
+
+func faultKilled(t *testing.T) {
+	for _, unread := range []bool{false, true} {
+		host, address := startHost(t)
+		c, err := tcpclient.Dial(t.Context(), "tcp", address)
+		require.NoError(t, err)
+		defer c.Close()
+		echoed(t, c, "alive")
+		if unread { // then the kernel says RST
+			host.stop(t)
+			require.NoError(t, c.Send(t.Context(), pattern(100_000)))
+		}
+		host.kill(t)
+		_, err = c.Receive(within(t, patience))
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		if unread {
+			require.ErrorIs(t, err, syscall.ECONNRESET)
+		} else {
+			require.ErrorIs(t, err, io.EOF)
+		}
+	}
+}
+
+func faultHostVanishes(t *testing.T) {
+	host, address := startNeighbour(t)
+	d := tcpclient.Dialer{Heartbeat: soon}
+	idle, err := d.Dial(t.Context(), "tcp", address)
+	require.NoError(t, err)
+	defer idle.Close()
+	writing, err := d.Dial(t.Context(), "tcp", address)
+	require.NoError(t, err)
+	defer writing.Close()
+	began := time.Now()
+	echoed(t, idle, "alive")
+	echoed(t, writing, "alive")
+	// Without a last word: its network is gone together with the process.
+	require.Equal(t, "done", host.do(t, "iptables -A OUTPUT -j DROP"))
+	host.kill(t)
+	for err == nil {
+		err = writing.Send(t.Context(), pattern(1000))
+	}
+	dead(t, err, began)
+	_, err = idle.Receive(t.Context())
+	dead(t, err, began)
+}
+
+func faultLinkDown(t *testing.T) {
+	_, address := startNeighbour(t)
+	c, err := (&tcpclient.Dialer{Heartbeat: forgiving}).Dial(t.Context(), "tcp", address)
+	require.NoError(t, err)
+	defer c.Close()
+	survives(t, c, func() (heal func()) {
+		command(t, "ip link set v0 down")
+		return func() { command(t, "ip link set v0 up") }
+	})
+}
+
+func faultAddressRemoved(t *testing.T) {
+	_, address := startNeighbour(t)
+	d := tcpclient.Dialer{Heartbeat: soon, Reconnect: fast(), Timeout: 500 * time.Millisecond}
+	c, err := d.Dial(t.Context(), "tcp", address)
+	require.NoError(t, err)
+	defer c.Close()
+	began := time.Now()
+	echoed(t, c, "before")
+	require.Contains(t, c.LocalAddr().String(), "10.9.0.1:")
+	command(t, "ip addr del 10.9.0.1/24 dev v0")
+	_, err = c.Receive(t.Context())
+	dead(t, err, began)
+	command(t, "ip addr add 10.9.0.3/24 dev v0")
+	echoed(t, c, "after")
+	require.Contains(t, c.LocalAddr().String(), "10.9.0.3:")
+}
+
+func faultLoss(t *testing.T) {
+	// What is lost is sent again after 200 ms, and then after twice that.
+	for _, test := range []struct {
+		percent, messages int
+	}{{1, 1000}, {10, 100}, {30, 15}} {
+		t.Run(fmt.Sprintf("%d %%", test.percent), func(t *testing.T) {
+			t.Parallel()
+			l := listenAnswering(t, "tcp", "127.0.0.1:0")
+			c := l.dial(t, tcpclient.Dialer{})
+			for _, side := range []string{"--dport", "--sport"} {
+				command(t, fmt.Sprintf("iptables -w -A INPUT -p tcp %s %s -m statistic --mode random --probability 0.%02d -j DROP", side, port(l.Addr()), test.percent))
+			}
+			echoed(t, c, numbered(test.messages, 1000)...)
+			require.EqualValues(t, 1, c.Stats().Connects)
+		})
+	}
+}
+
+func faultDisorder(t *testing.T) {
+	// A network that is a program: what is sent to 10.8.0.2 comes back from there.
+	fd, err := syscall.Open("/dev/net/tun", syscall.O_RDWR|syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Skipf("no network of our own: /dev/net/tun: %v", err)
+	}
+	request := struct {
+		name  [16]byte
+		flags uint16
+		_     [22]byte
+	}{name: [16]byte{'t', 'u', 'n', '0'}, flags: syscall.IFF_TUN | syscall.IFF_NO_PI}
+	_, _, failed := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.TUNSETIFF, uintptr(unsafe.Pointer(&request)))
+	require.Zero(t, failed, failed)
+	tun := os.NewFile(uintptr(fd), "tun0") // only now: it cannot be polled before
+	defer tun.Close()
+	command(t, "ip addr add 10.8.0.1/24 dev tun0")
+	command(t, "ip link set tun0 up")
+	var forwarded, doubled atomic.Int32
+	go forward(tun, func() (delay time.Duration, copies int) {
+		forwarded.Add(1)
+		if copies = 1; rand.IntN(10) == 0 {
+			copies = 2
+			doubled.Add(1)
+		}
+		return 50*time.Millisecond + rand.N(100*time.Millisecond), copies
+	})
+	l := listenAnswering(t, "tcp", "10.8.0.1:0")
+	c, err := (&tcpclient.Dialer{Heartbeat: forgiving}).Dial(t.Context(), "tcp", "10.8.0.2:"+port(l.Addr()))
+	require.NoError(t, err)
+	defer c.Close()
+	echoed(t, c, numbered(100, 3000)...)
+	require.EqualValues(t, 1, c.Stats().Connects)
+	require.Greater(t, forwarded.Load(), int32(100))
+	require.Positive(t, doubled.Load())
+}
+
+// forward hands the packets that are sent into tun back, with their addresses
+// exchanged, which leaves their checksums right, after a delay and as often as fate says.
+func forward(tun *os.File, fate func() (delay time.Duration, copies int)) {
+	for {
+		packet := make([]byte, 2000)
+		n, err := tun.Read(packet)
+		if err != nil {
+			return
+		}
+		if packet = packet[:n]; packet[0]>>4 != 4 {
+			continue
+		}
+		var source [4]byte
+		copy(source[:], packet[12:16])
+		copy(packet[12:16], packet[16:20])
+		copy(packet[16:20], source[:])
+		delay, copies := fate()
+		for i := range copies {
+			time.AfterFunc(delay*time.Duration(i+1), func() { tun.Write(packet) })
+		}
+	}
+}
+
+func faultForgotten(t *testing.T) {
+	// The list has those who were heard of in the last seconds; others are dropped.
+	forget := func(t *testing.T, port string, after int) {
+		for _, rule := range []string{
+			"--dport %[1]s --syn -m recent --name f%[1]s --set -j ACCEPT",
+			"--dport %[1]s -m recent --name f%[1]s --update --seconds %[2]d -j ACCEPT",
+			"--sport %[1]s -m recent --name f%[1]s --update --seconds %[2]d -j ACCEPT",
+		} {
+			command(t, "iptables -w -A INPUT -p tcp "+fmt.Sprintf(rule, port, after))
+		}
+		command(t, "iptables -w -A INPUT -p tcp --dport "+port+" -j DROP")
+		command(t, "iptables -w -A INPUT -p tcp --sport "+port+" -j DROP")
+	}
+	t.Run("which pings keep alive", func(t *testing.T) {
+		t.Parallel()
+		l := listenAnswering(t, "tcp", "127.0.0.1:0")
+		forget(t, port(l.Addr()), 2)
+		pongs := make(chan struct{}, 1000)
+		c := l.dial(t, tcpclient.Dialer{
+			Heartbeat: heartbeat(150*time.Millisecond, 10*time.Second),
+			Trace:     &tcpclient.Trace{Pong: func(time.Duration) { pongs <- struct{}{} }},
+		})
+		for began := time.Now(); time.Since(began) < 3*time.Second; {
+			<-pongs
+		}
+		echoed(t, c, "alive")
+		require.EqualValues(t, 1, c.Stats().Connects)
+	})
+	t.Run("which pings come too late for", func(t *testing.T) {
+		t.Parallel()
+		l := listenAnswering(t, "tcp", "127.0.0.1:0")
+		forget(t, port(l.Addr()), 1)
+		c := l.dial(t, tcpclient.Dialer{
+			Heartbeat: heartbeat(1500*time.Millisecond, 2*time.Second), Reconnect: fast(),
+		})
+		_, err := c.Receive(t.Context())
+		requireHeartbeatTimeout(t, err)
+		echoed(t, c, "alive")
+	})
+}
+
+func faultMiddlebox(t *testing.T) {
+	l := listenAnswering(t, "tcp", "127.0.0.1:0")
+	var lost atomic.Int32
+	c := l.dial(t, tcpclient.Dialer{
+		Heartbeat: forgiving, Reconnect: fast(),
+		Trace: &tcpclient.Trace{Disconnected: func(string, error) { lost.Add(1) }},
+	})
+	echoed(t, c, "alive")
+	rule := "INPUT -p tcp --dport " + port(l.Addr()) + " -j REJECT --reject-with tcp-reset"
+	command(t, "iptables -A "+rule)
+	_, err := c.Receive(t.Context())
+	require.ErrorIs(t, err, syscall.ECONNRESET, "the answer to the next ping")
+	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	command(t, "iptables -D "+rule)
+	echoed(t, c, "alive")
+	require.EqualValues(t, 1, lost.Load())
+}
+
+func faultInherited(t *testing.T) {
+	for _, name := range []string{"tcp", "unix"} {
+		c, p := transportNamed(name).connect(t, tcpclient.Dialer{})
+		requireAlive(t, c, p)
+		other := startProcess(t, "host", nil)
+		require.Equal(t, "done", other.do(t, "true"), "it runs")
+		ours, theirs := sockets(t, os.Getpid()), sockets(t, other.Process.Pid)
+		require.NotEmpty(t, ours)
+		for socket := range theirs {
+			require.NotContains(t, ours, socket)
+		}
+		require.NoError(t, c.Close())
+		_, err := p.next()
+		require.Equal(t, io.EOF, err, "no other process holds the connection")
+	}
+}
+
+// sockets are those that a process has open.
+func sockets(t testing.TB, pid int) map[string]bool {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	found := make(map[string]bool)
+	for _, entry := range entries {
+		if target, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil && strings.HasPrefix(target, "socket:") {
+			found[target] = true
+		}
+	}
+	return found
+}
+
+func faultProcessorTime(t *testing.T) {
+	host, address := startHost(t)
+	client := startProcess(t, "client", nil, fmt.Sprintf("%s=%s %v %v", argumentVariable, address, soon.Interval, 10*time.Second))
+	require.Equal(t, "connected", client.line(t))
+	measure := func() (ms, attempts int) {
+		t.Helper()
+		said := client.do(t, "measure")
+		_, err := fmt.Sscanf(said, "used %d ms, %d attempts", &ms, &attempts)
+		require.NoError(t, err, said)
+		t.Log(said)
+		require.Less(t, time.Duration(ms)*time.Millisecond, measured/10)
+		return ms, attempts
+	}
+	_, attempts := measure()
+	require.Equal(t, 1, attempts)
+	host.kill(t)
+	require.Contains(t, client.line(t), "lost: ")
+	_, attempts = measure()
+	require.Greater(t, attempts, 2, "it tries")
+	require.Less(t, attempts, 1+20, "R2: never more in 10 s")
+}
