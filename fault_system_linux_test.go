@@ -128,16 +128,6 @@ func sendAll(t testing.TB, c *tcpclient.Client, msgs []string) error {
 	return nil
 }
 
-// requireNext wants these messages to arrive next.
-func requireNext(t testing.TB, c *tcpclient.Client, want []string) {
-	t.Helper()
-	for i := range want {
-		msg, err := c.Receive(within(t, 3*patience))
-		require.NoError(t, err, "instead of message %d", i)
-		require.True(t, want[i] == string(msg), "message %d: %.20q", i, msg)
-	}
-}
-
 // survives wants the connection to outlive an outage of a second in which we send.
 func survives(t testing.TB, c *tcpclient.Client, outage func() (heal func())) {
 	t.Helper()

@@ -23,6 +23,16 @@ var portableFaults = map[string]func(t *testing.T){
 	"Y15 socket option that only Linux has": faultOption,
 }
 
+// requireNext wants these messages to arrive next.
+func requireNext(t testing.TB, c *tcpclient.Client, want []string) {
+	t.Helper()
+	for i := range want {
+		msg, err := c.Receive(within(t, 3*patience))
+		require.NoError(t, err, "instead of message %d", i)
+		require.True(t, want[i] == string(msg), "message %d: %.20q", i, msg)
+	}
+}
+
 func faultOption(t *testing.T) {
 	l := listenTCP(t)
 	c, err := l.tryDial(t.Context(), tcpclient.Dialer{UserTimeout: time.Minute})

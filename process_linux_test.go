@@ -200,7 +200,7 @@ func clientProcess() int {
 		if _, err := fmt.Sscanf(line, "spin %d", &n); err == nil {
 			for range n {
 				go func() {
-					for {
+					for rounds := 0; ; rounds++ {
 					}
 				}()
 			}
