@@ -127,6 +127,7 @@ func faultBlackhole(t *testing.T) {
 }
 
 func faultDropped(t *testing.T) {
+	t.Parallel() // in a process of its own
 	inNamespace(t, func(t *testing.T) {
 		l := listenTCP(t)
 		command(t, "iptables -A INPUT -d 127.0.0.2 -p tcp -j DROP")
@@ -142,6 +143,7 @@ func faultDropped(t *testing.T) {
 }
 
 func faultUnreachable(t *testing.T) {
+	t.Parallel() // in a process of its own
 	inNamespace(t, func(t *testing.T) {
 		l := listenTCP(t)
 		command(t, "iptables -A OUTPUT -d 127.0.0.2 -p tcp -j REJECT --reject-with icmp-host-unreachable")
@@ -159,6 +161,7 @@ func faultUnreachable(t *testing.T) {
 }
 
 func faultNeighbour(t *testing.T) {
+	t.Parallel() // in a process of its own
 	inNamespace(t, func(t *testing.T) {
 		command(t, "ip link add v0 type veth peer name v1")
 		command(t, "ip addr add 10.9.0.1/24 dev v0")
@@ -267,7 +270,16 @@ func faultSlowDNS(t *testing.T) {
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer silent.Close()
-	d := tcpclient.Dialer{Timeout: 300 * time.Millisecond, NetDialer: &net.Dialer{Resolver: resolverAt(silent.LocalAddr().String())}}
+	resolver := resolverAt(silent.LocalAddr().String())
+	dial := resolver.Dial
+	resolver.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err == nil {
+			t.Cleanup(func() { conn.Close() }) // or the resolver waits on, for nobody
+		}
+		return conn, err
+	}
+	d := tcpclient.Dialer{Timeout: 300 * time.Millisecond, NetDialer: &net.Dialer{Resolver: resolver}}
 
 	began := time.Now()
 	_, err = d.Dial(t.Context(), "tcp", "name.test:9")
@@ -282,6 +294,7 @@ func faultSlowDNS(t *testing.T) {
 }
 
 func faultFamily(t *testing.T) {
+	t.Parallel() // in a process of its own
 	inNamespace(t, func(t *testing.T) {
 		command(t, "ip addr add 2001:db8::1/128 dev lo nodad")
 		command(t, "ip6tables -A INPUT -d 2001:db8::1 -p tcp -j DROP")
@@ -301,6 +314,7 @@ func faultFamily(t *testing.T) {
 }
 
 func faultFamilies(t *testing.T) {
+	t.Parallel() // in a process of its own
 	inNamespace(t, func(t *testing.T) {
 		command(t, "ip addr add 2001:db8::1/128 dev lo nodad")
 		command(t, "ip6tables -A INPUT -d 2001:db8::1 -p tcp -j DROP")
@@ -376,6 +390,7 @@ func faultFiles(t *testing.T) {
 }
 
 func faultPorts(t *testing.T) {
+	t.Parallel() // in a process of its own
 	inNamespace(t, func(t *testing.T) {
 		l := listenTCP(t)
 		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40009"), 0))

@@ -453,7 +453,7 @@ var heartbeatFaults = map[string]func(t *testing.T){
 		sent := make(chan error, 1)
 		go func() { sent <- c.Send(t.Context(), make([]byte, 1<<20)) }()
 		synctest.Wait()
-		for i := range 5000 { // far more than urgent answers are kept
+		for i := range 3000 { // far more than urgent answers are kept
 			p.send("PING", "data")
 			_, err := c.Receive(t.Context())
 			require.NoError(t, err, "round %d", i)

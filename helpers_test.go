@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -48,6 +50,15 @@ func onTransports(t *testing.T, test func(t *testing.T, tr transport)) {
 	for _, tr := range transports {
 		t.Run(tr.name, func(t *testing.T) { test(t, tr) })
 	}
+}
+
+// atOnce runs test once for each transport, all at the same time: for tests that spend
+// theirs waiting. They must not count what the process has.
+func atOnce(t *testing.T, test func(t *testing.T, tr transport)) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		t.Parallel()
+		test(t, tr)
+	})
 }
 
 // transportNamed returns one of the transports.
@@ -329,8 +340,12 @@ func prompt(t testing.TB, what string, f func()) {
 
 // stacks are the stacks of all goroutines.
 func stacks() string {
-	buf := make([]byte, 1<<20)
-	return string(buf[:runtime.Stack(buf, true)])
+	for size := 64 << 10; ; size *= 4 {
+		buf := make([]byte, size)
+		if n := runtime.Stack(buf, true); n < size {
+			return string(buf[:n])
+		}
+	}
 }
 
 // start runs f on a goroutine and returns how to wait for its result.
@@ -350,23 +365,42 @@ func start[T any](t testing.TB, f func() T) (wait func() T) {
 }
 
 // blocked waits until a goroutine is blocked with all of these functions on its stack.
+// Only those count that the caller's goroutine has started, itself or through others:
+// tests that run at the same time see nothing of each other.
 func blocked(t testing.TB, functions ...string) {
 	t.Helper()
+	self := goroutineID(string(debug.Stack()))
 	eventually(t, fmt.Sprintf("a goroutine is blocked in %q", functions), func() bool {
-		for _, stack := range strings.Split(stacks(), "\n\n") {
+		all := strings.Split(stacks(), "\n\n")
+		creator := make(map[string]string)
+		for _, stack := range all {
+			if at := strings.LastIndex(stack, " in goroutine "); at >= 0 {
+				creator[goroutineID(stack)] = goroutineID(stack[at+len(" in "):])
+			}
+		}
+		for _, stack := range all {
 			if strings.Contains(stack, "[running]") || strings.Contains(stack, "[runnable]") {
 				continue
 			}
-			all := true
-			for _, f := range functions {
-				all = all && strings.Contains(stack, f)
+			ours := goroutineID(stack)
+			for ours != "" && ours != self {
+				ours = creator[ours]
 			}
-			if all {
+			if ours == self && !slices.ContainsFunc(functions, func(f string) bool { return !strings.Contains(stack, f) }) {
 				return true
 			}
 		}
 		return false
 	})
+}
+
+// goroutineID returns the number of the goroutine with which a stack begins.
+func goroutineID(stack string) string {
+	fields := strings.Fields(stack)
+	if len(fields) < 2 || fields[0] != "goroutine" {
+		return ""
+	}
+	return fields[1]
 }
 
 // numbered returns n messages of the given size that begin with their number.

@@ -1,6 +1,7 @@
 package tcpclient_test
 
 import (
+	"flag"
 	"os"
 	"testing"
 
@@ -16,6 +17,13 @@ const childVariable = "TCPCLIENT_TEST_CHILD"
 func TestMain(m *testing.M) {
 	if child := children[os.Getenv(childVariable)]; child != nil {
 		os.Exit(child())
+	}
+	// Tests that run in parallel do so because they wait, for which few processors will do.
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", "8")
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -43,7 +43,8 @@ func inNamespace(t *testing.T, test func(t *testing.T)) {
 	}
 	run := fmt.Sprintf("^%s$", strings.ReplaceAll(quoteTest(t.Name()), "/", "$/^"))
 	cmd := exec.Command("/proc/self/exe", "-test.run", run, "-test.v", "-test.timeout", "2m")
-	cmd.Env = append(os.Environ(), namespaceVariable+"="+t.Name())
+	cmd.Env = append(os.Environ(), namespaceVariable+"="+t.Name(),
+		"GORACE="+strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0")) // a second otherwise
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime"
@@ -868,8 +869,13 @@ var reconnectFaults = map[string]func(t *testing.T){
 	}),
 
 	"R7 thundering herd": inBubble(func(t *testing.T) {
-		// 10 000 clients lose their server at one instant; it is back after a minute.
-		const clients, bucket = 10_000, 100 * time.Millisecond
+		// 10 000 clients lose their server at one instant. With the race detector they
+		// are fewer, and the chance that the margins below leave is the same.
+		const bucket = 100 * time.Millisecond
+		clients := 10_000
+		if raceEnabled {
+			clients = 2000
+		}
 		n := tcpclienttest.NewNetwork()
 		n.Buffer = 64
 		l := listenNetwork(t, n)
@@ -923,10 +929,10 @@ var reconnectFaults = map[string]func(t *testing.T){
 			worst = max(worst, histogram[at])
 		}
 		mean := float64(total) / float64(60*time.Second/bucket)
-		require.Greater(t, mean, 20.0)
-		require.Less(t, float64(worst), 2*mean, "a minute later the attempts come in step: %d of %.0f", worst, mean)
+		require.Greater(t, mean, float64(clients)/500, "they all go on")
+		require.Less(t, float64(worst), mean+7*math.Sqrt(mean), "a minute later the attempts come in step: %d of %.0f", worst, mean)
 		for at := time.Duration(0); at < time.Second/bucket; at++ {
-			require.InDelta(t, clients/10, firsts[at], 400, "the first waits are not even: %v", firsts)
+			require.InDelta(t, clients/10, firsts[at], 8*math.Sqrt(float64(clients)/10), "the first waits are not even: %v", firsts)
 		}
 		mu.Unlock()
 		var wg sync.WaitGroup
@@ -1244,7 +1250,11 @@ var reconnectFaults = map[string]func(t *testing.T){
 				return inner.DialContext(ctx, network, address)
 			},
 		})
-		for i := range 10_000 {
+		reconnects := 10_000
+		if raceEnabled {
+			reconnects = 2000
+		}
+		for i := range reconnects {
 			if i%100 == 0 {
 				c.Write(t.Context(), []byte("for the timer of FlushDelay"))
 			}
@@ -1252,12 +1262,12 @@ var reconnectFaults = map[string]func(t *testing.T){
 			p = l.accept(t)
 		}
 		synctest.Wait()
-		require.Equal(t, 10_001, dials)
+		require.Equal(t, reconnects+1, dials)
 		c.Close()
 		before := pings.Load()
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		require.Equal(t, 10_001, dials)
+		require.Equal(t, reconnects+1, dials)
 		require.Equal(t, before, pings.Load())
 	}),
 

@@ -400,7 +400,7 @@ func TestStats(t *testing.T) {
 	t.Run("may be polled while everything goes on", func(t *testing.T) {
 		l := listenTCP(t)
 		l.each(func(conn net.Conn) {
-			io.CopyN(conn, conn, int64(rand.IntN(5000)))
+			io.CopyN(conn, conn, int64(rand.IntN(1000)))
 			conn.Close()
 		})
 		c := l.dial(t, tcpclient.Dialer{Reconnect: fast()})
