@@ -378,7 +378,7 @@ func TestUnsent(t *testing.T) {
 
 	t.Run("holds against a server that reads, resets and reads the rest", func(t *testing.T) { // P4
 		atOnce(t, func(t *testing.T, tr transport) {
-			for round := range 15 {
+			for round := range 9 {
 				testFate(t, tr, round)
 			}
 		})

@@ -217,11 +217,11 @@ func faultSlowReader(t *testing.T) {
 		t.Skip("only Linux tells what the peer's TCP has taken of what the kernel was given")
 	}
 	t.Parallel() // it waits
-	for _, name := range []string{"tcp", "tls"} {
+	slow := func(t *testing.T, name string) {
 		// A socket becomes writable again when a third of its buffer is free, and that
 		// takes longer than the WriteTimeout.
-		c, p := transportNamed(name).connect(t, tcpclient.Dialer{WriteTimeout: 600 * time.Millisecond})
-		msg := pattern(3 << 20)
+		c, p := transportNamed(name).connect(t, tcpclient.Dialer{WriteTimeout: 600 * time.Millisecond, Framer: tcpclient.LengthPrefix{MaxSize: 8 << 20}})
+		msg := pattern(1 << 20)
 		var stop atomic.Bool
 		received := start(t, func() (err error) {
 			buf := make([]byte, 64<<10)
@@ -235,10 +235,16 @@ func faultSlowReader(t *testing.T) {
 		for time.Since(began) < 2*time.Second {
 			require.NoError(t, c.Send(t.Context(), msg), "it makes progress")
 		}
-		err := c.Send(within(t, 5*time.Millisecond), msg)
+		err := c.Send(within(t, 5*time.Millisecond), pattern(8<<20))
 		require.ErrorIs(t, err, context.DeadlineExceeded, "the caller's context bounds the whole")
 		stop.Store(true)
 		require.NoError(t, received())
+	}
+	for _, name := range []string{"tcp", "tls"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			slow(t, name)
+		})
 	}
 }
 

@@ -423,7 +423,7 @@ var heartbeatFaults = map[string]func(t *testing.T){
 		h := pinging()
 		h.Interval, h.Timeout = 20*time.Millisecond, time.Hour
 		c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: h})
-		const n = 200
+		const n = 60
 		go func() {
 			for _, msg := range numbered(n, 100_000) {
 				if c.Send(t.Context(), []byte(msg)) != nil {
