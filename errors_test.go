@@ -11,6 +11,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/stretchr/testify/assert"
@@ -144,4 +146,30 @@ func TestFrameTooLargeError(t *testing.T) { // FAULTS F19
 		assert.NotContains(t, err.Error(), "\x1b", "what a peer sends does not reach the terminal")
 		assert.NotContains(t, err.Error(), "\n")
 	}
+}
+
+func TestFirstErrorOfTwo(t *testing.T) { // P9
+	// The kernel tells the reason of a reset once, here to the writer; the reader, woken at
+	// the same time, then reads EOF.
+	synctest.Test(t, func(t *testing.T) {
+		reset := make(chan struct{})
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			w.write = func([]byte) (int, error) {
+				<-reset
+				time.Sleep(time.Microsecond) // back from the system call, not yet noted
+				return 0, syscall.ECONNRESET
+			}
+			w.read = func([]byte) (int, error) {
+				<-reset
+				return 0, io.EOF
+			}
+		})
+		sent := make(chan error, 1)
+		go func() { sent <- c.Send(t.Context(), []byte("x")) }()
+		synctest.Wait()
+		close(reset)
+		require.ErrorIs(t, <-sent, syscall.ECONNRESET)
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+	})
 }

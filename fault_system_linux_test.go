@@ -172,8 +172,7 @@ func faultHalfOpenWriting(t *testing.T) {
 		want error
 	}{
 		{"Heartbeat", tcpclient.Dialer{Heartbeat: soon}, tcpclient.ErrHeartbeatTimeout},
-		// The kernel says ETIMEDOUT once, to the reader or to the writer.
-		{"UserTimeout", tcpclient.Dialer{UserTimeout: 700 * time.Millisecond}, tcpclient.ErrDisconnected},
+		{"UserTimeout", tcpclient.Dialer{UserTimeout: 700 * time.Millisecond}, syscall.ETIMEDOUT},
 		{"WriteTimeout", tcpclient.Dialer{WriteTimeout: 700 * time.Millisecond}, tcpclient.ErrWriteTimeout},
 	}
 	clients := make([]*tcpclient.Client, len(tests))

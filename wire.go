@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -22,6 +23,11 @@ const (
 	// lastWordsTime is how long the reader goes on after a write failed: what the peer
 	// said before it hung up is already here (P1).
 	lastWordsTime = time.Second
+
+	// verdictTime is how long the one who learns little from the kernel waits for the other:
+	// it gives the reason of a reset once, to the reader or to the writer, and then says EOF
+	// to the one and EPIPE to the other.
+	verdictTime = 5 * time.Millisecond
 
 	// maxEmptyReads is how many reads without a byte or an error make an error.
 	maxEmptyReads = 100
@@ -153,6 +159,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Unlock()
 
 	n, err := w.give(p)
+	w.awaitReader(err)
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -247,6 +254,7 @@ func (w *wire) drain() {
 
 		w.Conn.SetWriteDeadline(due)
 		n, err := writeOnce(w.Conn, p)
+		w.awaitReader(err)
 		now = time.Now()
 		before := unacked
 		unacked = unacknowledged(w.Conn)
@@ -283,6 +291,37 @@ func (w *wire) drain() {
 	w.mu.Unlock()
 	if notify {
 		w.landed()
+	}
+}
+
+// awaitReader gives the reader time to say why the connection is gone, if err does not.
+func (w *wire) awaitReader(err error) {
+	if err == nil || !errors.Is(err, syscall.EPIPE) {
+		return
+	}
+	await(w.dead, verdictTime)
+}
+
+// awaitWriter gives a write that is under way time to say why the connection is gone, if err
+// does not.
+func (w *wire) awaitWriter(err error) {
+	if err == io.EOF {
+		await(w.quiet(), verdictTime/2)
+	}
+}
+
+// await waits for done, but not for long.
+func await(done <-chan struct{}, d time.Duration) {
+	select {
+	case <-done:
+		return
+	default:
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
 	}
 }
 
@@ -375,6 +414,7 @@ func (w *wire) Read(p []byte) (int, error) {
 				return 0, io.ErrNoProgress
 			}
 		case !expired:
+			w.awaitWriter(err)
 			return 0, err
 		default:
 			now := time.Now()
