@@ -64,13 +64,13 @@ type slab struct {
 	next      *slab
 	view      []byte // data as far as it is published
 	published int    // messages in view
-	freed     int    // messages in view that count in inbox.used no more
+	received  int    // of these, as far as is known: see taken
 	queued    bool   // the slab is in the queue
 	closed    bool   // the reader adds nothing any more
 	held      int    // loops over Messages that are in view
 	loss      error
 
-	taken atomic.Int32 // messages that were received; raised under inbox.mu or by a cursor
+	taken atomic.Int32 // while held > 0: received, raised by the loops without the lock
 }
 
 // A cursor is the place of a loop over Messages in a slab. While it has messages there
@@ -98,7 +98,7 @@ func (in *inbox) next(c *cursor) ([]byte, bool) {
 	return c.view[start:end:end], true
 }
 
-// claim takes the next of the first published messages of s.
+// claim takes the next of the first published messages of s, which is held.
 func (s *slab) claim(published int) (i int, ok bool) {
 	for {
 		taken := s.taken.Load()
@@ -114,16 +114,13 @@ func (s *slab) claim(published int) (i int, ok bool) {
 // bounds returns where message i begins and ends.
 func (s *slab) bounds(i int) (start, end int) { return int(s.starts[i]), s.ends[i] }
 
-// size returns the bytes of the messages from i on and before j, each with its overhead.
-func (s *slab) size(i, j int) (size int) {
-	for ; i < j; i++ {
-		size += s.ends[i] - int(s.starts[i]) + overhead
+// hold lets a loop take messages without the lock, until held is lowered again.
+func (s *slab) hold() {
+	if s.held == 0 {
+		s.taken.Store(int32(s.received))
 	}
-	return size
+	s.held++
 }
-
-// spent reports whether nothing will be received from s any more.
-func (s *slab) spent() bool { return s.closed && int(s.taken.Load()) == s.published }
 
 func newInbox(limit int) *inbox {
 	return &inbox{limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
@@ -146,7 +143,6 @@ func (in *inbox) receive(ctx context.Context, buf []byte) ([]byte, error) {
 	} else {
 		msg = append(buf[:0], msg...)
 	}
-	in.accountLocked()
 	in.passOnLocked()
 	return msg, nil
 }
@@ -161,10 +157,9 @@ func (in *inbox) advance(ctx context.Context, c *cursor) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.held++
+	s.hold()
 	start, end := s.bounds(i)
 	*c = cursor{slab: s, view: s.view, published: s.published}
-	in.accountLocked()
 	in.passOnLocked()
 	return c.view[start:end:end], nil
 }
@@ -182,6 +177,7 @@ func (in *inbox) releaseLocked(c *cursor) {
 		return
 	}
 	*c = cursor{}
+	in.accountLocked()
 	s.held--
 	if s.held == 0 && !s.queued && s.closed {
 		in.recycleLocked(s)
@@ -199,7 +195,7 @@ func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 			in.passOnLocked()
 			return nil, 0, s.loss
 		} else if s != nil {
-			if i, ok := s.claim(s.published); ok {
+			if i, ok := in.claimLocked(s); ok {
 				return s, i, nil
 			}
 		}
@@ -222,6 +218,21 @@ func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 	}
 }
 
+// claimLocked takes the next message of s, the first slab.
+func (in *inbox) claimLocked(s *slab) (i int, ok bool) {
+	if s.held == 0 {
+		if i = s.received; i == s.published {
+			return 0, false
+		}
+		in.freeLocked(s, i+1)
+		return i, true
+	}
+	if i, ok = s.claim(s.published); ok {
+		in.accountLocked()
+	}
+	return i, ok
+}
+
 // account makes room for what has been received.
 func (in *inbox) account() {
 	in.mu.Lock()
@@ -229,29 +240,32 @@ func (in *inbox) account() {
 	in.accountLocked()
 }
 
-// accountLocked makes room for what has been received from the first slab. Loops over
-// Messages take messages without the lock, so that used may be behind; it is exact when
-// the reader waits for room, and for a loop that finds it waiting.
+// accountLocked makes room for what loops over Messages have taken from the first slab
+// without the lock. It is exact when the reader waits for room, and for a loop that finds it
+// waiting.
 func (in *inbox) accountLocked() {
-	s := in.head
-	if s == nil || s.loss != nil {
-		return
+	if s := in.head; s != nil && s.held > 0 {
+		in.freeLocked(s, int(s.taken.Load()))
 	}
-	taken := int(s.taken.Load())
-	if taken == s.freed {
-		return
+}
+
+// freeLocked makes room for the first messages of s, that many of which were received.
+func (in *inbox) freeLocked(s *slab, received int) {
+	for ; s.received < received; s.received++ {
+		start, end := s.bounds(s.received)
+		in.used -= end - start + overhead
 	}
-	in.used -= s.size(s.freed, taken)
-	s.freed = taken
-	in.roomLocked()
+	if in.full.Load() {
+		in.roomLocked()
+	}
 }
 
 // tidyLocked takes slabs of which nothing is left off the queue and recycles them.
 func (in *inbox) tidyLocked() {
-	for in.head != nil && in.head.loss == nil && in.head.spent() {
-		s := in.head
-		in.accountLocked()
+	in.accountLocked()
+	for s := in.head; s != nil && s.loss == nil && s.closed && s.received == s.published; s = in.head {
 		in.popLocked()
+		in.accountLocked()
 		if s.held == 0 {
 			in.recycleLocked(s)
 		}
@@ -266,7 +280,7 @@ func (in *inbox) passOnLocked() {
 	}
 	in.tidyLocked()
 	s := in.head
-	if s == nil && in.end == nil || s != nil && s.loss == nil && int(s.taken.Load()) == s.published {
+	if s == nil && in.end == nil || s != nil && s.loss == nil && s.received == s.published {
 		return
 	}
 	select {
@@ -301,8 +315,7 @@ func (in *inbox) recycleLocked(s *slab) {
 		return
 	}
 	s.data, s.view = s.data[:0], nil
-	s.n, s.published, s.freed, s.closed = 0, 0, 0, false
-	s.taken.Store(0)
+	s.n, s.published, s.received, s.closed = 0, 0, 0, false
 	s.next, in.free = in.free, s
 	in.spare += cap(s.data)
 }
@@ -336,7 +349,7 @@ func (in *inbox) close(err error) {
 		in.end = err
 	}
 	for in.head != nil {
-		in.head.taken.Store(slabMessages) // also for a loop that is in it
+		in.head.taken.Store(slabMessages) // for a loop that is in it
 		in.popLocked()
 	}
 	in.used, in.losses = 0, 0
