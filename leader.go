@@ -74,8 +74,7 @@ func (o *outbox) sentUrgent() {
 // put gives a batch to the network.
 func (o *outbox) put(b *batch) {
 	p := b.seal()
-	o.wire.begin(inlineWrite)
-	b.base = o.wire.position()
+	b.base = o.wire.begin(inlineWrite)
 	if o.top == o.wire {
 		b.taken = len(p)
 		_, err := o.wire.Write(p)
@@ -111,7 +110,7 @@ func (o *outbox) land() (more bool) {
 		o.count.sent(b.frames, b.size())
 		b.reset(o.limit)
 	}
-	if o.wire.reason() != nil {
+	if o.wire.isDead() {
 		o.failLocked()
 		return false
 	}
@@ -143,7 +142,10 @@ func (o *outbox) restLocked() {
 // tellLocked gives all who wait for b their result. It reports whether one of them was
 // flushing: that one now knows of the frames that are lost.
 func (o *outbox) tellLocked(b *batch, err error) (told bool) {
-	handed, _ := o.wire.progressed()
+	var handed int64
+	if err != nil {
+		handed, _ = o.wire.progressed()
+	}
 	for w := b.first; w != nil; {
 		next := w.next
 		if w.gone {

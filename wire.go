@@ -73,21 +73,22 @@ type wire struct {
 	final    time.Time     // the end of the last words; zero: no write has failed
 }
 
-// begin opens the span in which Write may block. Before the first begin, Write blocks
-// without bound: handshakes do, under a context that kills the wire.
-func (w *wire) begin(span time.Duration) {
+// begin opens the span in which Write may block, and returns how many bytes Write has taken
+// so far. Before the first begin, Write blocks without bound: handshakes do, under a context
+// that kills the wire.
+func (w *wire) begin(span time.Duration) (position int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.busy {
-		return // a key update is on its way: Write will only add to that
-	}
 	w.span = span
-	if w.quick == nil {
+	switch {
+	case w.busy: // a key update is on its way: Write will only add to that
+	case w.quick == nil:
 		w.deadlineLocked()
-	} else if w.bounded {
+	case w.bounded:
 		w.Conn.SetWriteDeadline(time.Time{})
 		w.bounded = false
 	}
+	return w.accepted
 }
 
 // deadlineLocked sets the write deadline to the end of the span.
@@ -378,6 +379,16 @@ func disconnected(reason error) error {
 		return reason
 	}
 	return &disconnectedError{reason}
+}
+
+// isDead reports whether the connection has ended, as reason does, without the lock.
+func (w *wire) isDead() bool {
+	select {
+	case <-w.dead:
+		return true
+	default:
+		return false
+	}
 }
 
 // reason returns why the connection ended, nil while it has not.
