@@ -295,15 +295,15 @@ func (k *calls) dropLocked(c *call) {
 	}
 }
 
-// stall is called stallTicks times in stallTime by a reader that waits for room in the
-// Inbox. If it says that nobody has received for that long, those end that have waited for
+// stall is called by a reader that waits for room in the Inbox, when it begins to and then
+// stallTicks times in stallTime. If it says that nobody has received for that long, those end that have waited for
 // as long: what they wait for may be behind what nobody receives.
 func (k *calls) stall(nobody bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.epoch++
 	if nobody {
-		k.failLocked(k.epoch-stallTicks, ErrInboxFull)
+		k.failLocked(k.epoch-stallTicks-1, ErrInboxFull)
 	}
 }
 

@@ -280,7 +280,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		grace = dialGrace
 		if err != nil && !errors.Is(err, ctx.Err()) { // a loss
-			err = errors.Join(err, ctx.Err())
+			err = roundError{err, ctx.Err()}
 		} else {
 			err = ctx.Err()
 		}
@@ -331,13 +331,14 @@ func (c *Client) Close() error {
 	lost := error(nil)
 	select {
 	case <-c.done:
+		close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
+		c.trace.wait(late.C)
 	case <-late.C:
+		close(closed)
 		if conn != nil {
 			lost = conn.out.unsettled()
 		}
 	}
-	close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
-	c.trace.wait(late.C)
 	if lost == nil {
 		lost = c.loss()
 	}

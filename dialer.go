@@ -282,7 +282,7 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 			conn.end(err)
 			conn = nil
 		} else if raw != nil {
-			raw.Close()
+			closeQuietly(raw)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -326,10 +326,19 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 		}
 	}
 	conn.taken.Store(true)
-	if !stop() {
-		return conn, attempt.Err()
+	stopped := stop()
+	// A context is done a moment before what waits for it is called.
+	if err := attempt.Err(); err != nil || !stopped {
+		return conn, err
 	}
 	return conn, conn.wire.reason()
+}
+
+// closeQuietly closes a connection that has panicked in another method, and may do so in this
+// one: a nil pointer in an interface.
+func closeQuietly(raw net.Conn) {
+	defer func() { recover() }()
+	raw.Close()
 }
 
 // dial makes the raw connection.

@@ -57,7 +57,7 @@ func (e *OpError) Timeout() bool {
 	return errors.As(e.Err, &t) && t.Timeout()
 }
 
-// A roundError is what became of all addresses of a Dial.
+// A roundError is several errors in one line, such as what became of all addresses of a Dial.
 type roundError []error
 
 func (e roundError) Error() string {
@@ -153,6 +153,13 @@ type disconnectedError struct{ cause error }
 func (e *disconnectedError) Error() string        { return "disconnected: " + e.cause.Error() }
 func (e *disconnectedError) Is(target error) bool { return target == ErrDisconnected }
 func (e *disconnectedError) Unwrap() error        { return e.cause }
+
+// A lossError is the end of a connection that took messages of finished Writes with it. It
+// Is what the end is.
+type lossError struct{ end error }
+
+func (e *lossError) Error() string { return "messages that were written are lost: " + e.end.Error() }
+func (e *lossError) Unwrap() error { return e.end }
 
 // A FrameTooLargeError is a frame above the limit of its Framer: announced by the peer,
 // which ends the connection before anything was allocated for it, or refused on

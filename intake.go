@@ -254,6 +254,7 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 			return ErrInboxFull
 		}
 		if stall == nil {
+			conn.calls.stall(false)
 			stall = time.NewTicker(stallTime / stallTicks)
 			defer stall.Stop()
 		}

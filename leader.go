@@ -194,6 +194,6 @@ func (o *outbox) loseLocked(b *batch, reason error) {
 	if told := o.tellLocked(b, reason); told {
 		o.lost = nil
 	} else if b.kept > 0 {
-		o.lost = reason
+		o.lost = &lossError{reason}
 	}
 }

@@ -472,7 +472,7 @@ func (o *outbox) unsettled() error {
 	if !o.leading {
 		o.failLocked()
 	} else if o.open.kept > 0 || o.flight != nil && o.flight.kept > 0 {
-		return o.wire.reason()
+		return &lossError{o.wire.reason()}
 	}
 	return o.lossLocked()
 }

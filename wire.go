@@ -344,7 +344,9 @@ func (w *wire) failWriteLocked(err error) {
 	if w.cause != nil {
 		return
 	}
-	w.cause = disconnected(err)
+	if w.cause = disconnected(err); w.cause == ErrClosed {
+		w.cause = &disconnectedError{err} // the connection's word, not ours
+	}
 	close(w.dead)
 	w.final = time.Now().Add(lastWordsTime)
 	w.Conn.SetReadDeadline(w.final)
