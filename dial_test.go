@@ -1,0 +1,129 @@
+package tcpclient_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestDialPermanent(t *testing.T) {
+	rejected := errors.New("rejected")
+	for name, timeout := range map[string]error{
+		"context.DeadlineExceeded": context.DeadlineExceeded,
+		"os.ErrDeadlineExceeded":   os.ErrDeadlineExceeded,
+	} {
+		err := tcpclient.Permanent(fmt.Errorf("%w: the server says: %w", rejected, timeout))
+		for hook, d := range map[string]tcpclient.Dialer{
+			"a Handshake":   {Handshake: func(context.Context, *tcpclient.Conn) error { return err }},
+			"a DialContext": {DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, err }},
+		} {
+			t.Run("of "+hook+" ends the Client though it wraps "+name, inBubble(func(t *testing.T) { // P8
+				d.Reconnect = &tcpclient.Backoff{Min: 1, Max: 1, FirstDial: true}
+				_, err := listenMemory(t).tryDial(within(t, time.Minute), d)
+				require.ErrorIs(t, err, rejected)
+				require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+			}))
+		}
+	}
+
+	t.Run("of a Handshake ends the Client though it comes after Timeout", inBubble(func(t *testing.T) { // P8
+		d := tcpclient.Dialer{
+			Timeout:   time.Second,
+			Reconnect: &tcpclient.Backoff{Min: 1, Max: 1, FirstDial: true},
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				<-ctx.Done()
+				return tcpclient.Permanent(rejected)
+			},
+		}
+		_, err := listenMemory(t).tryDial(within(t, time.Minute), d)
+		require.ErrorIs(t, err, rejected)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	}))
+
+	t.Run("is not what a Handshake says after Timeout, which is found all the same", inBubble(func(t *testing.T) { // P9
+		_, err := listenMemory(t).tryDial(within(t, time.Minute), tcpclient.Dialer{
+			Timeout: time.Second,
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				<-ctx.Done()
+				return rejected
+			},
+		})
+		require.ErrorIs(t, err, rejected)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.NotErrorIs(t, err, context.DeadlineExceeded, "that is for the caller's")
+		require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+	}))
+}
+
+func TestDialCopies(t *testing.T) {
+	t.Run("the Backoff and the Trace", inBubble(func(t *testing.T) {
+		backoff := &tcpclient.Backoff{Min: time.Second, Max: time.Second}
+		trace := &tcpclient.Trace{}
+		l := listenMemory(t)
+		c, p := l.connect(t, tcpclient.Dialer{Reconnect: backoff, Trace: trace})
+		// Both are of no use to it: it would not try again, and it would panic.
+		*backoff = tcpclient.Backoff{MaxAttempts: 1, Min: -1, Max: -1}
+		*trace = tcpclient.Trace{Connecting: func(string, int) { panic("not this one") }}
+		hangUp(p.Conn)
+		p = l.accept(t)
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		requireAlive(t, c, p)
+	}))
+
+	t.Run("the net.Dialer", func(t *testing.T) {
+		l, dialer := listenTCP(t), &net.Dialer{}
+		d := tcpclient.Dialer{NetDialer: dialer, Reconnect: &tcpclient.Backoff{Min: 1, Max: 1}}
+		c, p := l.connect(t, d)
+		dialer.LocalAddr = &net.UnixAddr{} // not for TCP
+		hangUp(p.Conn)
+		l.accept(t)
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	})
+}
+
+func TestDialItself(t *testing.T) {
+	t.Run("is refused whatever the connection is wrapped in", func(t *testing.T) { // P8
+		l := listenTCP(t)
+		port := l.Addr().(*net.TCPAddr) // free, and known to be, when closed
+		l.Close()
+		_, err := (&tcpclient.Dialer{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := (&net.Dialer{LocalAddr: port}).DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return struct{ net.Conn }{conn}, nil
+		}}).Dial(t.Context(), "tcp", port.String())
+		require.ErrorIs(t, err, syscall.ECONNREFUSED)
+		require.ErrorContains(t, err, "itself")
+	})
+}
+
+func TestDialWhosePanic(t *testing.T) {
+	// With a Framer of the user's the bufio.Reader has all of ReadBuffer at once.
+	t.Run("over the settings closes the connection it has made", inBubble(func(t *testing.T) { // P6
+		n := tcpclienttest.NewNetwork()
+		var closes atomic.Int32
+		_, err := listenNetwork(t, n).tryDial(t.Context(), tcpclient.Dialer{
+			ReadBuffer: math.MaxInt,
+			Framer:     funcFramer{},
+			DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+				return &wrapper{Conn: conn, onClose: func() { closes.Add(1) }}
+			}),
+		})
+		require.Error(t, err)
+		require.EqualValues(t, 1, closes.Load())
+	}))
+}

@@ -1,0 +1,165 @@
+package tcpclient_test
+
+import (
+	"context"
+	"io"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// narrowly connects over a network that takes 100 bytes ahead of the peer.
+func narrowly(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *peer) {
+	t.Helper()
+	return listenNetwork(t, &tcpclienttest.Network{Buffer: 100}).connect(t, d)
+}
+
+func TestShutdownAndFIN(t *testing.T) {
+	shutdown := func(t *testing.T, c *tcpclient.Client) (wait func() error) {
+		return start(t, func() error { return c.Shutdown(context.Background()) })
+	}
+
+	t.Run("one before ours ends Calls as any end of the connection", inBubble(func(t *testing.T) { // P9
+		c, p := connectMemory(t, tcpclient.Dialer{})
+		call := start(t, func() error { _, err := c.Call(context.Background(), []byte("?")); return err })
+		require.Equal(t, "?", p.receive())
+		down := shutdown(t, c)
+		synctest.Wait()
+		p.halfClose()
+		err := call()
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorIs(t, err, io.EOF)
+		require.NotErrorIs(t, err, tcpclient.ErrClosed)
+		require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+		require.ErrorIs(t, down(), tcpclient.ErrDisconnected)
+	}))
+
+	t.Run("one before ours ends Sends as any end of the connection", inBubble(func(t *testing.T) { // P4, P9
+		c, p := narrowly(t, tcpclient.Dialer{})
+		send := start(t, func() error { return c.Send(context.Background(), pattern(1000)) })
+		synctest.Wait()
+		down := shutdown(t, c)
+		synctest.Wait()
+		p.halfClose()
+		err := send()
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorIs(t, err, io.EOF)
+		require.ErrorIs(t, down(), tcpclient.ErrDisconnected)
+	}))
+
+	for name, d := range map[string]tcpclient.Dialer{
+		"a ping": {WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
+			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { return pattern(1000) },
+		}},
+		"an answer": {Heartbeat: tcpclient.Heartbeat{Answer: func(msg []byte) ([]byte, bool) { return pattern(1000), string(msg) == "ping?" }}},
+	} {
+		t.Run("ours comes behind "+name+" that is under way, not inside", inBubble(func(t *testing.T) { // P1
+			c, p := narrowly(t, d)
+			p.send("ping?")
+			time.Sleep(1500 * time.Millisecond) // a tenth of it has left
+			down := shutdown(t, c)
+			synctest.Wait()
+			msgs, end := p.all()
+			require.Equal(t, []string{string(pattern(1000))}, msgs)
+			require.Equal(t, io.EOF, end)
+			p.send("last words")
+			p.halfClose()
+			require.NoError(t, down())
+			got, end := receiveAll(t, c)
+			require.Contains(t, got, "last words")
+			require.ErrorIs(t, end, tcpclient.ErrClosed)
+		}))
+
+		t.Run("Close too sends "+name+" whole that is under way", inBubble(func(t *testing.T) { // P1
+			c, p := narrowly(t, d)
+			p.send("ping?")
+			time.Sleep(1500 * time.Millisecond)
+			closed := start(t, c.Close)
+			synctest.Wait()
+			msgs, end := p.all()
+			require.Equal(t, []string{string(pattern(1000))}, msgs)
+			require.Equal(t, io.EOF, end)
+			p.halfClose()
+			require.NoError(t, closed())
+		}))
+	}
+
+	t.Run("ours comes behind messages and pings together", inBubble(func(t *testing.T) { // P1, P3
+		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
+			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { return pattern(300) },
+		}})
+		send := start(t, func() error { return c.Send(context.Background(), pattern(1000)) })
+		time.Sleep(2500 * time.Millisecond) // the pings wait behind it
+		require.NoError(t, c.Write(t.Context(), []byte("behind")))
+		down := shutdown(t, c)
+		synctest.Wait()
+		msgs, end := p.all()
+		require.Equal(t, string(pattern(1000)), msgs[0])
+		require.Contains(t, msgs, string(pattern(300)))
+		require.Contains(t, msgs, "behind")
+		require.Equal(t, io.EOF, end)
+		p.halfClose()
+		require.NoError(t, send())
+		require.NoError(t, down())
+	}))
+}
+
+func TestShutdownWithLargeInbox(t *testing.T) {
+	t.Run("does not lower its limit", inBubble(func(t *testing.T) { // P6
+		for _, size := range []int{math.MaxInt, math.MaxInt/8 + 1} {
+			c, p := connectMemory(t, tcpclient.Dialer{Inbox: size})
+			go func() {
+				for range 20 {
+					p.Write(frame(string(pattern(1 << 20))))
+				}
+				p.halfClose()
+			}()
+			require.NoError(t, c.Shutdown(within(t, time.Minute)))
+		}
+	}))
+}
+
+func TestShutdownWhoseContextEnds(t *testing.T) {
+	t.Run("is permanent: the connection is closed hard", inBubble(func(t *testing.T) {
+		c, _ := connectMemory(t, tcpclient.Dialer{})
+		err := c.Shutdown(within(t, time.Second))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	}))
+
+	for name, d := range map[string]func(h *hook) tcpclient.Dialer{
+		"a Trace function": func(h *hook) tcpclient.Dialer {
+			return tcpclient.Dialer{Trace: &tcpclient.Trace{Connected: func(string, int, time.Duration) { h.hang() }}}
+		},
+		"a Framer": func(h *hook) tcpclient.Dialer { return tcpclient.Dialer{Framer: h.reading()} },
+	} {
+		t.Run("does not wait for "+name+" that hangs", inBubble(func(t *testing.T) { // P2
+			hanging := newHook(t)
+			c, p := connectMemory(t, d(hanging))
+			p.send("x")
+			<-hanging.inside
+			requireTakes(t, 200*time.Millisecond, func() {
+				require.ErrorIs(t, c.Shutdown(within(t, 10*time.Millisecond)), context.DeadlineExceeded)
+			})
+		}))
+	}
+
+	t.Run("tells of a loss all the same", inBubble(func(t *testing.T) { // P4
+		hanging := newHook(t)
+		c, p := connectMemory(t, tcpclient.Dialer{Framer: hanging.reading()})
+		p.send("x")
+		<-hanging.inside // and so the Client cannot end before its context
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		p.reset()
+		err := c.Shutdown(within(t, time.Second))
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	}))
+}
