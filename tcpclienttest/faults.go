@@ -305,7 +305,7 @@ func (l *lane) passLocked(n int) {
 	// Neither of these waits for the peer.
 	switch l.fault.Then {
 	case Cut:
-		bottom(c.conn).Close()
+		cut(c.conn)
 	case Reset:
 		reset(c.conn)
 	default:
@@ -313,6 +313,29 @@ func (l *lane) passLocked(n int) {
 	}
 	c.ended = l.fault.Then
 	c.wakeLocked()
+}
+
+// cut closes conn with FIN. A socket that is closed with unread data on it would send RST,
+// which takes what was written before with it: what is there is thrown away first. What the
+// peer sends later is answered with RST, as after any Close.
+func cut(conn net.Conn) error {
+	conn = bottom(conn)
+	if half, ok := conn.(interface {
+		CloseRead() error
+		CloseWrite() error
+	}); ok {
+		half.CloseWrite()
+		discard(conn)
+		half.CloseRead() // a peer that goes on sending meets this, and not a full buffer
+		discard(conn)
+	}
+	return conn.Close()
+}
+
+// discard reads what has arrived.
+func discard(conn net.Conn) {
+	conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+	io.Copy(io.Discard, conn)
 }
 
 // errorLocked returns why a call on this lane fails, nil if it may go on.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ import (
 //   - Both: no state, neither left behind by an error nor shared between streams. The
 //     race detector makes this test sharper.
 //   - Hostile bytes: an error, without a panic, an endless loop or memory for a length that
-//     was only announced.
+//     was only announced: more than 8 MiB for a message of which a few bytes have come.
 func TestFramer(f tcpclient.Framer, messages ...[]byte) error {
 	s := &suite{framer: f, found: make(map[string]bool)}
 	s.run(messages)
@@ -392,6 +393,17 @@ func (s *suite) blocked(string) bool {
 	return s.found[blockedFormat]
 }
 
+const (
+	// tooMuch is the memory for one message of some bytes that is held against a Framer.
+	// One with a limit of its own below that may trust it; three bytes of length announce
+	// twice as much.
+	tooMuch = 8 << 20
+
+	// measurements is how many in a row must show it: others in this process allocate too,
+	// but hardly as much in each of the few microseconds that a good Framer takes.
+	measurements = 10
+)
+
 // hostile reads what no friendly peer sends. The lengths in it are of the size that hurts
 // no machine if it is believed.
 func (s *suite) hostile() {
@@ -406,34 +418,44 @@ func (s *suite) hostile() {
 		"\x7f\xff\xff\xff", "\xff\xff\xff\x7f\x00\x00\x00\x00", strings.Repeat("\xff", 64),
 	} {
 		stream := []byte(text + "xxxx")
-		for range 3 { // others in this process allocate too: only what is seen each time counts
-			taken := allocated(func() { s.drain(stream) })
-			if taken < 64<<20 {
-				break
-			}
-			runtime.GC()
-			if taken = allocated(func() { s.drain(stream) }); taken >= 64<<20 {
-				s.find("ReadFrame takes %d MiB of memory for the %d bytes %s: it believes an announced length", taken>>20, len(stream), show(stream))
-				return
-			}
+		if taken := s.appetite(stream); taken >= tooMuch {
+			s.find("ReadFrame takes %d MiB of memory for the %d bytes %s: it believes an announced length", taken>>20, len(stream), show(stream))
+			return
 		}
 	}
 }
 
-// drain reads stream to its end or to an error, whatever is in it.
-func (s *suite) drain(stream []byte) {
+// appetite returns how many bytes a ReadFrame allocates that meets stream, or fewer than
+// tooMuch.
+func (s *suite) appetite(stream []byte) (least uint64) {
+	least = math.MaxUint64
+	for range measurements {
+		frames := uint64(0)
+		taken := allocated(func() { frames = s.drain(stream) })
+		if least = min(least, taken/(frames+1)); least < tooMuch {
+			break
+		}
+		runtime.GC() // before it takes that much once more
+	}
+	return least
+}
+
+// drain reads stream to its end or to an error, whatever is in it, and returns how many
+// frames that were.
+func (s *suite) drain(stream []byte) (frames uint64) {
 	in := whole(stream)
 	r := bufio.NewReader(in)
 	for {
 		before := len(in.rest) + r.Buffered()
 		msg, err := s.read(r, nil)
 		if err != nil {
-			return
+			return frames
 		}
 		if len(in.rest)+r.Buffered() == before {
 			s.find("ReadFrame returns %s from %s without having consumed a byte", outcome(msg, err), show(stream))
-			return
+			return frames
 		}
+		frames++
 	}
 }
 
