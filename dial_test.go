@@ -127,3 +127,14 @@ func TestDialWhosePanic(t *testing.T) {
 		require.EqualValues(t, 1, closes.Load())
 	}))
 }
+
+func TestDialWithWrongSettings(t *testing.T) {
+	t.Run("names them all in one line", func(t *testing.T) { // P9
+		d := tcpclient.Dialer{Inbox: -1, ReadBuffer: -2, Reconnect: &tcpclient.Backoff{Min: 2, Max: 1}}
+		_, err := d.Dial(t.Context(), "udp", "127.0.0.1:1")
+		require.EqualError(t, err, "tcpclient: dial 127.0.0.1:1: unknown network udp; Dialer.ReadBuffer -2 is negative; "+
+			"Dialer.Inbox -1 is negative; Dialer.Reconnect.Max 1ns is below Min 2ns")
+		require.ErrorAs(t, err, new(net.UnknownNetworkError))
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	})
+}

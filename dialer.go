@@ -257,7 +257,10 @@ func (d *Dialer) validate(network string, addresses []string) error {
 			refuse("Dialer.Reconnect.MaxAttempts %d is negative", b.MaxAttempts)
 		}
 	}
-	return errors.Join(errs...)
+	if len(errs) == 0 {
+		return nil
+	}
+	return roundError(errs)
 }
 
 // connect makes one connection to address: lookup, TCP, TLS and Handshake, all within

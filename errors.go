@@ -57,7 +57,8 @@ func (e *OpError) Timeout() bool {
 	return errors.As(e.Err, &t) && t.Timeout()
 }
 
-// A roundError is several errors in one line, such as what became of all addresses of a Dial.
+// A roundError is several errors in one line, such as what became of all addresses of a Dial
+// or all that is wrong with its settings.
 type roundError []error
 
 func (e roundError) Error() string {
