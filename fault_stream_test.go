@@ -224,7 +224,7 @@ func faultSlowReader(t *testing.T) {
 		msg := pattern(1 << 20)
 		var stop atomic.Bool
 		received := start(t, func() (err error) {
-			buf := make([]byte, 64<<10)
+			buf := make([]byte, 32<<10)
 			for err == nil && !stop.Load() {
 				time.Sleep(50 * time.Millisecond) // the peer's pace
 				_, err = io.ReadFull(p, buf)
