@@ -143,7 +143,7 @@ func TestContext(t *testing.T) {
 				var wg sync.WaitGroup
 				for g := range 4 {
 					wg.Go(func() {
-						for i := range 300 {
+						for i := range 150 {
 							msg := fmt.Sprintf("%d/%d/", g, i)
 							msg += string(pattern(rand.IntN(20_000)))
 							msg += fmt.Sprintf("/%d", len(msg))
