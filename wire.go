@@ -61,7 +61,7 @@ type wire struct {
 	cause    error         // why the connection ended, set once: the first error wins (P9)
 	closed   bool          // Conn.Close was called
 	busy     bool          // somebody is in Conn.Write
-	span     time.Duration // how long Write may block; 0: handshake, without bound
+	span     time.Duration // how long Write may block; 0: handshake, without bound; busy's to read
 	bounded  bool          // there is a write deadline
 	idle     chan struct{} // closed when busy ends; nil: nobody asks
 	notify   bool          // landed is to be called when nothing is kept any more
@@ -79,12 +79,13 @@ type wire struct {
 func (w *wire) begin(span time.Duration) (position int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.busy {
+		return w.accepted // a key update is on its way: Write will only add to that
+	}
 	w.span = span
-	switch {
-	case w.busy: // a key update is on its way: Write will only add to that
-	case w.quick == nil:
+	if w.quick == nil {
 		w.deadlineLocked()
-	case w.bounded:
+	} else if w.bounded {
 		w.Conn.SetWriteDeadline(time.Time{})
 		w.bounded = false
 	}
