@@ -98,27 +98,32 @@ func (t *intake) run(p []byte, limit uint32) (taken int) {
 			s.data = make([]byte, 0, want)
 		}
 	}
-	bytes, before := 0, s.n
-	room := min(cap(s.data)-len(s.data), len(p))
-	for s.n < slabMessages && room-taken >= prefix {
+	before, base, need := s.n, len(s.data), 0
+	p = p[:min(cap(s.data)-base, len(p))]
+	for s.n < slabMessages && len(p)-taken >= prefix {
 		size := binary.BigEndian.Uint32(p[taken:])
-		if size > limit || int(size) > room-taken-prefix || t.pending+bytes+int(size)+(s.n+1-before)*overhead > t.budget {
+		if size > limit || int(size) > len(p)-taken-prefix {
 			break
 		}
-		start := len(s.data) + taken + prefix
+		if need += int(size) + overhead; t.pending+need > t.budget {
+			need -= int(size) + overhead
+			break
+		}
+		start := base + taken + prefix
 		taken += prefix + int(size)
-		bytes += int(size)
 		s.starts[s.n], s.ends[s.n] = uint16(start), start+int(size)
 		s.n++
 	}
-	if s.n == before {
+	many := s.n - before
+	if many == 0 {
 		return 0
 	}
+	bytes := need - many*overhead
 	s.data = append(s.data, p[:taken]...)
-	t.pending += bytes + (s.n-before)*overhead
-	t.seen += s.n - before
+	t.pending += need
+	t.seen += many
 	t.bytes += bytes
-	t.typical = max(bytes/(s.n-before), t.typical-t.typical/8)
+	t.typical = max(bytes/many, t.typical-t.typical/8)
 	if s.n == slabMessages || len(s.data) >= slabBytes {
 		t.roll()
 	}
