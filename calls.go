@@ -19,8 +19,9 @@ const (
 	// stallTime is how long the Inbox may be full while calls wait behind it.
 	stallTime = time.Second
 
-	// stallTicks is how often the reader looks in that time.
+	// stallTicks is how often the reader looks in that time, each stallTick.
 	stallTicks = 4
+	stallTick  = stallTime / stallTicks
 )
 
 // calls are the requests of one connection that are not answered yet. Without a

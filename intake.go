@@ -18,6 +18,7 @@ type intake struct {
 	yields  bool // somebody was woken: let them run before the next read
 	seen    int  // messages not yet counted
 	bytes   int  // their sizes
+	stall   *time.Timer
 }
 
 // storage returns memory for the next message: empty, with some capacity.
@@ -244,28 +245,19 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 		t.passOnLocked()
 	}
 	t.budget = need
-	dead := conn.wire.dead
-	var stall *time.Ticker
-	var last *time.Timer
-	ticks := 0 // since somebody received
-	for {
-		t.full.Store(true) // from now on loops over Messages account for what they take
-		t.accountLocked()
-		if t.used == 0 || t.used+need <= t.limit {
-			break
-		}
+	t.full.Store(true) // from now on loops over Messages account for what they take
+	defer t.full.Store(false)
+	if t.accountLocked(); t.hasRoomLocked(need) {
+		t.budget = max(t.limit-t.used, need)
+		return nil
+	}
+	conn.calls.stall(false)
+	stall := t.startStall()
+	defer stall.Stop()
+	dead, over := conn.wire.dead, (<-chan time.Time)(nil)
+	for ticks := 0; !t.hasRoomLocked(need); { // ticks since somebody received
 		if t.lifted {
-			t.full.Store(false)
 			return ErrInboxFull
-		}
-		if stall == nil {
-			conn.calls.stall(false)
-			stall = time.NewTicker(stallTime / stallTicks)
-			defer stall.Stop()
-		}
-		var over <-chan time.Time
-		if last != nil {
-			over = last.C
 		}
 		t.mu.Unlock()
 		select {
@@ -274,20 +266,35 @@ func (t *intake) makeRoom(need int, conn *Conn) error {
 		case <-stall.C:
 			ticks++
 			conn.calls.stall(ticks >= stallTicks)
+			stall.Reset(stallTick)
 		case <-dead:
 			dead = nil
-			last = time.NewTimer(time.Until(conn.wire.lastWords()))
+			last := time.NewTimer(time.Until(conn.wire.lastWords()))
 			defer last.Stop()
+			over = last.C
 		case <-over:
 			t.mu.Lock()
-			t.full.Store(false)
 			return conn.wire.reason()
 		}
 		t.mu.Lock()
+		t.full.Store(true)
+		t.accountLocked()
 	}
-	t.full.Store(false)
 	t.budget = max(t.limit-t.used, need)
 	return nil
+}
+
+// hasRoomLocked reports whether need bytes fit into the inbox, or it is empty.
+func (t *intake) hasRoomLocked(need int) bool { return t.used == 0 || t.used+need <= t.limit }
+
+// startStall returns the timer of makeRoom, which is kept: a fast stream waits often.
+func (t *intake) startStall() *time.Timer {
+	if t.stall == nil {
+		t.stall = time.NewTimer(stallTick)
+	} else {
+		t.stall.Reset(stallTick)
+	}
+	return t.stall
 }
 
 // lose puts the loss of a connection behind all that it brought.
