@@ -314,6 +314,23 @@ func TestCallFate(t *testing.T) {
 		})
 	})
 
+	t.Run("a Call within a loop over Messages ends when what it waits for is behind a full Inbox", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1})
+			push := withID(0, "push")
+			p.send(push, push, push, push)
+			synctest.Wait()
+			for _, err := range c.Messages(t.Context()) {
+				require.NoError(t, err)
+				began := time.Now()
+				_, err = c.Call(t.Context(), []byte("request"))
+				require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+				require.InDelta(t, time.Second, time.Since(began), float64(time.Second/4))
+				break
+			}
+		})
+	})
+
 	t.Run("with Reconnect the next Call waits for the next connection, and none is repeated", func(t *testing.T) { // P4, P8
 		var asked atomic.Int32
 		s := tcpclienttest.NewServer(tcpclient.LengthPrefix{}, func(conn *tcpclienttest.Conn) {

@@ -251,6 +251,9 @@ func (in *inbox) accountLocked() {
 
 // freeLocked makes room for the first messages of s, that many of which were received.
 func (in *inbox) freeLocked(s *slab, received int) {
+	if s.received == received {
+		return // the reader is woken for room, or it would wake itself for ever
+	}
 	for ; s.received < received; s.received++ {
 		start, end := s.bounds(s.received)
 		in.used -= end - start + overhead
