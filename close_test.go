@@ -49,6 +49,9 @@ func stall(t testing.TB, c *tcpclient.Client) (sent []string) {
 	return nil
 }
 
+// closeTime is the second that Close may take (P7), with what a busy machine adds.
+const closeTime = 2500 * time.Millisecond
+
 func TestClose(t *testing.T) {
 	atOnce(t, func(t *testing.T, tr transport) {
 		t.Run("returns nil, also again and concurrently", func(t *testing.T) { // P7
@@ -155,7 +158,7 @@ func TestClose(t *testing.T) {
 			blocked(t, "(*Client).Messages")
 			began := time.Now()
 			prompt(t, "Close", func() { c.Close() })
-			assert.Less(t, time.Since(began), 1500*time.Millisecond, "P7: within a second")
+			assert.Less(t, time.Since(began), closeTime, "P7: within a second")
 			prompt(t, "the others", wg.Wait)
 		})
 
@@ -165,7 +168,7 @@ func TestClose(t *testing.T) {
 			require.NoError(t, c.Write(t.Context(), []byte("never")))
 			began := time.Now()
 			err := c.Close()
-			require.Less(t, time.Since(began), 1500*time.Millisecond)
+			require.Less(t, time.Since(began), closeTime)
 			require.Error(t, err, "what was written could not be flushed")
 			require.Equal(t, "close", opError(t, err).Op)
 			require.NoError(t, c.Close())
@@ -332,7 +335,7 @@ func TestClose(t *testing.T) {
 		blocked(t, "(*wire).Write")
 		began := time.Now()
 		prompt(t, "Close", func() { c.Close() })
-		require.Less(t, time.Since(began), 1500*time.Millisecond)
+		require.Less(t, time.Since(began), closeTime)
 		require.ErrorIs(t, wait(), tcpclient.ErrClosed)
 	})
 
@@ -535,7 +538,7 @@ func TestShutdown(t *testing.T) {
 			require.NoError(t, c.Write(t.Context(), []byte("never")))
 			began := time.Now()
 			err := c.Shutdown(within(t, 20*time.Millisecond))
-			require.Less(t, time.Since(began), 1500*time.Millisecond)
+			require.Less(t, time.Since(began), closeTime)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.NoError(t, c.Close(), "Shutdown has told of the loss already")
 		})

@@ -84,6 +84,15 @@ func requireOurTimeout(t testing.TB, err error) {
 	require.True(t, opError(t, err).Timeout())
 }
 
+// requireTook wants d to have passed since began, and little more. A busy machine may be
+// late, it is not early.
+func requireTook(t testing.TB, d time.Duration, began time.Time) {
+	t.Helper()
+	took := time.Since(began)
+	require.Greater(t, took, d-10*time.Millisecond)
+	require.Less(t, took, d+time.Second)
+}
+
 func faultRefused(t *testing.T) {
 	address := closedPort(t)
 	began := time.Now()
@@ -104,12 +113,12 @@ func faultBlackhole(t *testing.T) {
 	_, err := (&tcpclient.Dialer{Timeout: 100 * time.Millisecond}).Dial(t.Context(), "tcp", address)
 	requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
 	requireOurTimeout(t, err)
-	require.InDelta(t, 100*time.Millisecond, time.Since(began), float64(400*time.Millisecond))
+	requireTook(t, 100*time.Millisecond, began)
 
 	began = time.Now()
 	_, err = tcpclient.Dial(within(t, 100*time.Millisecond), "tcp", address)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.InDelta(t, 100*time.Millisecond, time.Since(began), float64(400*time.Millisecond))
+	requireTook(t, 100*time.Millisecond, began)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
@@ -285,12 +294,12 @@ func faultSlowDNS(t *testing.T) {
 	_, err = d.Dial(t.Context(), "tcp", "name.test:9")
 	requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
 	requireOurTimeout(t, err)
-	require.InDelta(t, 300*time.Millisecond, time.Since(began), float64(200*time.Millisecond))
+	requireTook(t, 300*time.Millisecond, began)
 
 	began = time.Now()
 	_, err = d.Dial(within(t, 50*time.Millisecond), "tcp", "name.test:9")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.InDelta(t, 50*time.Millisecond, time.Since(began), float64(200*time.Millisecond))
+	requireTook(t, 50*time.Millisecond, began)
 }
 
 func faultFamily(t *testing.T) {
@@ -306,7 +315,7 @@ func faultFamily(t *testing.T) {
 		began := time.Now()
 		c, err := d.Dial(t.Context(), "tcp", "both.test:"+port)
 		require.NoError(t, err)
-		require.Less(t, time.Since(began), 1500*time.Millisecond, "the other family is tried after 300 ms")
+		require.Less(t, time.Since(began), 3*time.Second, "the other family is tried after 300 ms")
 		require.Equal(t, l.Addr().String(), c.RemoteAddr().String())
 		require.NoError(t, c.Close())
 		eventually(t, "the loser is closed", func() bool { return openFiles(t) <= before })
@@ -360,7 +369,7 @@ func faultManyAddresses(t *testing.T) {
 	d.NetDialer = &net.Dialer{Resolver: zone{"many.test": {addrs[0], addrs[0], addrs[0], addrs[0]}}.resolver(t)}
 	_, err = d.Dial(t.Context(), "tcp", "many.test:"+port)
 	requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
-	require.InDelta(t, 500*time.Millisecond, time.Since(began), float64(400*time.Millisecond))
+	requireTook(t, 500*time.Millisecond, began)
 }
 
 func faultAlternatives(t *testing.T) {
@@ -426,7 +435,7 @@ func faultTLSStall(t *testing.T) {
 		_, err := l.tryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting, Timeout: 200 * time.Millisecond})
 		requireDialError(t, err, "handshake", tcpclient.ClassDisconnected)
 		requireOurTimeout(t, err)
-		require.InDelta(t, 200*time.Millisecond, time.Since(began), float64(300*time.Millisecond))
+		requireTook(t, 200*time.Millisecond, began)
 		<-ended // the raw connection was closed
 
 		_, err = l.tryDial(within(t, 50*time.Millisecond), tcpclient.Dialer{TLSConfig: trusting})
@@ -460,7 +469,7 @@ func faultTLSTrickle(t *testing.T) {
 	_, err := l.tryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting, Timeout: 300 * time.Millisecond})
 	requireDialError(t, err, "handshake", tcpclient.ClassDisconnected)
 	requireOurTimeout(t, err)
-	require.InDelta(t, 300*time.Millisecond, time.Since(began), float64(300*time.Millisecond))
+	requireTook(t, 300*time.Millisecond, began)
 }
 
 func faultCertificate(t *testing.T) {

@@ -81,7 +81,7 @@ func faultCloseFlush(t *testing.T) {
 		began := time.Now()
 		c.Close()
 		require.ErrorIs(t, flush(), tcpclient.ErrClosed)
-		require.Less(t, time.Since(began), 1500*time.Millisecond)
+		require.Less(t, time.Since(began), closeTime)
 	})
 }
 
