@@ -415,6 +415,11 @@ func TestCallModel(t *testing.T) { // P1, P2, P4
 			wg.Wait()
 			require.EqualValues(t, 64*60, replies.Load()+ended.Load())
 			require.Positive(t, replies.Load())
+			// The end is to be that of a connection which the server knows already.
+			eventually(t, "a call is answered", func() bool {
+				_, err := c.Call(t.Context(), append(make([]byte, k.header), "last"...))
+				return err == nil
+			})
 			s.CloseConnections()
 			for {
 				msg, err := c.Receive(t.Context())
