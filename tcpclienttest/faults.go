@@ -320,22 +320,16 @@ func (l *lane) passLocked(n int) {
 // peer sends later is answered with RST, as after any Close.
 func cut(conn net.Conn) error {
 	conn = bottom(conn)
-	if half, ok := conn.(interface {
-		CloseRead() error
-		CloseWrite() error
-	}); ok {
-		half.CloseWrite()
-		discard(conn)
-		half.CloseRead() // a peer that goes on sending meets this, and not a full buffer
-		discard(conn)
+	switch socket := conn.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		socket.(interface{ CloseWrite() error }).CloseWrite()
+		// On a busy machine the first deadlines may pass before anything was read.
+		for wait := time.Millisecond; wait <= 4*time.Millisecond; wait *= 2 {
+			conn.SetReadDeadline(time.Now().Add(wait))
+			io.Copy(io.Discard, conn)
+		}
 	}
 	return conn.Close()
-}
-
-// discard reads what has arrived.
-func discard(conn net.Conn) {
-	conn.SetReadDeadline(time.Now().Add(time.Millisecond))
-	io.Copy(io.Discard, conn)
 }
 
 // errorLocked returns why a call on this lane fails, nil if it may go on.

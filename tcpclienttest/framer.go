@@ -399,8 +399,8 @@ const (
 	// twice as much.
 	tooMuch = 8 << 20
 
-	// measurements is how many in a row must show it: others in this process allocate too,
-	// but hardly as much in each of the few microseconds that a good Framer takes.
+	// measurements is how many in a row must show it, beyond what others in this process
+	// allocate at the same time.
 	measurements = 10
 )
 
@@ -426,23 +426,27 @@ func (s *suite) hostile() {
 }
 
 // appetite returns how many bytes a ReadFrame allocates that meets stream, or fewer than
-// tooMuch.
-func (s *suite) appetite(stream []byte) (least uint64) {
-	least = math.MaxUint64
+// tooMuch. What a good frame seems to take is the others'.
+func (s *suite) appetite(stream []byte) (taken int64) {
+	least, others := int64(math.MaxInt64), int64(0)
 	for range measurements {
-		frames := uint64(0)
-		taken := allocated(func() { frames = s.drain(stream) })
-		if least = min(least, taken/(frames+1)); least < tooMuch {
+		frames := int64(0)
+		all := int64(allocated(func() { frames = s.drain(stream) }))
+		least = min(least, all/(frames+1))
+		if least >= tooMuch {
+			others = max(others, int64(allocated(func() { s.drain(s.frames[0].wire) })))
+		}
+		if least-others < tooMuch {
 			break
 		}
 		runtime.GC() // before it takes that much once more
 	}
-	return least
+	return least - others
 }
 
 // drain reads stream to its end or to an error, whatever is in it, and returns how many
 // frames that were.
-func (s *suite) drain(stream []byte) (frames uint64) {
+func (s *suite) drain(stream []byte) (frames int64) {
 	in := whole(stream)
 	r := bufio.NewReader(in)
 	for {
