@@ -160,3 +160,107 @@ func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err er
 		over = conn
 	}
 }
+
+// call makes one Call on this connection.
+func (c *Conn) call(ctx context.Context, request []byte) (reply []byte, unsent bool, err error) {
+	for {
+		reply, unsent, err = c.out.call(ctx, c.calls, request)
+		if err != errFull {
+			return reply, unsent, err
+		}
+		if err := c.calls.wait(ctx); err != nil {
+			return nil, true, err
+		}
+	}
+}
+
+// call frames request, marked with an id if there is a Correlator, and waits for the
+// reply. It returns errFull when there are too many calls.
+func (o *outbox) call(ctx context.Context, k *calls, request []byte) (reply []byte, unsent bool, err error) {
+	c, w, err := o.enterCall(ctx, k, request)
+	if err != nil {
+		return nil, true, err
+	}
+	o.joinLocked(o.open, w)
+	for {
+		select {
+		case <-w.signal:
+		case <-ctx.Done():
+		}
+		if reply, err, ended := k.result(c); ended {
+			return reply, o.release(w), err
+		}
+		o.mu.Lock()
+		switch {
+		case w.err != nil:
+			err = w.err
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		}
+		turn := w.turn && err == nil
+		w.turn = w.turn && err != nil
+		o.mu.Unlock()
+		if err != nil {
+			k.abandon(c)
+			return nil, o.release(w), err
+		}
+		if turn {
+			o.lead()
+		}
+	}
+}
+
+// enterCall enters a call and frames its request, both under the lock, so that replies
+// in order find the calls in order. The lock is held then; if enterCall fails, it is not.
+func (o *outbox) enterCall(ctx context.Context, k *calls, request []byte) (c *call, w *waiter, err error) {
+	if err := o.lockRoom(ctx); err != nil {
+		return nil, nil, err
+	}
+	framed := false
+	defer func() {
+		if framed {
+			return
+		}
+		if c != nil {
+			k.retract(c)
+		}
+		if w != nil {
+			o.recycleLocked(w)
+		}
+		o.mu.Unlock()
+	}()
+	w = o.waiterLocked(0)
+	if c = k.enter(w); c == nil {
+		return nil, w, errFull
+	}
+	if k.correlator != nil {
+		marked, err := k.correlator.AppendRequest(o.marked[:0], c.id, request)
+		if err != nil {
+			return c, w, &permanentError{err}
+		}
+		if o.marked = marked; cap(marked) > o.limit || overlap(marked, request) {
+			o.marked = nil // too much to keep, or not ours
+		}
+		request = marked
+	}
+	w.start, err = o.frameLocked(o.open, request)
+	w.quiet, w.parked, framed = true, true, err == nil
+	return c, w, err
+}
+
+// overlap reports whether p and q begin at the same byte.
+func overlap(p, q []byte) bool { return len(p) > 0 && len(q) > 0 && &p[0] == &q[0] }
+
+// release lets go of w, whose call has ended. It reports whether the request is certain
+// not to have been sent.
+func (o *outbox) release(w *waiter) (unsent bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !w.done {
+		o.leaveLocked(w)
+		return false
+	}
+	unsent = w.unsent
+	o.recycleLocked(w)
+	return unsent
+}

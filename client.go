@@ -307,7 +307,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 // Close returns within a second, and after the Client's goroutines have ended, unless
 // they are in code of the user, a Framer or a hook, that does not return. It returns an
 // error if something that was written was lost and nobody was told of it before.
-// Further calls wait for the first and return nil.
+// Further calls wait for the goroutines, too, and return nil.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	if closed := c.closed; closed != nil {

@@ -228,19 +228,6 @@ func (c *Conn) NetConn() net.Conn {
 	return c.raw
 }
 
-// call makes one Call on this connection.
-func (c *Conn) call(ctx context.Context, request []byte) (reply []byte, unsent bool, err error) {
-	for {
-		reply, unsent, err = c.out.call(ctx, c.calls, request)
-		if err != errFull {
-			return reply, unsent, err
-		}
-		if err := c.calls.wait(ctx); err != nil {
-			return nil, true, err
-		}
-	}
-}
-
 // farewell flushes what was written, as long as the peer takes it, and says good-bye,
 // for Close. It takes less than closeTime. ended is closed when the peer has hung up.
 func (c *Conn) farewell(ended <-chan struct{}) error {
