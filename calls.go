@@ -248,7 +248,9 @@ func (k *calls) wait(ctx context.Context) error {
 			err = ctx.Err()
 		}
 		k.mu.Lock()
-		k.waiting--
+		if k.waiting--; k.waiting == 0 {
+			k.failure = nil // the next one begins to wait anew
+		}
 		if err != nil {
 			return err
 		}

@@ -47,3 +47,33 @@ func TestCallsWaitForRoom(t *testing.T) {
 		})
 	})
 }
+
+func TestCallsStall(t *testing.T) {
+	t.Run("who has only begun to wait for room does not fail with those who have waited", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCalls(narrow{max: 1}, new(counters))
+			require.NotNil(t, k.enter(&waiter{signal: make(chan struct{}, 1)}))
+			wait := func(ctx context.Context) <-chan error {
+				ended := make(chan error, 1)
+				go func() { ended <- k.wait(ctx) }()
+				synctest.Wait()
+				return ended
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			first := wait(ctx)
+			cancel()
+			require.ErrorIs(t, <-first, context.Canceled)
+			for range stallTicks {
+				k.stall(false)
+			}
+			second := wait(t.Context())
+			k.stall(true)
+			synctest.Wait()
+			require.Empty(t, second)
+			for range stallTicks {
+				k.stall(true)
+			}
+			require.ErrorIs(t, <-second, ErrInboxFull)
+		})
+	})
+}

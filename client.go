@@ -322,7 +322,7 @@ func (c *Client) Close() error {
 	defer late.Stop()
 	c.refuse()
 	conn := c.link.Load()
-	c.in.close(c.closeReason(conn))
+	c.in.close(c.closeReason())
 	var err error
 	if conn != nil {
 		err = conn.farewell(c.done)
@@ -350,9 +350,9 @@ func (c *Client) Close() error {
 
 // closeReason is what Receive says after a Close: the end of a connection that was dying
 // already comes first, if it is that of the Client.
-func (c *Client) closeReason(conn *Conn) error {
-	if conn != nil && c.settings.Reconnect == nil {
-		if reason := conn.wire.reason(); reason != nil {
+func (c *Client) closeReason() error {
+	if c.settings.Reconnect == nil {
+		if reason := c.latest().wire.reason(); reason != nil {
 			return reason
 		}
 	}

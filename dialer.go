@@ -302,11 +302,12 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 		err = &OpError{Op: op, Addr: address, Err: err}
 	}()
 
-	err = errGoexit // until the hook returns
+	err = errGoexit // until a hook returns
 	if raw, err = d.dial(attempt, network, address); err != nil {
 		return nil, err
 	}
 	conn = d.newConn(raw, address)
+	err = errGoexit // likewise
 	if err := attempt.Err(); err != nil {
 		return conn, err // the hook has handed it over late
 	}
@@ -323,7 +324,6 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 	}
 	if d.Handshake != nil {
 		op, doing = opHandshake, "in the Handshake"
-		err = errGoexit
 		if err := d.Handshake(attempt, conn); err != nil {
 			return conn, err
 		}

@@ -37,6 +37,7 @@ type outbox struct {
 
 	mu      sync.Mutex    // guards following
 	over    error         // why no further message is taken; set once
+	last    bool          // FIN comes next: pings and their answers are not taken either
 	failed  bool          // the wire is dead and everybody was told; ended is closed
 	lost    error         // the end that took frames of finished Writes with it, if nobody was told
 	leading bool          // somebody is responsible for what has to be written
@@ -332,7 +333,8 @@ func (o *outbox) end() {
 	}
 }
 
-// seal makes the outbox refuse further messages. What it took is still written.
+// seal makes the outbox refuse further messages, but for pings and their answers. What it
+// took is still written.
 func (o *outbox) seal() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -344,6 +346,7 @@ func (o *outbox) seal() {
 // finish is flush after seal. It leaves losses for loss to tell.
 func (o *outbox) finish(ctx context.Context) error {
 	o.mu.Lock()
+	o.last = true
 	if o.wire.reason() != nil {
 		o.mu.Unlock()
 		return nil
@@ -411,7 +414,7 @@ func (o *outbox) enterUrgentLocked(msg []byte) (lead bool, err error) {
 	if o.urgent == nil {
 		o.urgent, o.ahead = new(batch), new(batch)
 	}
-	if o.over != nil || o.urgent.size() > maxUrgent {
+	if o.last || o.failed || o.urgent.size() > maxUrgent {
 		return false, nil
 	}
 	if _, err := o.frameLocked(o.urgent, msg); err != nil {

@@ -2,12 +2,15 @@ package tcpclient_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -152,4 +155,39 @@ func TestDialError(t *testing.T) {
 		require.Regexp(t, `^tcpclient: dial \S+: gave up after 3 attempts: dial [^\n]+$`, err.Error())
 		require.NotRegexp(t, "tcpclient: .*tcpclient: ", err.Error())
 	}))
+}
+
+// A closing connection tells when it was closed.
+type closing struct {
+	net.Conn
+	closed atomic.Bool
+}
+
+func (c *closing) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
+}
+
+func TestGoexitInTLS(t *testing.T) {
+	t.Run("leaves no connection open", func(t *testing.T) { // P6
+		l := listenTLS(t)
+		go func() {
+			if conn, err := l.Accept(); err == nil {
+				conn.(*tls.Conn).Handshake() // until the client hangs up
+				conn.Close()
+			}
+		}()
+		_, config := tcpclienttest.NewTLSConfig()
+		config.VerifyConnection = func(tls.ConnectionState) error { runtime.Goexit(); return nil }
+		var raw closing
+		_, err := l.tryDial(t.Context(), tcpclient.Dialer{
+			TLSConfig: config,
+			DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+				raw.Conn, err = new(net.Dialer).DialContext(ctx, network, address)
+				return &raw, err
+			},
+		})
+		require.Error(t, err)
+		eventually(t, "the connection is closed", raw.closed.Load)
+	})
 }

@@ -163,3 +163,31 @@ func TestShutdownWhoseContextEnds(t *testing.T) {
 		assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 	}))
 }
+
+func TestShutdownAndHeartbeat(t *testing.T) {
+	t.Run("pings and is answered while Calls are in flight", inBubble(func(t *testing.T) { // P5
+		c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+			Interval: 5 * time.Second,
+			Ping:     func() []byte { return []byte("ping") },
+			IsPong:   func(msg []byte) bool { return string(msg) == "pong" },
+		}})
+		go func() {
+			for {
+				msg, err := p.next()
+				switch {
+				case err != nil:
+					p.Close()
+					return
+				case msg == "ping":
+					p.Write(frame("pong"))
+				default:
+					time.AfterFunc(30*time.Second, func() { p.Write(frame("reply")) })
+				}
+			}
+		}()
+		call := start(t, func() error { _, err := c.Call(t.Context(), []byte("slow")); return err })
+		synctest.Wait()
+		require.NoError(t, c.Shutdown(t.Context()))
+		require.NoError(t, call())
+	}))
+}

@@ -211,3 +211,21 @@ func (s *sluggish) Write(p []byte) (int, error) {
 	time.Sleep(10 * time.Second)
 	return 0, os.ErrDeadlineExceeded
 }
+
+func TestCloseBetweenTheEndsOfConnectionAndClient(t *testing.T) {
+	t.Run("the first error stays", func(t *testing.T) { // P9
+		settings := new(Dialer)
+		c := newClient(settings, "tcp", []string{"x"})
+		here, there := net.Pipe()
+		defer there.Close()
+		conn := settings.newConn(here, "x")
+		c.attach(conn)
+		reason := c.detach(conn, io.EOF)
+		close(c.done)
+		require.NoError(t, c.Close())
+		c.finish(reason)
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, io.EOF)
+		require.ErrorIs(t, c.Send(t.Context(), nil), io.EOF)
+	})
+}
