@@ -298,9 +298,9 @@ func argument(address net.Addr, h tcpclient.Heartbeat) string {
 }
 
 func faultBusy(t *testing.T) {
-	// 40 goroutines that take 10 ms each: the Client's gets its turn every 400 ms.
+	// 80 goroutines that take 10 ms each: the Client's gets its turn every 800 ms.
 	l := listenTCP(t)
-	client := startProcess(t, "client", nil, argument(l.Addr(), heartbeat(200*time.Millisecond, 900*time.Millisecond)), "GOMAXPROCS=1")
+	client := startProcess(t, "client", nil, argument(l.Addr(), heartbeat(200*time.Millisecond, 2*time.Second)), "GOMAXPROCS=1")
 	p := l.accept(t)
 	stop := make(chan struct{})
 	answered := start(t, func() error { // from the beginning
@@ -320,8 +320,8 @@ func faultBusy(t *testing.T) {
 		}
 	})
 	require.Equal(t, "connected", client.line(t))
-	require.Equal(t, "spinning", client.do(t, "spin 40"))
-	time.Sleep(3 * time.Second) // so long nobody rests
+	require.Equal(t, "spinning", client.do(t, "spin 80"))
+	time.Sleep(4 * time.Second) // so long nobody rests
 	close(stop)
 	require.NoError(t, answered())
 	require.Equal(t, "received alive", client.line(t), "nobody was dead")

@@ -114,9 +114,10 @@ func TestShutdownWithLargeInbox(t *testing.T) {
 	t.Run("does not lower its limit", inBubble(func(t *testing.T) { // P6
 		for _, size := range []int{math.MaxInt, math.MaxInt/8 + 1} {
 			c, p := connectMemory(t, tcpclient.Dialer{Inbox: size})
+			big := frame(string(pattern(1 << 20)))
 			go func() {
-				for range 20 {
-					p.Write(frame(string(pattern(1 << 20))))
+				for range 17 { // more than the 16 MiB to which a small Inbox is lifted
+					p.Write(big)
 				}
 				p.halfClose()
 			}()
