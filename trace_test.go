@@ -267,7 +267,6 @@ func TestCallbacksMayCallTheClient(t *testing.T) {
 				}
 				l.Close()
 				c.Close()
-				hangUp(p)
 				<-done
 				time.Sleep(time.Minute)
 				_, err := c.Receive(t.Context())
