@@ -124,7 +124,7 @@ func (attemptTimeout) Is(target error) bool { return target == os.ErrDeadlineExc
 
 // Unwrap returns what the interrupted operation said, unless that is about a context.
 func (e attemptTimeout) Unwrap() error {
-	if errors.Is(e.err, context.DeadlineExceeded) {
+	if errors.Is(e.err, context.DeadlineExceeded) || errors.Is(e.err, context.Canceled) {
 		return nil
 	}
 	return e.err

@@ -107,7 +107,9 @@ func (o *outbox) land() (more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if b := o.ahead; b != nil && b.size() > 0 {
-		o.count.sent(b.frames, b.size())
+		if !b.denied {
+			o.count.sent(b.frames, b.taken)
+		}
 		b.reset(o.limit)
 	}
 	if o.wire.isDead() {
@@ -178,7 +180,8 @@ func (o *outbox) failLocked() {
 	if b := o.flight; b != nil {
 		o.flight = nil
 		if _, all := o.wire.progressed(); all && b.taken == b.size() && !b.denied {
-			o.tellLocked(b, nil) // the end came just behind it
+			o.count.sent(b.frames, b.taken) // the end came just behind it
+			o.tellLocked(b, nil)
 		} else {
 			o.loseLocked(b, reason)
 		}
