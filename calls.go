@@ -38,7 +38,7 @@ type calls struct {
 
 	mu      sync.Mutex // guards following
 	over    error      // why no reply will come any more; set once
-	refused error      // why nobody is to wait for room; set once
+	closed  bool       // by Close: nobody is to wait for room
 	epoch   int        // counts the ticks of a reader that waits for room in the Inbox
 	issued  uint64     // the last id; in order: the number of the last call
 	wrapped bool       // ids have started again at 1
@@ -48,7 +48,7 @@ type calls struct {
 	oldest  uint64
 	live    int           // calls that are waited for
 	waiting int           // callers that wait for room
-	failure *failure      // what ends their wait; nil: nobody waits
+	failure *failure      // what ends their wait; nil: none has begun
 	quiet   chan struct{} // closed when live is 0, for Shutdown; nil: nobody asks
 	idle    *call
 }
@@ -66,7 +66,7 @@ type call struct {
 	err   error
 }
 
-// A failure is the end of all calls at some time that is not the end of the connection.
+// A failure ends the waits for room while the connection goes on.
 type failure struct {
 	done  chan struct{} // closed when err is set
 	err   error
@@ -230,8 +230,8 @@ func (k *calls) wait(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for k.over == nil && k.fullLocked() {
-		if k.refused != nil {
-			return k.refused
+		if k.closed {
+			return ErrClosed
 		}
 		k.waiting++
 		if k.failure == nil {
@@ -298,9 +298,9 @@ func (k *calls) dropLocked(c *call) {
 	}
 }
 
-// stall is called by a reader that waits for room in the Inbox, when it begins to and then
-// stallTicks times in stallTime. If it says that nobody has received for that long, those end that have waited for
-// as long: what they wait for may be behind what nobody receives.
+// stall is called by a reader that waits for room in the Inbox: when it begins to, and then
+// stallTicks times in stallTime. nobody says that in all that time nobody has received; then
+// those calls end that have waited as long, since their replies may be behind what waits.
 func (k *calls) stall(nobody bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -314,7 +314,7 @@ func (k *calls) stall(nobody bool) {
 func (k *calls) close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.refused = ErrClosed
+	k.closed = true
 	k.failLocked(k.epoch, ErrClosed)
 }
 

@@ -97,7 +97,7 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, c.opError(opDial, false, err)
 	}
-	err := c.reason()
+	err, _ := c.fate()
 	if _, ok := err.(*OpError); !ok {
 		err = c.opError(opDial, false, err)
 	}
@@ -259,7 +259,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		return c.opError(opClose, false, ErrClosed)
 	}
 	c.in.lift()
-	err, half, grace := error(nil), true, closeTime
+	err, fin, grace := error(nil), false, closeTime
 	if conn := c.link.Load(); conn != nil {
 		conn.out.seal()
 		select {
@@ -267,13 +267,12 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		err = conn.out.finish(ctx)
-		if err == nil && errors.Is(conn.closeWrite(ctx), errors.ErrUnsupported) {
-			half = false
+		if fin = true; err == nil && errors.Is(conn.closeWrite(ctx), errors.ErrUnsupported) {
+			fin = false // there is no half of this connection to close
 			conn.wire.kill(ErrClosed)
 		}
 	} else {
 		c.end() // between two connections there is nothing to wait for
-		half = false
 	}
 	select {
 	case <-c.done:
@@ -291,7 +290,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	defer late.Stop()
 	c.join(late.C)
 	reason, orderly := c.fate()
-	if err == nil && (reason != ErrClosed || half && !orderly) {
+	if err == nil && (reason != ErrClosed || fin && !orderly) {
 		err = reason
 	}
 	if lost := c.loss(); err == nil {
@@ -323,12 +322,14 @@ func (c *Client) Close() error {
 	c.refuse()
 	conn := c.link.Load()
 	c.in.close(c.closeReason())
-	var err error
+	var err, lost error
 	if conn != nil {
+		// Our own goroutine may be the one that writes, to a connection without deadlines.
+		cut := time.AfterFunc(closeFlush+closeStall, c.halt)
 		err = conn.farewell(c.done)
+		cut.Stop()
 	}
 	c.halt()
-	lost := error(nil)
 	select {
 	case <-c.done:
 		close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
@@ -408,18 +409,12 @@ func (c *Client) opError(op string, unsent bool, err error) error {
 	return &OpError{Op: op, Addr: addr, Unsent: unsent, Err: err}
 }
 
-// fate returns how the Client ended, and whether the peer has sent its FIN after ours.
+// fate returns why there will be no other connection, nil while there may be one, and
+// whether the peer has sent its FIN after ours.
 func (c *Client) fate() (reason error, orderly bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err, c.orderly
-}
-
-// reason returns why there will be no other connection, nil while there may be one.
-func (c *Client) reason() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
 }
 
 // loss returns, once, the end of a connection that took frames with it, if nobody was

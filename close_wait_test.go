@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -267,4 +268,20 @@ func TestCloseOfDying(t *testing.T) {
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
 	})
+}
+
+func TestCloseThatWrites(t *testing.T) {
+	t.Run("ends though the connection's deadlines do nothing and the peer takes nothing", inBubble(func(t *testing.T) { // P7
+		closed := make(chan struct{})
+		var once sync.Once
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			w.deadline = func() error { return nil }
+			w.onClose = func() { once.Do(func() { close(closed) }) }
+			w.write = func([]byte) (int, error) { <-closed; return 0, io.ErrClosedPipe }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("x")))
+		began := time.Now()
+		require.Error(t, c.Close())
+		require.LessOrEqual(t, time.Since(began), time.Second)
+	}))
 }

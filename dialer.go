@@ -329,9 +329,9 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 		}
 	}
 	conn.taken.Store(true)
-	stopped := stop()
-	// A context is done a moment before what waits for it is called.
-	if err := attempt.Err(); err != nil || !stopped {
+	stop()
+	// Asked only now: a context is done a moment before what waits for it is called.
+	if err := attempt.Err(); err != nil {
 		return conn, err
 	}
 	return conn, conn.wire.reason()

@@ -51,13 +51,16 @@ type inbox struct {
 	full atomic.Bool // the reader waits for room; set and cleared under mu
 }
 
+// Where the last messages of a slab may begin: those of a run that began before slabBytes.
+const _ = uint16(slabBytes + slabMessages*(prefix+maxRun)) // fits slab.starts
+
 // A slab is a run of messages in one piece of memory, or the loss of a connection.
 type slab struct {
 	// Owned by the reader until the slab is closed. Behind what is published it may
 	// write at any time, before that it writes no more.
 	data   []byte
 	n      int                  // messages in data
-	starts [slabMessages]uint16 // where each of them begins: no other does behind slabBytes
+	starts [slabMessages]uint16 // where each of them begins
 	ends   [slabMessages]int    // and ends
 
 	// Guarded by inbox.mu.
@@ -258,9 +261,7 @@ func (in *inbox) freeLocked(s *slab, received int) {
 		start, end := s.bounds(s.received)
 		in.used -= end - start + overhead
 	}
-	if in.full.Load() {
-		in.roomLocked()
-	}
+	in.roomLocked()
 }
 
 // tidyLocked takes slabs of which nothing is left off the queue and recycles them.

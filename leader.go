@@ -128,16 +128,16 @@ func (o *outbox) land() (more bool) {
 	case o.wanted && o.open.size() > 0 || o.urgent != nil && o.urgent.size() > 0:
 		return true
 	}
-	o.restLocked()
+	o.stepDownLocked()
 	return false
 }
 
-// restLocked ends the leadership.
-func (o *outbox) restLocked() {
+// stepDownLocked ends the leadership.
+func (o *outbox) stepDownLocked() {
 	o.leading = false
-	if o.resting != nil {
-		close(o.resting)
-		o.resting = nil
+	if o.vacant != nil {
+		close(o.vacant)
+		o.vacant = nil
 	}
 }
 
@@ -176,11 +176,12 @@ func (o *outbox) failLocked() {
 	if o.over == nil {
 		o.over = reason
 	}
-	o.restLocked()
+	o.stepDownLocked()
 	if b := o.flight; b != nil {
 		o.flight = nil
 		if _, all := o.wire.progressed(); all && b.taken == b.size() && !b.denied {
-			o.count.sent(b.frames, b.taken) // the end came just behind it
+			// The wire took every byte, and the end came just behind them.
+			o.count.sent(b.frames, b.taken)
 			o.tellLocked(b, nil)
 		} else {
 			o.loseLocked(b, reason)

@@ -41,7 +41,7 @@ type outbox struct {
 	failed  bool          // the wire is dead and everybody was told; ended is closed
 	lost    error         // the end that took frames of finished Writes with it, if nobody was told
 	leading bool          // somebody is responsible for what has to be written
-	resting chan struct{} // closed when nobody is any more; nil: nobody asks
+	vacant  chan struct{} // closed when nobody is any more; nil: nobody asks
 	turns   int           // times that a caller became the leader
 	alone   int           // flights in a row that carried one frame: yielding brings nothing
 	wanted  bool          // the open batch is to be written though nobody waits for it
@@ -243,12 +243,16 @@ func (o *outbox) flushLocked(ctx context.Context, start int) (unsent bool, err e
 		return false, nil
 	}
 	w := o.waiterLocked(start)
-	o.joinLocked(b, w)
+	if led := o.joinLocked(b, w); !led {
+		// By the time all others have run, a leader among them may have written the batch,
+		// and to park and be woken would cost as much as all the rest.
+		runtime.Gosched()
+	}
 	return o.await(ctx, w)
 }
 
 // joinLocked makes w wait for b, and leads if nobody does. It releases the lock.
-func (o *outbox) joinLocked(b *batch, w *waiter) {
+func (o *outbox) joinLocked(b *batch, w *waiter) (led bool) {
 	b.add(w)
 	lead, yield := !o.leading, false
 	if lead {
@@ -263,14 +267,12 @@ func (o *outbox) joinLocked(b *batch, w *waiter) {
 	if lead {
 		o.lead()
 	}
+	return lead
 }
 
 // await returns the result of w's batch, or leaves when ctx is done.
-//
-// It yields before it parks: by the time all others have run, a leader among them may
-// have written the batch, and a signal for each would cost as much as all the rest.
 func (o *outbox) await(ctx context.Context, w *waiter) (unsent bool, err error) {
-	for yielded := false; ; {
+	for {
 		o.mu.Lock()
 		switch {
 		case w.done:
@@ -284,20 +286,15 @@ func (o *outbox) await(ctx context.Context, w *waiter) (unsent bool, err error) 
 			return false, ctx.Err()
 		}
 		turn := w.turn
-		w.turn, w.parked = false, yielded && !turn
-		parked := w.parked
+		w.turn, w.parked = false, !turn
 		o.mu.Unlock()
-		switch {
-		case turn:
+		if turn {
 			o.lead()
-		case !parked:
-			runtime.Gosched()
-			yielded = true
-		default:
-			select {
-			case <-w.signal:
-			case <-ctx.Done():
-			}
+			continue
+		}
+		select {
+		case <-w.signal:
+		case <-ctx.Done():
 		}
 	}
 }
@@ -355,25 +352,25 @@ func (o *outbox) finish(ctx context.Context) error {
 		return err
 	}
 	select {
-	case <-o.rest(): // pings and answers go out too, if they were framed
+	case <-o.vacancy(): // pings and answers go out too, if they were framed
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// rest returns a channel that is closed when nobody leads.
-func (o *outbox) rest() <-chan struct{} {
+// vacancy returns a channel that is closed when nobody leads.
+func (o *outbox) vacancy() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.resting == nil {
-		o.resting = make(chan struct{})
+	if o.vacant == nil {
+		o.vacant = make(chan struct{})
 	}
-	resting := o.resting
+	vacant := o.vacant
 	if !o.leading {
-		o.restLocked()
+		o.stepDownLocked()
 	}
-	return resting
+	return vacant
 }
 
 // unsettled is loss while the reader is held up in code of the user and end was not

@@ -47,7 +47,7 @@ func (c *Client) use(conn *Conn) (reason error) {
 	if err = c.read(conn); err == ErrClosed {
 		err = &disconnectedError{err} // a Framer's or the connection's word, not ours
 	}
-	return nil
+	return // reason, from detach
 }
 
 // retries is a row of attempts to connect.
@@ -182,7 +182,7 @@ func (c *Client) attach(conn *Conn) {
 // detach ends conn, which err has made unreadable. It returns, when nobody uses conn any
 // more, why it ended.
 func (c *Client) detach(conn *Conn, err error) error {
-	orderly := c.ending(conn) && errors.Is(err, io.EOF) && conn.wire.reason() == nil
+	orderly := c.finExpected(conn) && errors.Is(err, io.EOF) && conn.wire.reason() == nil
 	if orderly {
 		err = ErrClosed // the peer's answer to our FIN
 	}
@@ -218,9 +218,9 @@ func (c *Client) changedLocked() {
 	c.changed = make(chan struct{})
 }
 
-// ending reports whether the peer's FIN is no surprise: we have sent ours, or drop the
+// finExpected reports whether the peer's FIN is no surprise: we have sent ours, or drop the
 // connection.
-func (c *Client) ending(conn *Conn) bool {
+func (c *Client) finExpected(conn *Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closed != nil || conn.parted.Load()

@@ -59,13 +59,13 @@ type wire struct {
 
 	mu       sync.Mutex    // guards following
 	cause    error         // why the connection ended, set once: the first error wins (P9)
-	closed   bool          // Conn.Close was called
+	closed   bool          // a goroutine counted in drains closes Conn, or has
 	busy     bool          // somebody is in Conn.Write
 	span     time.Duration // how long Write may block; 0: handshake, without bound; busy's to read
 	bounded  bool          // there is a write deadline
 	idle     chan struct{} // closed when busy ends; nil: nobody asks
 	notify   bool          // landed is to be called when nothing is kept any more
-	rest     []byte        // accepted and not yet handed over
+	kept     []byte        // accepted and not yet handed over
 	accepted int64         // bytes that Write took
 	handed   int64         // bytes that Conn.Write took
 	progress time.Time     // when Conn.Write last took a byte, while draining
@@ -123,7 +123,7 @@ func (w *wire) stalled(start time.Time, d time.Duration) bool {
 	if w.progress.After(start) {
 		start = w.progress
 	}
-	return len(w.rest) > 0 && time.Since(start) >= d
+	return len(w.kept) > 0 && time.Since(start) >= d
 }
 
 // position returns how many bytes Write has taken so far.
@@ -153,7 +153,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	}
 	w.accepted += int64(len(p))
 	if w.busy {
-		w.rest = append(w.rest, p...)
+		w.kept = append(w.kept, p...)
 		w.mu.Unlock()
 		return len(p), nil
 	}
@@ -173,7 +173,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	}
 	w.keepLocked(p[n:])
 	switch {
-	case len(w.rest) == 0:
+	case len(w.kept) == 0:
 		w.doneLocked()
 		return len(p), nil
 	case w.cause != nil: // and drains may be waited for already
@@ -189,16 +189,16 @@ func (w *wire) Write(p []byte) (int, error) {
 // and waits for landed, drain tells it, on another goroutine: this one may be the reader,
 // inside TLS and with its lock.
 func (w *wire) doneLocked() {
-	w.rest = nil
+	w.kept = nil
 	if w.notify {
 		w.drains.Go(w.drain)
 		return
 	}
-	w.restLocked()
+	w.idleLocked()
 }
 
-// restLocked ends the work of a writer.
-func (w *wire) restLocked() {
+// idleLocked ends the work of a writer.
+func (w *wire) idleLocked() {
 	w.busy = false
 	if w.idle != nil {
 		close(w.idle)
@@ -216,7 +216,7 @@ func (w *wire) quiet() <-chan struct{} {
 	}
 	idle := w.idle
 	if !w.busy {
-		w.restLocked()
+		w.idleLocked()
 	}
 	return idle
 }
@@ -225,10 +225,10 @@ func (w *wire) quiet() <-chan struct{} {
 func (w *wire) keepLocked(p []byte) {
 	switch {
 	case len(p) == 0:
-	case len(w.rest) == 0 && w.stable:
-		w.rest = p[:len(p):len(p)]
+	case len(w.kept) == 0 && w.stable:
+		w.kept = p[:len(p):len(p)]
 	default:
-		w.rest = append(append(make([]byte, 0, len(p)+len(w.rest)), p...), w.rest...)
+		w.kept = append(append(make([]byte, 0, len(p)+len(w.kept)), p...), w.kept...)
 	}
 }
 
@@ -245,13 +245,13 @@ func (w *wire) settled() bool {
 func (w *wire) drain() {
 	stuck, forgiven, unacked := false, 0, unacknowledged(w.Conn)
 	w.mu.Lock()
-	for len(w.rest) > 0 && w.cause == nil && !stuck {
+	for len(w.kept) > 0 && w.cause == nil && !stuck {
 		now := time.Now()
 		due := now.Add(drainSlice)
 		if verdict := w.progress.Add(w.writeTimeout); w.writeTimeout > 0 && verdict.Before(due) {
 			due = verdict
 		}
-		p := w.rest // Write may append behind these bytes meanwhile, it does not touch them
+		p := w.kept // Write may append behind these bytes meanwhile, it does not touch them
 		w.mu.Unlock()
 
 		w.Conn.SetWriteDeadline(due)
@@ -263,7 +263,7 @@ func (w *wire) drain() {
 
 		w.mu.Lock()
 		w.handed += int64(n)
-		w.rest = w.rest[n:]
+		w.kept = w.kept[n:]
 		if n > 0 || unacked < before {
 			w.progress, forgiven = now, 0 // the kernel takes more only when a good part of its buffer is free
 		} else if late := now.Sub(due); late > lateBy<<min(forgiven, 20) {
@@ -284,9 +284,9 @@ func (w *wire) drain() {
 		w.kill(ErrWriteTimeout)
 		w.mu.Lock()
 	}
-	w.restLocked()
-	if len(w.rest) == 0 {
-		w.rest = nil
+	w.idleLocked()
+	if len(w.kept) == 0 {
+		w.kept = nil
 	}
 	notify := w.notify
 	w.notify = false
@@ -364,11 +364,11 @@ func (w *wire) failWrite(err error) {
 // and returns the reason that counts.
 func (w *wire) kill(reason error) error {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.cause == nil {
 		w.cause = disconnected(reason)
 		close(w.dead)
 	}
-	defer w.mu.Unlock()
 	if !w.closed {
 		w.closed = true
 		w.drains.Go(func() { w.Conn.Close() }) // somebody's tunnel may take its time
