@@ -197,7 +197,7 @@ func TestTestFramer_finds(t *testing.T) {
 				return dst, eofInside(err, 1)
 			}
 			return append(dst, msg...), nil
-		}}, "256 MiB of memory for the 8 bytes \"\\x0f\\xff\\xff\\xffxxxx\": it believes an announced length"},
+		}}, "MiB of memory for the 8 bytes \"\\x0f\\xff\\xff\\xffxxxx\": it believes an announced length"},
 		{"a frame of no bytes", plain{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 			if head, _ := r.Peek(4); string(head) == "HTTP" {
 				return dst, nil
