@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"os"
 	"sync/atomic"
@@ -112,15 +111,12 @@ func TestDialItself(t *testing.T) {
 }
 
 func TestDialWhosePanic(t *testing.T) {
-	// With a Framer of the user's the bufio.Reader has all of ReadBuffer at once.
-	t.Run("over the settings closes the connection it has made", inBubble(func(t *testing.T) { // P6
+	t.Run("is that of its connection closes it", inBubble(func(t *testing.T) { // P6
 		n := tcpclienttest.NewNetwork()
 		var closes atomic.Int32
 		_, err := listenNetwork(t, n).tryDial(t.Context(), tcpclient.Dialer{
-			ReadBuffer: math.MaxInt,
-			Framer:     funcFramer{},
 			DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn {
-				return &wrapper{Conn: conn, onClose: func() { closes.Add(1) }}
+				return &wrapper{Conn: conn, deadline: func() error { panic("no deadlines here") }, onClose: func() { closes.Add(1) }}
 			}),
 		})
 		require.Error(t, err)
