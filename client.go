@@ -58,6 +58,7 @@ type Client struct {
 	lost    error         // frames are gone with a connection, and nobody was told
 	closing bool          // Close or Shutdown was called: no further messages are taken
 	orderly bool          // since then the peer has sent its FIN
+	parting error         // since then the connection has ended, with this reason
 	closed  chan struct{} // closed when the first Close is over; nil before it
 }
 
@@ -414,6 +415,9 @@ func (c *Client) opError(op string, unsent bool, err error) error {
 func (c *Client) fate() (reason error, orderly bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.parting != nil {
+		return c.parting, c.orderly
+	}
 	return c.err, c.orderly
 }
 

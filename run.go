@@ -21,10 +21,16 @@ func (c *Client) run(dialing context.Context) {
 	for err == nil {
 		began := time.Now()
 		err = c.use(conn)
-		if r.backoff == nil || c.isClosing() {
+		if r.backoff == nil {
 			break
 		}
-		c.intake.lose(err)
+		if err != ErrClosed {
+			c.intake.lose(err)
+		}
+		if c.isClosing() {
+			err = ErrClosed // a loss is told once, this for good
+			break
+		}
 		r.ended(err, time.Since(began))
 		conn, err = c.connectApart(c.life, &r, true)
 	}
@@ -191,6 +197,9 @@ func (c *Client) detach(conn *Conn, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.orderly = orderly
+	if c.closing {
+		c.parting = reason
+	}
 	c.link.Store(nil)
 	if lost := conn.out.loss(); lost != nil {
 		c.lost = lost

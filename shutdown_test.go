@@ -192,3 +192,25 @@ func TestShutdownAndHeartbeat(t *testing.T) {
 		require.NoError(t, call())
 	}))
 }
+
+func TestShutdownAndReconnect(t *testing.T) {
+	t.Run("a connection that is lost meanwhile is told once, and then that we have closed", inBubble(func(t *testing.T) { // P8, P9
+		c, p := connectMemory(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
+		call := start(t, func() error { _, err := c.Call(context.Background(), []byte("?")); return err })
+		require.Equal(t, "?", p.receive())
+		down := start(t, func() error { return c.Shutdown(context.Background()) })
+		synctest.Wait()
+		p.halfClose()
+		require.ErrorIs(t, call(), io.EOF)
+		require.ErrorIs(t, down(), io.EOF)
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorIs(t, err, io.EOF)
+		for range 2 {
+			_, err = c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			require.NotErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.ErrorIs(t, c.Send(t.Context(), nil), tcpclient.ErrClosed)
+		}
+	}))
+}
