@@ -401,7 +401,7 @@ func faultFiles(t *testing.T) {
 func faultPorts(t *testing.T) {
 	t.Parallel() // in a process of its own
 	inNamespace(t, func(t *testing.T) {
-		l := listenTCP(t)
+		l := listenOn(t, "tcp", "127.0.0.1:39999") // none of these:
 		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40009"), 0))
 		for range 10 {
 			c, err := tcpclient.Dial(t.Context(), "tcp", l.Addr().String())
