@@ -182,10 +182,9 @@ func TestClose(t *testing.T) {
 			sent := stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("last")))
 			wait := start(t, c.Close)
-			blocked(t, "(*Client).Close")
-			msgs, err := p.all()
+			msgs, err := p.all() // at once: Close has 200 ms for a peer that takes nothing
 			require.Equal(t, io.EOF, err)
-			require.Equal(t, "last", msgs[len(msgs)-1])
+			require.True(t, msgs[len(msgs)-1] == "last")
 			require.Len(t, msgs, len(sent)+1)
 			require.NoError(t, wait())
 		})
