@@ -250,7 +250,8 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 // and then Receive returns ErrClosed.
 //
 // When ctx is done first the connection is closed hard, and Shutdown returns an error
-// that Is ctx.Err(). A connection that cannot be half-closed is closed after the flush.
+// that Is ctx.Err(), of [ClassPermanent]: there is nothing left to try again on. A
+// connection that cannot be half-closed is closed after the flush.
 // After Shutdown or Close it does nothing and returns ErrClosed.
 func (c *Client) Shutdown(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
@@ -390,8 +391,8 @@ func (c *Client) latest() *Conn {
 	return c.last
 }
 
-// Stats returns counters since Dial. It is cheap enough to be polled. Messages are
-// counted in batches: a reply may be here a moment before it counts.
+// Stats returns counters since Dial. It is cheap enough to be polled. A message counts
+// before it can be received, and before the call that has sent it returns.
 func (c *Client) Stats() Stats {
 	s := c.count.stats()
 	s.Connected = c.link.Load() != nil

@@ -285,3 +285,16 @@ func TestCloseThatWrites(t *testing.T) {
 		require.LessOrEqual(t, time.Since(began), time.Second)
 	}))
 }
+
+func TestCloseOfStalledPeer(t *testing.T) {
+	t.Run("takes no more than its second, to the tick", inBubble(func(t *testing.T) { // P4, P7
+		c, _ := narrowly(t, tcpclient.Dialer{})
+		sent := start(t, func() error { return c.Send(context.Background(), pattern(1000)) })
+		synctest.Wait()
+		require.NoError(t, c.Write(t.Context(), []byte("never")))
+		began := time.Now()
+		require.Error(t, c.Close(), "what was written could not be flushed")
+		require.LessOrEqual(t, time.Since(began), time.Second)
+		require.Error(t, sent())
+	}))
+}
