@@ -59,9 +59,11 @@ func (b *batch) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// prefixed appends msg as a frame of LengthPrefix{}.
-func (b *batch) prefixed(msg []byte) {
+// prefixed appends msg as a frame of LengthPrefix{}, and returns where that begins.
+func (b *batch) prefixed(msg []byte) (start int) {
+	start = len(b.bytes)
 	b.bytes = append(binary.BigEndian.AppendUint32(b.bytes, uint32(len(msg))), msg...)
+	return start
 }
 
 // size returns the bytes in the batch.

@@ -181,7 +181,12 @@ func (o *outbox) call(ctx context.Context, k *calls, request []byte) (reply []by
 	if err != nil {
 		return nil, true, err
 	}
-	o.joinLocked(o.open, w)
+	if o.leading {
+		o.open.add(w)
+		o.mu.Unlock()
+	} else if o.leadWithLocked(w, w.start) == nil {
+		w.done = true
+	}
 	for {
 		select {
 		case <-w.signal:

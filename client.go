@@ -175,7 +175,11 @@ func (c *Client) Send(ctx context.Context, msg []byte) error {
 		if err != nil {
 			return c.opError(opSend, true, err)
 		}
-		if unsent, err := conn.out.send(ctx, msg); err != errOver {
+		unsent, err := conn.out.send(ctx, msg)
+		if err == nil {
+			return nil
+		}
+		if err != errOver {
 			return c.opError(opSend, unsent, err)
 		}
 		over = conn

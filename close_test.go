@@ -331,7 +331,7 @@ func TestClose(t *testing.T) {
 			w.onClose = func() { once.Do(func() { close(stuck) }) }
 		})
 		wait := start(t, func() error { return c.Send(t.Context(), []byte("stuck")) })
-		blocked(t, "(*wire).Write")
+		blocked(t, "(*wire).writeLocked")
 		began := time.Now()
 		prompt(t, "Close", func() { c.Close() })
 		require.Less(t, time.Since(began), closeTime)

@@ -75,6 +75,21 @@ func (c *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// await blocks until there are bytes to read.
+func (c *Conn) await() error {
+	if c.in.Buffered() > 0 {
+		return nil
+	}
+	if c.filled && c.in.Size() < c.maxRead {
+		c.grow()
+	}
+	c.midFrame = len(c.carry) > 0
+	if _, err := c.in.Peek(1); err != nil {
+		return c.explain(err)
+	}
+	return nil
+}
+
 // readFrame reads one message and appends it to dst.
 func (c *Conn) readFrame(dst []byte) ([]byte, error) {
 	buffered := c.in.Buffered()

@@ -1,5 +1,10 @@
 package tcpclient
 
+import (
+	"context"
+	"runtime"
+)
+
 // This file is what a leader does: from the open batch to the network, and back to those
 // who wait. See outbox.
 
@@ -13,6 +18,48 @@ func (o *outbox) promoteLocked() bool {
 		}
 	}
 	return false
+}
+
+// leadLocked makes the caller, who waits for the frame at start in the open batch, the
+// leader, and returns the fate of that frame. As long as the network takes the batch at once
+// this needs no waiter. It releases the lock.
+func (o *outbox) leadLocked(ctx context.Context, start int) (unsent bool, err error) {
+	w := o.leadWithLocked(nil, start)
+	if w == nil {
+		return false, nil
+	}
+	return o.await(ctx, w)
+}
+
+// leadWithLocked makes the caller the leader. It returns nil when the open batch was
+// written, else a waiter for it, w if there is one. It releases the lock.
+func (o *outbox) leadWithLocked(w *waiter, start int) *waiter {
+	o.leading, o.wanted = true, true
+	o.turns++
+	if o.alone < maxAlone || o.turns%retryShared == 0 {
+		o.mu.Unlock()
+		runtime.Gosched() // so that others may join
+		o.mu.Lock()
+	}
+	handed := o.flyLocked()
+	if !handed {
+		o.mu.Lock()
+		if w == nil {
+			w = o.waiterLocked(start)
+		}
+		o.flight.add(w)
+		o.mu.Unlock()
+		if !o.wire.settled() {
+			return w // drained goes on from here
+		}
+	}
+	if o.land() {
+		o.wire.drains.Go(o.leadOn)
+	}
+	if handed {
+		return nil
+	}
+	return w
 }
 
 // lead writes the urgent batch, and the open one if it is wanted. The caller has, or was
@@ -33,20 +80,20 @@ func (o *outbox) leadOn() {
 // nobody waiting for it: the leadership is still the caller's.
 func (o *outbox) leadOnce() (more bool) {
 	o.mu.Lock()
+	if !o.flyLocked() && !o.wire.settled() {
+		return false // drained goes on from here
+	}
+	return o.land()
+}
+
+// flyLocked gives the urgent batch, and the open one if it is wanted, to the network. It
+// reports whether that took all of them at once; else the wire knows. It releases the lock.
+func (o *outbox) flyLocked() (handed bool) {
 	if o.urgent != nil && o.urgent.size() > 0 {
 		o.urgent, o.ahead = o.ahead, o.urgent
 	}
 	if o.wanted && o.open.size() > 0 || o.open.first != nil {
-		o.wanted = false
-		if o.open.frames > 1 {
-			o.alone = 0
-		} else {
-			o.alone++
-		}
-		o.flight, o.open, o.spare = o.open, o.spare, nil
-		if o.open == nil {
-			o.open = new(batch)
-		}
+		o.departLocked()
 	}
 	ahead, flight := o.ahead, o.flight
 	o.mu.Unlock()
@@ -55,13 +102,22 @@ func (o *outbox) leadOnce() (more bool) {
 		o.put(ahead)
 		o.sentUrgent()
 	}
-	if flight != nil {
-		o.put(flight)
+	return flight != nil && o.put(flight)
+}
+
+// departLocked makes the open batch the flight.
+func (o *outbox) departLocked() {
+	o.wanted = false
+	o.number++
+	if o.open.frames > 1 {
+		o.alone = 0
+	} else {
+		o.alone++
 	}
-	if !o.wire.settled() {
-		return false // drained goes on from here
+	o.flight, o.open, o.spare = o.open, o.spare, nil
+	if o.open == nil {
+		o.open = new(batch)
 	}
-	return o.land()
 }
 
 // sentUrgent remembers where in the stream the last urgent message ends.
@@ -71,16 +127,18 @@ func (o *outbox) sentUrgent() {
 	o.urged = o.wire.position()
 }
 
-// put gives a batch to the network.
-func (o *outbox) put(b *batch) {
+// put gives a batch to the network. It reports whether that took it, and all before it, at
+// once; else the wire knows.
+func (o *outbox) put(b *batch) (handed bool) {
 	p := b.seal()
-	b.base = o.wire.begin(inlineWrite)
 	if o.top == o.wire {
+		var err error
 		b.taken = len(p)
-		_, err := o.wire.Write(p)
+		b.base, handed, err = o.wire.post(p, inlineWrite)
 		b.denied = err != nil
-		return
+		return handed
 	}
+	b.base = o.wire.begin(inlineWrite)
 	for len(p) > 0 {
 		n := min(len(p), record)
 		b.pieces = append(b.pieces, o.wire.position())
@@ -88,10 +146,11 @@ func (o *outbox) put(b *batch) {
 		if _, err := o.top.Write(p[:n]); err != nil {
 			b.denied = true
 			o.wire.failWrite(err) // TLS itself may have refused
-			return
+			return false
 		}
 		p = p[n:]
 	}
+	return false
 }
 
 // drained is called by the wire's drain goroutine, which leads, when a flight is over.
@@ -117,8 +176,7 @@ func (o *outbox) land() (more bool) {
 		return false
 	}
 	if b := o.flight; b != nil {
-		o.count.sent(b.frames, b.taken)
-		o.tellLocked(b, nil)
+		o.landLocked(b)
 		b.reset(o.limit)
 		o.flight, o.spare = nil, b
 	}
@@ -130,6 +188,13 @@ func (o *outbox) land() (more bool) {
 	}
 	o.stepDownLocked()
 	return false
+}
+
+// landLocked tells all who wait for b, the flight, that it was handed over.
+func (o *outbox) landLocked(b *batch) {
+	o.count.sent(b.frames, b.taken)
+	o.landed.Store(o.number - 1)
+	o.tellLocked(b, nil)
 }
 
 // stepDownLocked ends the leadership.
@@ -179,11 +244,11 @@ func (o *outbox) failLocked() {
 	o.stepDownLocked()
 	if b := o.flight; b != nil {
 		o.flight = nil
-		if _, all := o.wire.progressed(); all && b.taken == b.size() && !b.denied {
+		if handed, all := o.wire.progressed(); all && b.taken == b.size() && !b.denied {
 			// The wire took every byte, and the end came just behind them.
-			o.count.sent(b.frames, b.taken)
-			o.tellLocked(b, nil)
+			o.landLocked(b)
 		} else {
+			o.wreck, o.reached = b, handed
 			o.loseLocked(b, reason)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,6 +35,7 @@ type outbox struct {
 	top    io.Writer // the wire, or TLS on it
 	count  *counters
 	ended  chan struct{} // closed when the outbox is over and nobody leads
+	landed atomic.Uint64 // the number of the last batch that was handed over
 
 	mu      sync.Mutex    // guards following
 	over    error         // why no further message is taken; set once
@@ -43,6 +45,9 @@ type outbox struct {
 	leading bool          // somebody is responsible for what has to be written
 	vacant  chan struct{} // closed when nobody is any more; nil: nobody asks
 	turns   int           // times that a caller became the leader
+	number  uint64        // of the open batch; the flight before it has the one before
+	wreck   *batch        // the flight that the wire took only in part, when it died
+	reached int64         // where in the wire's stream that was
 	alone   int           // flights in a row that carried one frame: yielding brings nothing
 	wanted  bool          // the open batch is to be written though nobody waits for it
 	open    *batch        // takes frames
@@ -92,6 +97,11 @@ const (
 	// flushing is the start of a waiter without a frame of its own.
 	flushing = -1
 
+	// maxAlone is how many flights in a row may carry one frame before a leader no longer
+	// yields for others to join. Once in retryShared turns it tries again.
+	maxAlone    = 4
+	retryShared = 16
+
 	// maxUrgent is how many bytes of pings and answers are kept for a peer that does
 	// not read them.
 	maxUrgent = 16 << 10
@@ -109,6 +119,7 @@ func newOutbox(d *Dialer, conn *Conn, count *counters) *outbox {
 		count:  count,
 		ended:  make(chan struct{}),
 		open:   new(batch),
+		number: 1,
 	}
 	conn.wire.landed = o.drained
 	return o
@@ -133,12 +144,35 @@ func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) 
 	if err != nil {
 		return true, err
 	}
-	return o.flushLocked(ctx, start)
+	number := o.number
+	if !o.leading {
+		return o.leadLocked(ctx, start)
+	}
+	o.mu.Unlock()
+	// By the time all others have run, the leader has mostly written the batch. Then nobody need
+	// be told, and to park and be woken would cost as much as all the rest.
+	runtime.Gosched()
+	if o.landed.Load() >= number {
+		return false, nil
+	}
+	return o.settle(ctx, number, start)
 }
 
 // enter frames msg as soon as there is room for it, and returns where it begins. The
 // lock is held then; if enter fails, it is not.
 func (o *outbox) enter(ctx context.Context, msg []byte) (start int, err error) {
+	o.mu.Lock()
+	if o.plain > 0 && uint64(len(msg)) <= o.plain && len(o.open.bytes) < o.limit && o.over == nil && o.lost == nil {
+		o.open.frames++
+		return o.open.prefixed(msg), nil
+	}
+	o.mu.Unlock()
+	return o.enterSlowly(ctx, msg)
+}
+
+// enterSlowly is enter for what may have to wait, or does not go in at all, or runs code of
+// the user.
+func (o *outbox) enterSlowly(ctx context.Context, msg []byte) (start int, err error) {
 	if err := o.lockRoom(ctx); err != nil {
 		return 0, err
 	}
@@ -179,9 +213,7 @@ func (o *outbox) frameLocked(b *batch, msg []byte) (int, error) {
 			return 0, &permanentError{&FrameTooLargeError{Size: uint64(len(msg)), Max: int(o.plain)}}
 		}
 		b.frames++
-		start := len(b.bytes)
-		b.prefixed(msg)
-		return start, nil
+		return b.prefixed(msg), nil
 	}
 	return o.frameOtherLocked(b, msg)
 }
@@ -242,32 +274,36 @@ func (o *outbox) flushLocked(ctx context.Context, start int) (unsent bool, err e
 		o.mu.Unlock()
 		return false, nil
 	}
-	w := o.waiterLocked(start)
-	if led := o.joinLocked(b, w); !led {
-		// By the time all others have run, a leader among them may have written the batch,
-		// and to park and be woken would cost as much as all the rest.
-		runtime.Gosched()
+	if !o.leading {
+		return o.leadLocked(ctx, start)
 	}
+	w := o.waiterLocked(start)
+	b.add(w)
+	o.mu.Unlock()
+	runtime.Gosched() // as in send
 	return o.await(ctx, w)
 }
 
-// joinLocked makes w wait for b, and leads if nobody does. It releases the lock.
-func (o *outbox) joinLocked(b *batch, w *waiter) (led bool) {
+// settle is what a send does whose batch, of that number, was not written when it looked.
+func (o *outbox) settle(ctx context.Context, number uint64, start int) (unsent bool, err error) {
+	o.mu.Lock()
+	b := o.open
+	switch {
+	case o.landed.Load() >= number:
+		o.mu.Unlock()
+		return false, nil
+	case o.failed:
+		defer o.mu.Unlock()
+		return number == o.number || o.wreck.unsent(start, o.reached), o.wire.reason()
+	case number < o.number:
+		b = o.flight
+	case !o.leading:
+		return o.leadLocked(ctx, start)
+	}
+	w := o.waiterLocked(start)
 	b.add(w)
-	lead, yield := !o.leading, false
-	if lead {
-		o.leading = true
-		o.turns++
-		yield = o.alone < 4 || o.turns%16 == 0
-	}
 	o.mu.Unlock()
-	if yield {
-		runtime.Gosched()
-	}
-	if lead {
-		o.lead()
-	}
-	return lead
+	return o.await(ctx, w)
 }
 
 // await returns the result of w's batch, or leaves when ctx is done.

@@ -15,8 +15,14 @@ func (c *Client) read(conn *Conn) (err error) {
 	}
 	for {
 		if conn.plain > 0 {
+			if err := conn.await(); err != nil {
+				return err
+			}
 			if err := c.cut(conn); err != nil {
 				return err
+			}
+			if conn.in.Buffered() == 0 {
+				continue
 			}
 		}
 		msg, err := conn.readFrame(c.intake.storage())

@@ -29,6 +29,9 @@ const (
 	// to the one and EPIPE to the other.
 	verdictTime = 5 * time.Millisecond
 
+	// maxNeedless is how many reads in a row a deadline may stay that none of them needs.
+	maxNeedless = 16
+
 	// maxEmptyReads is how many reads without a byte or an error make an error.
 	maxEmptyReads = 100
 )
@@ -70,6 +73,7 @@ type wire struct {
 	handed   int64         // bytes that Conn.Write took
 	progress time.Time     // when Conn.Write last took a byte, while draining
 	armed    time.Time     // the read deadline; zero: none
+	needless int           // reads in a row that needed none
 	final    time.Time     // the end of the last words; zero: no write has failed
 }
 
@@ -79,8 +83,13 @@ type wire struct {
 func (w *wire) begin(span time.Duration) (position int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.beginLocked(span)
+	return w.accepted
+}
+
+func (w *wire) beginLocked(span time.Duration) {
 	if w.busy {
-		return w.accepted // a key update is on its way: Write will only add to that
+		return // a key update is on its way: Write will only add to that
 	}
 	w.span = span
 	if w.quick == nil {
@@ -89,7 +98,6 @@ func (w *wire) begin(span time.Duration) (position int64) {
 		w.Conn.SetWriteDeadline(time.Time{})
 		w.bounded = false
 	}
-	return w.accepted
 }
 
 // deadlineLocked sets the write deadline to the end of the span.
@@ -147,21 +155,39 @@ func (w *wire) progressed() (handed int64, all bool) {
 // Write takes all of p, or the connection is dead.
 func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
+	n, _, err := w.writeLocked(p)
+	return n, err
+}
+
+// post is begin and Write. It also reports whether all of p was handed over: then settled
+// need not be asked.
+func (w *wire) post(p []byte, span time.Duration) (position int64, handed bool, err error) {
+	w.mu.Lock()
+	w.beginLocked(span)
+	position = w.accepted
+	_, handed, err = w.writeLocked(p)
+	return position, handed, err
+}
+
+// writeLocked does the work of Write and post. It releases the lock.
+func (w *wire) writeLocked(p []byte) (n int, handed bool, err error) {
 	if w.cause != nil {
 		defer w.mu.Unlock()
-		return 0, w.cause
+		return 0, false, w.cause
 	}
 	w.accepted += int64(len(p))
 	if w.busy {
 		w.kept = append(w.kept, p...)
 		w.mu.Unlock()
-		return len(p), nil
+		return len(p), false, nil
 	}
 	w.busy = true
 	w.mu.Unlock()
 
-	n, err := w.give(p)
-	w.awaitReader(err)
+	n, err = w.give(p)
+	if err != nil {
+		w.awaitReader(err)
+	}
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -169,20 +195,20 @@ func (w *wire) Write(p []byte) (int, error) {
 	if err != nil && !isTimeout(err) {
 		w.failWriteLocked(err)
 		w.doneLocked()
-		return n, w.cause
+		return n, false, w.cause
 	}
 	w.keepLocked(p[n:])
 	switch {
 	case len(w.kept) == 0:
 		w.doneLocked()
-		return len(p), nil
+		return len(p), true, nil
 	case w.cause != nil: // and drains may be waited for already
 		w.doneLocked()
-		return n, w.cause
+		return n, false, w.cause
 	}
 	w.progress = time.Now()
 	w.drains.Go(w.drain)
-	return len(p), nil
+	return len(p), false, nil
 }
 
 // doneLocked ends a Write of which nothing is left to do. If a leader has met it under way
@@ -446,15 +472,22 @@ func (w *wire) Read(p []byte) (int, error) {
 
 // arm makes the read deadline fire at due at the latest, zero meaning never. An earlier
 // deadline that has not expired may stay: that costs one idle turn of Read's loop
-// when it fires, where setting it anew would cost something on every read.
+// when it fires, where setting it anew would cost something on every read. It does not stay
+// when it has not been needed for maxNeedless reads: as long as there is a timer anywhere, the
+// scheduler asks for the time whenever it looks for something to run.
 func (w *wire) arm(due time.Time, expired bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.final.IsZero() && (due.IsZero() || w.final.Before(due)) {
 		due = w.final
 	}
+	if due.IsZero() && !w.armed.IsZero() {
+		w.needless++
+	} else {
+		w.needless = 0
+	}
 	later := due.IsZero() || !w.armed.IsZero() && !due.Before(w.armed)
-	if later && !expired {
+	if later && !expired && w.needless < maxNeedless {
 		return
 	}
 	w.armed = due
