@@ -253,6 +253,9 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 // somebody to Receive: what has arrived stays receivable after Shutdown has returned,
 // and then Receive returns ErrClosed.
 //
+// Behind FIN there are no pings: with a Heartbeat, a server that then says nothing for its
+// Timeout is dead, and Shutdown says so.
+//
 // When ctx is done first the connection is closed hard, and Shutdown returns an error
 // that Is ctx.Err(), of [ClassPermanent]: there is nothing left to try again on. A
 // connection that cannot be half-closed is closed after the flush.
@@ -265,7 +268,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		return c.opError(opClose, false, ErrClosed)
 	}
 	c.in.lift()
-	err, fin, grace := error(nil), false, closeTime
+	cut := context.AfterFunc(ctx, c.halt) // whoever is held up, and be it in a Write of ours
+	err, fin := error(nil), false
 	if conn := c.link.Load(); conn != nil {
 		conn.out.seal()
 		select {
@@ -273,7 +277,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		err = conn.out.finish(ctx)
-		if fin = true; err == nil && errors.Is(conn.closeWrite(ctx), errors.ErrUnsupported) {
+		if fin = true; err == nil && conn.closeWrite(ctx) != nil && ctx.Err() == nil && conn.wire.reason() == nil {
 			fin = false // there is no half of this connection to close
 			conn.wire.kill(ErrClosed)
 		}
@@ -283,24 +287,32 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		grace = dialGrace
-		if err != nil && !errors.Is(err, ctx.Err()) { // a loss
-			err = roundError{err, ctx.Err()}
-		} else {
-			err = ctx.Err()
-		}
-		err = Permanent(err) // nothing can be tried again on a connection that was closed hard
-		c.halt()
 	}
-	late := time.NewTimer(grace)
+	late := time.NewTimer(closeTime)
 	defer late.Stop()
+	defer context.AfterFunc(ctx, func() { late.Reset(dialGrace) })()
+	hard := !cut()
 	c.join(late.C)
 	reason, orderly := c.fate()
-	if err == nil && (reason != ErrClosed || fin && !orderly) {
+	switch {
+	case hard && !orderly:
+		if err == nil || err == ErrClosed || errors.Is(err, ctx.Err()) {
+			err = ctx.Err()
+		} else {
+			err = roundError{err, ctx.Err()}
+		}
+	case err == nil && (reason != ErrClosed || fin && !orderly):
 		err = reason
 	}
-	if lost := c.loss(); err == nil {
-		err = lost
+	if lost := c.loss(); lost != nil {
+		if err == nil || errors.Is(lost, err) {
+			err = lost
+		} else {
+			err = roundError{lost, err}
+		}
+	}
+	if hard && err != nil {
+		err = Permanent(err) // nothing can be tried again on a connection that was closed hard
 	}
 	return c.opError(opClose, false, err)
 }
@@ -331,7 +343,7 @@ func (c *Client) Close() error {
 	var err, lost error
 	if conn != nil {
 		// Our own goroutine may be the one that writes, to a connection without deadlines.
-		cut := time.AfterFunc(closeFlush+closeStall, c.halt)
+		cut := time.AfterFunc(closeFlush+closeStall+closeNotify, c.halt)
 		err = conn.farewell(c.done)
 		cut.Stop()
 	}
@@ -396,7 +408,7 @@ func (c *Client) latest() *Conn {
 }
 
 // Stats returns counters since Dial. It is cheap enough to be polled. A message counts
-// before it can be received, and before the call that has sent it returns.
+// before it can be received, and before the Send or Flush that has sent it returns.
 func (c *Client) Stats() Stats {
 	s := c.count.stats()
 	s.Connected = c.link.Load() != nil
@@ -469,12 +481,12 @@ func (c *Client) state(over *Conn) (conn *Conn, changed <-chan struct{}, err err
 		return nil, nil, err
 	case c.err != nil:
 		return nil, nil, c.err
+	case over != nil && c.settings.Reconnect == nil && over.wire.reason() != nil:
+		return nil, nil, over.wire.reason()
 	case c.closing:
 		return nil, nil, ErrClosed
 	case conn != nil && conn != over:
 		return conn, nil, nil
-	case over != nil && c.settings.Reconnect == nil:
-		return nil, nil, over.wire.reason()
 	}
 	return nil, c.changed, nil
 }

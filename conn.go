@@ -249,19 +249,20 @@ func (c *Conn) farewell(ended <-chan struct{}) error {
 	c.out.seal()
 	c.calls.close()
 	before, _ := c.wire.progressed()
+	finished := false
 	for start := time.Now(); time.Since(start) < closeFlush && !c.wire.stalled(start, closeStall); {
 		ctx, cancel := context.WithTimeout(context.Background(), closeStall/2)
 		err := c.out.finish(ctx)
 		cancel()
-		if err == nil {
+		if finished = err == nil; finished {
 			break
-		} else if !errors.Is(err, context.DeadlineExceeded) {
+		} else if err != context.DeadlineExceeded { // not a loss that Is one
 			return err
 		}
 	}
-	handed, all := c.wire.progressed()
+	handed, _ := c.wire.progressed()
 	flushed := handed > before
-	if !all || c.tls == nil && !flushed {
+	if !finished || c.tls == nil && !flushed {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeNotify)
@@ -282,7 +283,9 @@ func (c *Conn) farewell(ended <-chan struct{}) error {
 // closeWrite sends what TLS and TCP have to say at the end, as soon as the network takes
 // it.
 func (c *Conn) closeWrite(ctx context.Context) error {
-	c.parted.Store(true)
+	if c.parted.Swap(true) {
+		return nil // Shutdown has begun to, and Close need not wait for a lock of TLS
+	}
 	if c.tls != nil {
 		c.wire.begin(inlineWrite)
 		if err := c.tls.CloseWrite(); err != nil {

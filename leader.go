@@ -166,7 +166,7 @@ func (o *outbox) land() (more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if b := o.ahead; b != nil && b.size() > 0 {
-		if !b.denied {
+		if handed, _ := o.wire.progressed(); !b.denied && handed >= o.urged { // not what was kept back
 			o.count.sent(b.frames, b.taken)
 		}
 		b.reset(o.limit)
@@ -220,7 +220,11 @@ func (o *outbox) tellLocked(b *batch, err error) (told bool) {
 		} else {
 			w.done, w.err = true, err
 			w.unsent = err != nil && w.start != flushing && b.unsent(w.start, handed)
-			told = told || w.start == flushing
+			if err != nil && w.start == flushing {
+				if told = true; b.kept > 0 || o.lost != nil {
+					w.err = &lossError{err}
+				}
+			}
 			if err != nil || !w.quiet {
 				w.wakeLocked()
 			}

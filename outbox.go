@@ -379,7 +379,6 @@ func (o *outbox) seal() {
 // finish is flush after seal. It leaves losses for loss to tell.
 func (o *outbox) finish(ctx context.Context) error {
 	o.mu.Lock()
-	o.last = true
 	if o.wire.reason() != nil {
 		o.mu.Unlock()
 		return nil
@@ -395,10 +394,11 @@ func (o *outbox) finish(ctx context.Context) error {
 	}
 }
 
-// vacancy returns a channel that is closed when nobody leads.
+// vacancy returns a channel that is closed when nobody leads any more: nobody else begins to.
 func (o *outbox) vacancy() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.last = true
 	if o.vacant == nil {
 		o.vacant = make(chan struct{})
 	}

@@ -34,7 +34,7 @@ func (c *Client) run(dialing context.Context) {
 		r.ended(err, time.Since(began))
 		conn, err = c.connectApart(c.life, &r, true)
 	}
-	if c.life.Err() != nil && c.isClosing() && !errors.Is(err, ErrDisconnected) {
+	if c.life.Err() != nil && c.isClosing() && (r.backoff != nil || !errors.Is(err, ErrDisconnected)) {
 		err = ErrClosed
 	}
 	c.finish(err)
@@ -46,7 +46,13 @@ func (c *Client) use(conn *Conn) (reason error) {
 	defer func() {
 		reason = c.detach(conn, err)
 		if err == errGoexit {
-			c.finish(reason) // run does not come to it
+			if c.settings.Reconnect != nil && reason != ErrClosed {
+				c.intake.lose(reason) // run does not come to it
+				if reason = errGoexit; c.isClosing() {
+					reason = ErrClosed
+				}
+			}
+			c.finish(reason) // likewise
 		}
 	}()
 	c.attach(conn)

@@ -1,0 +1,283 @@
+package tcpclient_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A slow peer takes 100 bytes a second, and answers pings.
+func (p *peer) slowly(size int) {
+	for taken := 0; taken < size; taken += 100 {
+		time.Sleep(time.Second)
+		if _, err := p.in.Discard(min(100, size-taken)); err != nil {
+			return
+		}
+	}
+	for {
+		msg, err := p.next()
+		switch {
+		case err != nil:
+			p.Close()
+			return
+		case msg == "ping":
+			p.Write(frame("pong"))
+		}
+	}
+}
+
+// While Shutdown flushes to a slow peer pings go on, or it would be declared dead that takes
+// bytes all the time. Flush is the control.
+func TestShutdownFlushesToASlowPeer(t *testing.T) {
+	for name, flush := range map[string]bool{"behind a Flush": true, "by itself": false} {
+		t.Run(name, inBubble(func(t *testing.T) { // P5
+			c, p := narrowly(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+				Interval: 5 * time.Second, Timeout: 10 * time.Second,
+				Ping:   func() []byte { return []byte("ping") },
+				IsPong: func(msg []byte) bool { return string(msg) == "pong" },
+			}})
+			require.NoError(t, c.Write(t.Context(), pattern(2996)))
+			slow := start(t, func() bool { p.slowly(3000); return true })
+			defer slow()
+			if flush {
+				require.NoError(t, c.Flush(t.Context()))
+			}
+			assert.NoError(t, c.Shutdown(within(t, time.Hour)))
+			hangUp(p.Conn)
+		}))
+	}
+}
+
+// A round over several addresses that our own Shutdown or Close has ended is no loss, also if one
+// of the addresses was lost in its handshake: ErrClosed is final.
+func TestClosedDuringARoundOverSeveralAddresses(t *testing.T) {
+	for name, end := range map[string]func(*tcpclient.Client) error{
+		"Shutdown": func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
+		"Close":    (*tcpclient.Client).Close,
+	} {
+		t.Run(name, inBubble(func(t *testing.T) { // P7, P9
+			var n tcpclienttest.Network
+			l, err := n.Listen("a:1")
+			require.NoError(t, err)
+			defer l.Close()
+			welcome := make(chan bool, 2)
+			welcome <- true
+			welcome <- false
+			go func() {
+				for ok := range welcome {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					if ok {
+						conn.Write(frame("welcome"))
+						time.Sleep(time.Second)
+					}
+					conn.Close()
+				}
+			}()
+			defer close(welcome)
+			d := tcpclient.Dialer{
+				Reconnect: &tcpclient.Backoff{Min: time.Millisecond, Max: time.Millisecond},
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					if address == "b:1" {
+						<-ctx.Done() // a host that does not answer
+						return nil, ctx.Err()
+					}
+					return n.DialContext(ctx, network, address)
+				},
+				Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+					_, err := conn.Receive(ctx)
+					return err
+				},
+			}
+			c, err := d.Dial(t.Context(), "tcp", "a:1", "b:1")
+			require.NoError(t, err)
+			defer c.Close()
+			time.Sleep(2 * time.Second) // now it is in the second round, at b:1
+			assert.NoError(t, end(c))
+			err = c.Send(t.Context(), []byte("x"))
+			assert.ErrorIs(t, err, tcpclient.ErrClosed)
+			assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err), "%v", err)
+			if name == "Shutdown" {
+				_, err = c.Receive(t.Context())
+				assert.ErrorIs(t, err, tcpclient.ErrDisconnected, "the loss")
+			}
+			_, err = c.Receive(t.Context())
+			assert.ErrorIs(t, err, tcpclient.ErrClosed)
+			assert.NotErrorIs(t, err, tcpclient.ErrDisconnected)
+		}))
+	}
+}
+
+// With Reconnect, a Goexit in a Framer or a hook of the reader ends the Client with an error that
+// the loop of the package documentation gives up on.
+func TestGoexitEndsTheDocumentedLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P9
+		c, p := connectMemory(t, tcpclient.Dialer{Framer: goexit, Reconnect: &tcpclient.Backoff{}})
+		p.send("x")
+		for range 100 {
+			_, err := c.Receive(within(t, time.Minute))
+			require.Error(t, err)
+			if tcpclient.Classify(err) != tcpclient.ClassDisconnected {
+				return
+			}
+		}
+		require.Fail(t, "Receive returns the end of the connection for ever, and there will be no other")
+	})
+}
+
+// That its context has ended does not keep Shutdown from telling of a loss.
+func TestShutdownWhoseContextEndsTellsOfALoss(t *testing.T) {
+	t.Run("that was there before", inBubble(func(t *testing.T) { // P4
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{FlushDelay: time.Millisecond}, func(w *wrapper) {
+			w.write = func([]byte) (int, error) { return 0, syscall.ECONNRESET }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		time.Sleep(10 * time.Millisecond) // the write has failed; the reader waits for last words
+		down := c.Shutdown(within(t, 100*time.Millisecond))
+		require.ErrorIs(t, down, context.DeadlineExceeded)
+		closed := c.Close()
+		assert.True(t, errors.Is(down, syscall.ECONNRESET) || errors.Is(closed, syscall.ECONNRESET),
+			"the loss is told to nobody: Shutdown %v, Close %v", down, closed)
+	}))
+
+	t.Run("that it causes", inBubble(func(t *testing.T) { // P4
+		c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+		require.NoError(t, c.Write(t.Context(), pattern(1000)))
+		down := c.Shutdown(within(t, 100*time.Millisecond))
+		require.ErrorIs(t, down, context.DeadlineExceeded)
+		closed := c.Close()
+		assert.Contains(t, down.Error()+errorText(closed), "messages that were written are lost")
+	}))
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// A connection, a tunnel, may fail with an error that Is context.DeadlineExceeded. Close does not
+// take it for a deadline of its own.
+func TestCloseTellsOfALossThatIsADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4, P7
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			w.write = func([]byte) (int, error) { return 0, context.DeadlineExceeded }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		require.Error(t, c.Close())
+	})
+}
+
+// Shutdown's context bounds the wait for the Trace, too.
+func TestShutdownWithATraceThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P2
+		hanging := newHook(t)
+		c, p := connectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) { hanging.hang() }}})
+		p.halfClose()
+		began := time.Now()
+		c.Shutdown(within(t, 10*time.Millisecond))
+		require.Less(t, time.Since(began), 200*time.Millisecond)
+	})
+}
+
+// Shutdown's own goroutine may be the one that writes to a connection whose deadlines do nothing.
+func TestShutdownWithDeadlinesThatDoNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P2
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			w.deadline = func() error { return nil }
+		})
+		require.NoError(t, c.Write(t.Context(), pattern(60<<10)))
+		require.NoError(t, c.Flush(t.Context()))
+		require.NoError(t, c.Write(t.Context(), pattern(60<<10)))
+		down := make(chan error, 1)
+		go func() { down <- c.Shutdown(within(t, time.Second)) }()
+		select {
+		case err := <-down:
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		case <-time.After(10 * time.Second):
+			c.Close()
+			require.Fail(t, "Shutdown does not return with its context", "%v", <-down)
+		}
+	})
+}
+
+// A ping that was never handed over does not count as sent.
+func TestStatsOfAPingThatWasNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
+			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { return pattern(1000) },
+		}})
+		time.Sleep(1500 * time.Millisecond) // a tenth of it has left
+		p.reset()
+		_, err := c.Receive(t.Context())
+		require.Error(t, err)
+		require.Zero(t, c.Stats().MessagesSent)
+		require.Zero(t, c.Stats().BytesSent)
+	})
+}
+
+// While Close waits for a connection that was dying already, what calls say does not change.
+func TestTheFirstErrorStaysDuringClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P9
+		hanging := newHook(t)
+		c, p := connectMemory(t, tcpclient.Dialer{Framer: hanging.reading()})
+		p.send("x")
+		<-hanging.inside
+		p.reset()
+		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
+		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
+		closed := start(t, c.Close)
+		synctest.Wait()
+		assert.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
+		_, err := c.Receive(t.Context())
+		assert.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		closed()
+	})
+}
+
+// An unwilling connection says that it has no half to close in words of its own.
+type unwilling struct{ net.Conn }
+
+func (unwilling) CloseWrite() error { return errors.New("half-close: not here") }
+
+// A connection whose CloseWrite fails, in whatever words, cannot be half-closed: Shutdown does
+// not wait for the answer to a FIN that was not sent.
+func TestShutdownWhoseFINFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := tcpclienttest.NewNetwork()
+		c, _ := listenNetwork(t, n).connect(t, tcpclient.Dialer{
+			DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn} }),
+		})
+		require.NoError(t, c.Shutdown(within(t, time.Hour)))
+	})
+}
+
+// The peer's own pings are answered, too, while Shutdown flushes.
+func TestShutdownAnswersWhileItFlushes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P5
+		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
+			Answer: func(msg []byte) ([]byte, bool) { return []byte("pong"), string(msg) == "ping" },
+		}})
+		require.NoError(t, c.Write(t.Context(), pattern(1000)))
+		down := start(t, func() error { return c.Shutdown(context.Background()) })
+		synctest.Wait()
+		p.send("ping")
+		synctest.Wait()
+		msgs, _ := p.all()
+		p.halfClose()
+		require.NoError(t, down())
+		require.Equal(t, []string{string(pattern(1000)), "pong"}, msgs)
+	})
+}
