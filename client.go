@@ -71,7 +71,7 @@ func newClient(settings *Dialer, network string, addresses []string) *Client {
 		done:      make(chan struct{}),
 		changed:   make(chan struct{}),
 	}
-	c.intake = intake{inbox: c.in, count: &c.count}
+	c.intake = intake{inbox: c.in, count: &c.count, direct: c.in.limit > 2*directSlab}
 	c.trace.to = settings.Trace
 	c.watched = settings.Heartbeat.IsPong != nil || settings.Heartbeat.Answer != nil
 	c.ready = c.changed

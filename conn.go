@@ -44,9 +44,12 @@ type Conn struct {
 	beforeRead func() // called before the socket is read
 	midFrame   bool   // bytes of an unfinished frame are here
 	filled     bool   // the last read of the socket filled all the buffer it was given
+	got        int    // bytes that the last read of the socket brought
 	maxRead    int    // ReadBuffer
 	total      int64  // bytes given to in
-	carry      []byte // bytes given to in's predecessor and not yet to in
+	carry      []byte // bytes that were read already and come next
+	carried    error  // the error that comes behind them
+	spill      []byte // memory for carry
 	heard      bool   // a whole message has arrived
 }
 
@@ -60,6 +63,10 @@ func (c *source) Read(p []byte) (int, error) {
 		c.total += int64(n)
 		return n, nil
 	}
+	if err := c.carried; err != nil {
+		c.carried = nil
+		return 0, err
+	}
 	if c.beforeRead != nil {
 		c.beforeRead()
 	}
@@ -70,6 +77,7 @@ func (c *source) Read(p []byte) (int, error) {
 	if n > 0 {
 		c.midFrame = true
 		c.filled = n == len(p)
+		c.got = n
 		c.total += int64(n)
 	}
 	return n, err
@@ -111,6 +119,12 @@ func (c *Conn) readFrame(dst []byte) ([]byte, error) {
 	return msg, nil
 }
 
+// buffered returns what is in the read buffer.
+func (c *Conn) buffered() []byte {
+	p, _ := c.in.Peek(c.in.Buffered())
+	return p
+}
+
 // arrived records that a whole message has come.
 func (c *Conn) arrived() {
 	c.heard = true
@@ -120,8 +134,8 @@ func (c *Conn) arrived() {
 // grow replaces the read buffer by a larger one: the last read filled it, so more is
 // waiting.
 func (c *Conn) grow() (buffered int) {
-	rest, _ := c.in.Peek(c.in.Buffered())
-	c.carry = append([]byte(nil), rest...)
+	rest := c.buffered()
+	c.carry = append(append([]byte(nil), rest...), c.carry...)
 	c.total -= int64(len(rest))
 	c.filled = false
 	c.in = bufio.NewReaderSize((*source)(c), min(4*c.in.Size(), c.maxRead))

@@ -19,6 +19,7 @@ type intake struct {
 	seen    int  // messages not yet counted
 	bytes   int  // their sizes
 	stall   *time.Timer
+	direct  bool // it has room for slabs of directSlab
 }
 
 // storage returns memory for the next message: empty, with some capacity.
@@ -148,17 +149,22 @@ func (t *intake) admit(size int, conn *Conn) error {
 	return t.makeRoom(need, conn)
 }
 
-// added accounts for a message of size bytes at the end of s.
+// added is record, and ends s when it is full.
 func (t *intake) added(s *slab, size int) {
+	t.record(s, size)
+	if s.n == slabMessages || len(s.data) >= slabBytes {
+		t.roll()
+	}
+}
+
+// record accounts for a message of size bytes at the end of s.
+func (t *intake) record(s *slab, size int) {
 	s.starts[s.n], s.ends[s.n] = uint16(len(s.data)-size), len(s.data)
 	s.n++
 	t.pending += size + overhead
 	t.seen++
 	t.bytes += size
 	t.typical = max(size, t.typical-t.typical/8)
-	if s.n == slabMessages || len(s.data) >= slabBytes {
-		t.roll()
-	}
 }
 
 // fresh begins a new slab.

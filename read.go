@@ -21,6 +21,11 @@ func (c *Client) read(conn *Conn) (err error) {
 			if err := c.cut(conn); err != nil {
 				return err
 			}
+			if c.direct(conn) {
+				if err := c.readDirect(conn); err != nil {
+					return err
+				}
+			}
 			if conn.in.Buffered() == 0 {
 				continue
 			}
@@ -42,7 +47,7 @@ func (c *Client) read(conn *Conn) (err error) {
 // LengthPrefix{}, by far the most common one, and saves it the calls to bufio.Reader: for
 // small messages they are half the cost. What is odd is left to ReadFrame.
 func (c *Client) cut(conn *Conn) error {
-	p, _ := conn.in.Peek(conn.in.Buffered())
+	p := conn.buffered()
 	forReceive := !c.watched && !conn.calls.used.Load()
 	taken := 0
 	for len(p) >= taken+prefix {

@@ -1,0 +1,258 @@
+package tcpclient_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"net"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A script is what a connection brings: data in reads of the given sizes, and with the last
+// of them, or behind it, the end, once. Without an end the connection goes on.
+type script struct {
+	data  []byte
+	size  func() int
+	end   error
+	atEnd bool          // the end comes with the last bytes
+	begin chan struct{} // closed when it begins; nil: at once
+	conn  net.Conn
+}
+
+func (s *script) read(p []byte) (int, error) {
+	if s.begin != nil {
+		<-s.begin
+	}
+	n := copy(p[:min(len(p), s.size())], s.data)
+	s.data = s.data[n:]
+	switch {
+	case n > 0 && (len(s.data) > 0 || s.end == nil || !s.atEnd):
+		return n, nil
+	case s.end == nil:
+		return s.conn.Read(p)
+	}
+	end := s.end
+	s.end = io.EOF // as with sockets
+	return n, end
+}
+
+// play connects a client to s.
+func (s *script) play(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *peer) {
+	c, p, _ := connectWrapped(t, d, func(w *wrapper) { s.conn, w.read = w.Conn, s.read })
+	return c, p
+}
+
+// bursts are reads as large as they may be.
+func bursts() int { return 1 << 20 }
+
+// mixed returns messages of sizes that change every so often, each with bytes of its own.
+func mixed(r *rand.Rand, total int) (msgs []string) {
+	limits := []int{64, 600, 1100, 2000, 8 << 10, 9 << 10, 70 << 10}
+	for bytes := 0; bytes < total; {
+		least, most := 0, limits[r.IntN(len(limits))]
+		if r.IntN(2) == 0 {
+			least = most / 2
+		}
+		for range 1 + r.IntN(300) {
+			msg := make([]byte, least+r.IntN(most-least))
+			for i := range msg {
+				msg[i] = byte(len(msgs) + i)
+			}
+			msgs = append(msgs, string(msg))
+			if bytes += len(msg) + 4; bytes >= total {
+				break
+			}
+		}
+	}
+	return msgs
+}
+
+// Streams of messages of half a KiB to 8 KiB are read straight into the Inbox.
+func TestStreamsOfAllSizes(t *testing.T) {
+	for name, receive := range map[string]func(*testing.T, *tcpclient.Client) ([]string, error){
+		"Receive": func(t *testing.T, c *tcpclient.Client) ([]string, error) { return receiveAll(t, c) },
+		"ReceiveInto": func(t *testing.T, c *tcpclient.Client) (msgs []string, err error) {
+			for buf := []byte(nil); ; msgs = append(msgs, string(buf)) {
+				if buf, err = c.ReceiveInto(t.Context(), buf); err != nil {
+					return msgs, err
+				}
+			}
+		},
+		"Messages": func(t *testing.T, c *tcpclient.Client) (msgs []string, end error) {
+			for msg, err := range c.Messages(t.Context()) {
+				if end = err; err == nil {
+					msgs = append(msgs, string(msg))
+				}
+			}
+			return msgs, end
+		},
+	} {
+		t.Run(name, inBubble(func(t *testing.T) { // P1, P3
+			for seed := range uint64(12) {
+				r := rand.New(rand.NewPCG(seed, 1))
+				msgs := mixed(r, 800<<10)
+				largest := []int{1 << 10, 20 << 10, 1 << 20}[seed%3]
+				s := script{data: frames(msgs...), size: func() int { return 1 + r.IntN(largest) }, end: io.EOF, atEnd: seed%2 == 0}
+				c, _ := s.play(t, tcpclient.Dialer{Heartbeat: heartbeats(seed%4 == 3)})
+				got, err := receive(t, c)
+				require.ErrorIs(t, err, io.EOF)
+				require.NotErrorIs(t, err, io.ErrUnexpectedEOF)
+				require.Equal(t, len(msgs), len(got), "seed %d", seed)
+				for i := range msgs {
+					require.True(t, msgs[i] == got[i], "seed %d, message %d of %d bytes", seed, i, len(msgs[i]))
+				}
+				require.Equal(t, uint64(len(msgs)), c.Stats().MessagesReceived)
+				require.NoError(t, c.Close())
+			}
+		}))
+	}
+}
+
+// heartbeats returns a Heartbeat that watches the silence, or none.
+func heartbeats(some bool) (h tcpclient.Heartbeat) {
+	if some {
+		h.Interval = time.Minute
+	}
+	return h
+}
+
+func TestStreamOfKiB(t *testing.T) {
+	stream := numbered(300, 1<<10)
+	data := frames(stream...)
+	reset := syscall.ECONNRESET
+
+	for _, test := range []struct {
+		name  string
+		data  []byte
+		end   error
+		atEnd bool
+		want  error
+	}{
+		{"ends between messages", data, io.EOF, false, io.EOF},
+		{"ends in a header", append(bytes.Clone(data), 0, 0), io.EOF, false, io.ErrUnexpectedEOF},
+		{"ends in a header, at once", append(bytes.Clone(data), 0, 0), io.EOF, true, io.ErrUnexpectedEOF},
+		{"ends in a message", append(bytes.Clone(data), frame("cut off")[:6]...), io.EOF, false, io.ErrUnexpectedEOF},
+		{"ends in a large message", append(bytes.Clone(data), frame(string(pattern(20 << 10)))[:9000]...), io.EOF, true, io.ErrUnexpectedEOF},
+		{"is reset between messages", data, reset, true, reset},
+		{"is reset in a message", append(bytes.Clone(data), frame("cut off")[:6]...), reset, true, reset},
+		{"goes on with nonsense", append(bytes.Clone(data), "HTTP/1.1 400 Bad Request"...), io.EOF, false, new(tcpclient.FrameTooLargeError)},
+	} {
+		t.Run(test.name, inBubble(func(t *testing.T) { // P1, P9
+			for _, size := range []func() int{bursts, func() int { return 40000 }, func() int { return 17000 }} {
+				s := script{data: test.data, size: size, end: test.end, atEnd: test.atEnd}
+				c, _ := s.play(t, tcpclient.Dialer{})
+				msgs, err := receiveAll(t, c)
+				require.Equal(t, stream, msgs)
+				if large, ok := test.want.(*tcpclient.FrameTooLargeError); ok {
+					require.ErrorAs(t, err, &large)
+					require.Contains(t, err.Error(), "HTTP")
+				} else {
+					require.ErrorIs(t, err, test.want)
+				}
+				require.Equal(t, test.want == io.ErrUnexpectedEOF, bytes.Contains([]byte(err.Error()), []byte("unexpected EOF")))
+			}
+		}))
+	}
+
+	t.Run("that stops in a message is noticed", inBubble(func(t *testing.T) { // P5
+		s := script{data: append(bytes.Clone(data), 0, 0, 4), size: bursts}
+		c, _ := s.play(t, tcpclient.Dialer{FrameTimeout: time.Second})
+		msgs, err := receiveAll(t, c)
+		assert.Equal(t, stream, msgs)
+		assert.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+	}))
+
+	t.Run("is no reply, and the reply to a Call is none of it", inBubble(func(t *testing.T) { // P3
+		s := script{data: bytes.Clone(data), size: bursts}
+		c, p := s.play(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+		got := start(t, func() []string {
+			var msgs []string
+			for range 2 * len(stream) {
+				msg, err := c.Receive(t.Context())
+				assert.NoError(t, err)
+				msgs = append(msgs, string(msg))
+			}
+			return msgs
+		})
+		synctest.Wait() // the next read is under way
+		call := start(t, func() string {
+			reply, err := c.Call(t.Context(), pattern(1000))
+			assert.NoError(t, err)
+			return string(reply)
+		})
+		request := p.receive()
+		p.raw(append(append(bytes.Clone(data[:100*1028]), frame(request)...), data[100*1028:]...))
+		require.Equal(t, string(pattern(1000)), call())
+		require.Equal(t, append(append([]string{}, stream...), stream...), got())
+	}))
+
+	t.Run("fills the Inbox, and no more", inBubble(func(t *testing.T) { // P6
+		s := script{data: bytes.Repeat(data, 30), size: bursts, end: io.EOF, begin: make(chan struct{})}
+		c, _ := s.play(t, tcpclient.Dialer{})
+		requireHeap(t, 1<<20, func() { close(s.begin); synctest.Wait() })
+		require.Less(t, c.Stats().MessagesReceived, uint64(300))
+		msgs, err := receiveAll(t, c)
+		require.ErrorIs(t, err, io.EOF)
+		require.Len(t, msgs, 30*len(stream))
+	}))
+
+	for name, size := range map[string]int{"small": 1 << 10, "large": 17 << 10} {
+		t.Run("between small messages does not waste memory, in "+name+" reads", inBubble(func(t *testing.T) { // P6
+			const cycles, small = 400, 12
+			cycle := frame(string(pattern(600)))
+			for range small {
+				cycle = append(cycle, 0, 0, 0, 1, 'x')
+			}
+			s := script{data: bytes.Repeat(cycle, cycles), size: func() int { return size }, end: io.EOF, begin: make(chan struct{})}
+			c, _ := s.play(t, tcpclient.Dialer{})
+			requireHeap(t, 2<<20, func() { close(s.begin); synctest.Wait() })
+			msgs, err := receiveAll(t, c)
+			require.ErrorIs(t, err, io.EOF)
+			require.Len(t, msgs, cycles*(1+small))
+		}))
+	}
+
+	t.Run("is a sign of life", inBubble(func(t *testing.T) { // P5
+		c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{Interval: time.Second, Timeout: 2 * time.Second}})
+		got := start(t, func() []string {
+			msgs, _ := receiveAll(t, c)
+			return msgs
+		})
+		for sent := data; len(sent) > 0; time.Sleep(1500 * time.Millisecond) {
+			n := min(20<<10, len(sent))
+			p.raw(sent[:n])
+			sent = sent[n:]
+		}
+		p.halfClose()
+		require.Len(t, got(), len(stream))
+	}))
+}
+
+// The memory behind a message is the caller's: what is read next must not be there.
+func TestReceivedMemoryIsNotReadInto(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P1
+		stream := numbered(2000, 1<<10)
+		s := script{data: frames(stream...), size: bursts, end: io.EOF}
+		c, _ := s.play(t, tcpclient.Dialer{})
+		buf := []byte(nil)
+		for i := range stream {
+			var err error
+			buf, err = c.ReceiveInto(t.Context(), buf)
+			require.NoError(t, err)
+			require.Equal(t, stream[i], string(buf))
+			all := buf[:cap(buf)]
+			for j := range all {
+				all[j] = 0xff
+			}
+			binary.BigEndian.PutUint32(all, 1<<31)
+		}
+	})
+}
