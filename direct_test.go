@@ -227,7 +227,7 @@ func TestStreamOfKiB(t *testing.T) {
 			return msgs
 		})
 		for sent := data; len(sent) > 0; time.Sleep(1500 * time.Millisecond) {
-			n := min(20<<10, len(sent))
+			n := min(20*1028, len(sent)) // whole messages: in the middle of one FrameTimeout rules
 			p.raw(sent[:n])
 			sent = sent[n:]
 		}
