@@ -32,7 +32,7 @@ type batch struct {
 	spare  int // times in a row that bytes was much too large
 
 	frames int     // in the batch
-	kept   int     // of these, frames whose Write has returned: nobody waits for them
+	kept   int     // of these, frames whose Write has returned, or whose Send has given up: nobody waits for them
 	first  *waiter // calls that wait for the batch, in order of arrival
 	last   *waiter //
 	base   int64   // the position in the wire's stream where the batch begins
@@ -135,6 +135,7 @@ func (b *batch) unsent(start int, handed int64) bool {
 
 // add puts w behind the others that wait for the batch.
 func (b *batch) add(w *waiter) {
+	w.batch = b
 	if b.last == nil {
 		b.first = w
 	} else {

@@ -192,8 +192,11 @@ func (o *outbox) call(ctx context.Context, k *calls, request []byte) (reply []by
 		case <-w.signal:
 		case <-ctx.Done():
 		}
-		if reply, err, ended := k.result(c); ended {
-			return reply, o.release(w), err
+		if reply, err, ended := k.result(c); ended && err == nil {
+			o.discard(w)
+			return reply, false, nil
+		} else if ended {
+			return nil, o.release(w), err
 		}
 		o.mu.Lock()
 		switch {
@@ -256,13 +259,24 @@ func (o *outbox) enterCall(ctx context.Context, k *calls, request []byte) (c *ca
 // overlap reports whether p and q begin at the same byte.
 func overlap(p, q []byte) bool { return len(p) > 0 && len(q) > 0 && &p[0] == &q[0] }
 
-// release lets go of w, whose call has ended. It reports whether the request is certain
+// discard lets go of w, whose call was answered.
+func (o *outbox) discard(w *waiter) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w.done {
+		o.recycleLocked(w)
+	} else {
+		o.leaveLocked(w)
+	}
+}
+
+// release lets go of w, whose call has failed. It reports whether the request is certain
 // not to have been sent.
 func (o *outbox) release(w *waiter) (unsent bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !w.done {
-		o.leaveLocked(w)
+		o.giveUpLocked(w)
 		return false
 	}
 	unsent = w.unsent

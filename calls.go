@@ -38,6 +38,7 @@ type calls struct {
 
 	mu      sync.Mutex // guards following
 	over    error      // why no reply will come any more; set once
+	broken  bool       // that was while calls waited
 	closed  bool       // by Close: nobody is to wait for room
 	epoch   int        // counts the ticks of a reader that waits for room in the Inbox
 	issued  uint64     // the last id; in order: the number of the last call
@@ -322,10 +323,17 @@ func (k *calls) close() {
 func (k *calls) end(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.over = err
+	k.over, k.broken = err, k.live > 0
 	k.roomLocked()
 	k.failure = nil
 	k.failLocked(k.epoch, err)
+}
+
+// answered reports whether no call has waited when the connection ended.
+func (k *calls) answered() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !k.broken
 }
 
 // failLocked ends the calls that wait since the given epoch, and the waits for room. The

@@ -59,6 +59,7 @@ type Client struct {
 	closing bool          // Close or Shutdown was called: no further messages are taken
 	orderly bool          // since then the peer has sent its FIN
 	parting error         // since then the connection has ended, with this reason
+	failure error         // of the last attempt to connect
 	closed  chan struct{} // closed when the first Close is over; nil before it
 }
 
@@ -96,6 +97,9 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 	defer late.Stop()
 	c.join(late.C)
 	if err := ctx.Err(); err != nil {
+		if tried := c.lastFailure(); tried != nil {
+			err = roundError{err, tried}
+		}
 		return nil, c.opError(opDial, false, err)
 	}
 	err, _ := c.fate()
@@ -165,7 +169,8 @@ func (c *Client) Flush(ctx context.Context) error {
 // Send blocks until that has happened, ctx is done or the Client is closed; while
 // disconnected it waits for the next connection. It borrows msg until it returns.
 // Any number of goroutines may call Send at once: their frames never interleave and
-// share system calls.
+// share system calls. When ctx ends first the message is still sent as soon as the network
+// takes it.
 //
 // When Send fails, [errors.As] finds an [*OpError] whose Unsent field says whether the
 // peer is certain not to have seen the message.
@@ -249,7 +254,7 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 
 // Shutdown ends the exchange in an orderly way: it refuses further messages, waits for
 // the replies to the Calls in flight, flushes, sends FIN, and takes in what the server
-// still has to say until its FIN. It returns nil when that has come. It never waits for
+// still has to say until its FIN. It returns nil when that has come, be it before ours. It never waits for
 // somebody to Receive: what has arrived stays receivable after Shutdown has returned,
 // and then Receive returns ErrClosed.
 //
@@ -269,30 +274,45 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	}
 	c.in.lift()
 	cut := context.AfterFunc(ctx, c.halt) // whoever is held up, and be it in a Write of ours
-	err, fin := error(nil), false
-	if conn := c.link.Load(); conn != nil {
-		conn.out.seal()
-		select {
-		case <-conn.calls.settled():
-		case <-ctx.Done():
-		}
-		err = conn.out.finish(ctx)
-		if fin = true; err == nil && conn.closeWrite(ctx) != nil && ctx.Err() == nil && conn.wire.reason() == nil {
-			fin = false // there is no half of this connection to close
-			conn.wire.kill(ErrClosed)
-		}
-	} else {
-		c.end() // between two connections there is nothing to wait for
-	}
+	fin, err := c.sendFIN(ctx)
+	hard := true
 	select {
 	case <-c.done:
+		hard = !cut()
 	case <-ctx.Done():
+		c.halt() // cut may not have been called yet
 	}
 	late := time.NewTimer(closeTime)
 	defer late.Stop()
 	defer context.AfterFunc(ctx, func() { late.Reset(dialGrace) })()
-	hard := !cut()
 	c.join(late.C)
+	return c.opError(opClose, false, c.downError(ctx, err, fin, hard))
+}
+
+// sendFIN flushes, behind the replies to the Calls in flight, and sends FIN. It reports
+// whether the peer has to answer to that.
+func (c *Client) sendFIN(ctx context.Context) (fin bool, err error) {
+	conn := c.link.Load()
+	if conn == nil {
+		c.end() // between two connections there is nothing to wait for
+		return false, nil
+	}
+	conn.out.seal()
+	select {
+	case <-conn.calls.settled():
+	case <-ctx.Done():
+	}
+	err = conn.out.finish(ctx)
+	if err == nil && conn.closeWrite(ctx) != nil && ctx.Err() == nil && conn.wire.reason() == nil {
+		conn.wire.kill(ErrClosed) // there is no half of this connection to close
+		return false, nil
+	}
+	return true, err
+}
+
+// downError is what Shutdown returns, whose flush has ended with err. fin says that we have
+// sent FIN, hard that the context has ended everything.
+func (c *Client) downError(ctx context.Context, err error, fin, hard bool) error {
 	reason, orderly := c.fate()
 	switch {
 	case hard && !orderly:
@@ -301,6 +321,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		} else {
 			err = roundError{err, ctx.Err()}
 		}
+	case err == nil && hasHungUp(reason) && c.latest().calls.answered():
+		// FIN came before ours, and the peer owed us nothing.
 	case err == nil && (reason != ErrClosed || fin && !orderly):
 		err = reason
 	}
@@ -314,7 +336,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	if hard && err != nil {
 		err = Permanent(err) // nothing can be tried again on a connection that was closed hard
 	}
-	return c.opError(opClose, false, err)
+	return err
 }
 
 // Close flushes what was written, as far as the peer takes it at once, closes the
@@ -436,6 +458,13 @@ func (c *Client) fate() (reason error, orderly bool) {
 		return c.parting, c.orderly
 	}
 	return c.err, c.orderly
+}
+
+// lastFailure returns why the last attempt to connect that has failed by itself did.
+func (c *Client) lastFailure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
 }
 
 // loss returns, once, the end of a connection that took frames with it, if nobody was

@@ -270,8 +270,8 @@ func (c *Conn) farewell(ended <-chan struct{}) error {
 		cancel()
 		if finished = err == nil; finished {
 			break
-		} else if err != context.DeadlineExceeded { // not a loss that Is one
-			return err
+		} else if err != context.DeadlineExceeded { // not an end that Is one
+			return lossIn(err)
 		}
 	}
 	handed, _ := c.wire.progressed()

@@ -2,6 +2,7 @@ package tcpclient_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
@@ -133,4 +135,43 @@ func TestDialWithWrongSettings(t *testing.T) {
 		require.ErrorAs(t, err, new(net.UnknownNetworkError))
 		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 	})
+}
+
+// A Dial that has tried in vain until its context has ended says why.
+func TestFirstDialTellsWhatHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P9
+		d := tcpclient.Dialer{
+			Reconnect: &tcpclient.Backoff{FirstDial: true},
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED)
+			},
+		}
+		_, err := d.Dial(within(t, time.Minute), "tcp", "server:1")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, syscall.ECONNREFUSED)
+		require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
+		require.ErrorContains(t, err, "refused")
+	})
+}
+
+func TestAddressesThatCannotBe(t *testing.T) {
+	for _, address := range []string{"", "127.0.0.1:nosuchservice"} {
+		t.Run(address, func(t *testing.T) { // P8: they are not tried again
+			d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{FirstDial: true}}
+			_, err := d.Dial(within(t, patience), "tcp", address)
+			require.Error(t, err)
+			require.NotErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+		})
+	}
+}
+
+func TestNilConnectionsOfAllKinds(t *testing.T) {
+	for name, conn := range map[string]net.Conn{"nil": nil, "*tls.Conn": (*tls.Conn)(nil), "*net.TCPConn": (*net.TCPConn)(nil)} {
+		t.Run(name, func(t *testing.T) {
+			d := tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
+			_, err := d.Dial(t.Context(), "tcp", "server:1")
+			require.ErrorContains(t, err, "DialContext")
+		})
+	}
 }

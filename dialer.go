@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -185,6 +187,9 @@ func (d *Dialer) validate(network string, addresses []string) error {
 	if len(addresses) == 0 {
 		refuse("no address")
 	}
+	if d.DialContext == nil && slices.Contains(addresses, "") {
+		refuse("an address is empty")
+	}
 	switch network {
 	case "tcp", "tcp4", "tcp6", "unix":
 	default:
@@ -344,12 +349,18 @@ func closeQuietly(raw net.Conn) {
 	raw.Close()
 }
 
+// isNil reports whether raw is nil, or a nil pointer in an interface.
+func isNil(raw net.Conn) bool {
+	v := reflect.ValueOf(raw)
+	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
+}
+
 // dial makes the raw connection.
 func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if d.DialContext != nil {
 		raw, err := d.DialContext(ctx, network, address)
-		if err == nil && raw == nil {
-			err = errors.New("DialContext returned neither a connection nor an error")
+		if err == nil && isNil(raw) {
+			return nil, errors.New("DialContext returned neither a connection nor an error")
 		}
 		return raw, err
 	}

@@ -94,6 +94,14 @@
 // Is ErrDisconnected. [Classify] says what to do: try again on the same connection, dial
 // again, or give up.
 //
+// # Panics
+//
+// A panic in a Framer that reads, in SplitReply, in the functions of a Heartbeat, in a
+// Handshake or a DialContext becomes the error that ends the connection or the attempt; the
+// last two are not tried again. In WriteFrame and AppendRequest, which run on the goroutine of
+// the caller, it reaches the caller and leaves nothing behind. In the functions of a Trace it
+// ends the program.
+//
 // # Goroutines and memory
 //
 // A Client has one goroutine from Dial to Close, and a second one while it dials or the

@@ -281,3 +281,72 @@ func TestShutdownAnswersWhileItFlushes(t *testing.T) {
 		require.Equal(t, []string{string(pattern(1000)), "pong"}, msgs)
 	})
 }
+
+// Close tells of all that it has not flushed, whoever was told of it, too.
+func TestCloseTellsOfWhatItHasNotFlushed(t *testing.T) {
+	for name, leave := range map[string]func(t *testing.T, c *tcpclient.Client){
+		"a Write": func(t *testing.T, c *tcpclient.Client) {
+			require.NoError(t, c.Write(t.Context(), pattern(2000)))
+		},
+		"a Send that has given up": func(t *testing.T, c *tcpclient.Client) {
+			require.ErrorIs(t, c.Send(within(t, time.Second), pattern(2000)), context.DeadlineExceeded)
+		},
+		"a Call that has given up": func(t *testing.T, c *tcpclient.Client) {
+			_, err := c.Call(within(t, time.Second), pattern(2000))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		},
+		"a Write, and a Write that waits behind it": func(t *testing.T, c *tcpclient.Client) {
+			require.NoError(t, c.Write(t.Context(), pattern(2000)))
+			start(t, func() error { return c.Write(context.Background(), pattern(2000)) })
+		},
+		"a Send that waits": func(t *testing.T, c *tcpclient.Client) {
+			start(t, func() error { return c.Send(context.Background(), pattern(2000)) })
+		},
+		"a Flush that waits": func(t *testing.T, c *tcpclient.Client) {
+			require.NoError(t, c.Write(t.Context(), pattern(2000)))
+			start(t, func() error { return c.Flush(context.Background()) })
+		},
+	} {
+		t.Run(name, inBubble(func(t *testing.T) { // P4, P7
+			c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, WriteBuffer: 1000})
+			leave(t, c)
+			synctest.Wait()
+			err := c.Close()
+			require.ErrorContains(t, err, "messages that were written are lost")
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		}))
+	}
+}
+
+// What a Send that has given up has left in the buffer is lost like what a Write has left there.
+func TestTheLossOfWhatASendHasLeftIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4
+		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+		require.ErrorIs(t, c.Send(within(t, time.Second), pattern(1000)), context.DeadlineExceeded)
+		p.reset()
+		synctest.Wait()
+		err := c.Send(t.Context(), []byte("x"))
+		require.ErrorContains(t, err, "messages that were written are lost")
+		require.True(t, opError(t, err).Unsent)
+		err = c.Send(t.Context(), []byte("x"))
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.NotContains(t, err.Error(), "lost")
+	})
+}
+
+// The peer's FIN is what Shutdown waits for, and may have come before.
+func TestShutdownBehindThePeersFIN(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, wait := range []bool{false, true} {
+			c, p := connectMemory(t, tcpclient.Dialer{})
+			bye := start(t, func() error { _, err := c.Call(t.Context(), []byte("quit")); return err })
+			require.Equal(t, "quit", p.receive())
+			p.finish("bye")
+			require.NoError(t, bye())
+			if wait {
+				synctest.Wait()
+			}
+			require.NoError(t, c.Shutdown(t.Context()))
+		}
+	})
+}

@@ -18,7 +18,7 @@ import (
 // An OpError is the error of every method that talks to the network. It says which
 // operation failed, against which address, and whether it is safe to repeat.
 type OpError struct {
-	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call" or "close"
+	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call" or "close", of Shutdown, too
 	Addr string // of the server, as given to Dial
 
 	// Unsent is true when the peer is certain not to have seen the message of this
@@ -161,6 +161,14 @@ type lossError struct{ end error }
 
 func (e *lossError) Error() string { return "messages that were written are lost: " + e.end.Error() }
 func (e *lossError) Unwrap() error { return e.end }
+
+// lossIn returns err if it tells of a loss.
+func lossIn(err error) error {
+	if errors.As(err, new(*lossError)) {
+		return err
+	}
+	return nil
+}
 
 // A FrameTooLargeError is a frame above the limit of its Framer: announced by the peer,
 // which ends the connection before anything was allocated for it, or refused on
@@ -305,6 +313,9 @@ func verdict(err error) Class {
 	case *net.AddrError, net.UnknownNetworkError, net.InvalidAddrError, *net.ParseError:
 		return ClassPermanent // a typing error in the address
 	case *net.DNSError:
+		if strings.Contains(e.Name, "/") {
+			return ClassPermanent // "tcp/https": a service that the system does not know
+		}
 		return ClassDisconnected // also for "no such host": names come and go (FAULTS D5)
 	case *tls.CertificateVerificationError, x509.HostnameError, x509.UnknownAuthorityError,
 		x509.CertificateInvalidError:

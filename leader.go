@@ -92,7 +92,7 @@ func (o *outbox) flyLocked() (handed bool) {
 	if o.urgent != nil && o.urgent.size() > 0 {
 		o.urgent, o.ahead = o.ahead, o.urgent
 	}
-	if o.wanted && o.open.size() > 0 || o.open.first != nil {
+	if o.wanted && o.open.frames > 0 || o.open.first != nil {
 		o.departLocked()
 	}
 	ahead, flight := o.ahead, o.flight
@@ -183,7 +183,7 @@ func (o *outbox) land() (more bool) {
 	switch {
 	case o.promoteLocked():
 		return false
-	case o.wanted && o.open.size() > 0 || o.urgent != nil && o.urgent.size() > 0:
+	case o.wanted && o.open.frames > 0 || o.urgent != nil && o.urgent.size() > 0:
 		return true
 	}
 	o.stepDownLocked()
@@ -221,9 +221,10 @@ func (o *outbox) tellLocked(b *batch, err error) (told bool) {
 			w.done, w.err = true, err
 			w.unsent = err != nil && w.start != flushing && b.unsent(w.start, handed)
 			if err != nil && w.start == flushing {
-				if told = true; b.kept > 0 || o.lost != nil {
+				if !told && (b.kept > 0 || o.lost != nil) {
 					w.err = &lossError{err}
 				}
+				told = true
 			}
 			if err != nil || !w.quiet {
 				w.wakeLocked()
@@ -262,11 +263,18 @@ func (o *outbox) failLocked() {
 }
 
 // loseLocked tells those who wait for b that it will not be written, and remembers the
-// frames that nobody waits for.
+// frames that nobody waits for. Our own Close tells of all that it has not flushed, whoever
+// else was told (P7).
 func (o *outbox) loseLocked(b *batch, reason error) {
-	if told := o.tellLocked(b, reason); told {
+	told := o.tellLocked(b, reason)
+	switch {
+	case reason == ErrClosed:
+		if b.frames > 0 {
+			o.lost = &lossError{reason}
+		}
+	case told:
 		o.lost = nil
-	} else if b.kept > 0 {
+	case b.kept > 0:
 		o.lost = &lossError{reason}
 	}
 }

@@ -68,6 +68,7 @@ type waiter struct {
 	start  int           // where the call's own frame begins in the batch; flushing: none
 	quiet  bool          // it waits for a reply: that its batch was written is no news
 	next   *waiter
+	batch  *batch
 
 	// Guarded by outbox.mu.
 	parked bool  // it waits for the signal
@@ -267,7 +268,7 @@ func (o *outbox) lossLocked() error {
 // start; a flushing caller waits for all there is. It releases the lock.
 func (o *outbox) flushLocked(ctx context.Context, start int) (unsent bool, err error) {
 	b := o.open
-	if start == flushing && b.size() == 0 {
+	if start == flushing && b.frames == 0 {
 		b = o.flight
 	}
 	if b == nil {
@@ -317,7 +318,7 @@ func (o *outbox) await(ctx context.Context, w *waiter) (unsent bool, err error) 
 			o.mu.Unlock()
 			return unsent, err
 		case ctx.Err() != nil:
-			o.leaveLocked(w)
+			o.giveUpLocked(w)
 			o.mu.Unlock()
 			return false, ctx.Err()
 		}
@@ -335,16 +336,23 @@ func (o *outbox) await(ctx context.Context, w *waiter) (unsent bool, err error) 
 	}
 }
 
-// leaveLocked lets w go. What it waited for is written all the same: if w was to lead,
-// somebody else does.
+// giveUpLocked is leaveLocked for a frame of which its caller does not know what became of it:
+// if it is lost, that is to be told like the loss of a Write's.
+func (o *outbox) giveUpLocked(w *waiter) {
+	if w.start != flushing {
+		w.batch.kept++
+	}
+	o.leaveLocked(w)
+}
+
+// leaveLocked lets w go. What it waited for is written all the same: if w was to lead, a
+// goroutine of the outbox does. Not the next who waits: where all are impatient that one might
+// be gone, too, and the next, and nobody would ever write.
 func (o *outbox) leaveLocked(w *waiter) {
 	w.gone = true
 	o.wanted = true
-	if !w.turn {
-		return
-	}
-	w.turn = false
-	if !o.promoteLocked() {
+	if w.turn {
+		w.turn = false
 		o.wire.drains.Go(o.leadOn)
 	}
 }
@@ -416,7 +424,7 @@ func (o *outbox) unsettled() error {
 	defer o.mu.Unlock()
 	if !o.leading {
 		o.failLocked()
-	} else if o.open.kept > 0 || o.flight != nil && o.flight.kept > 0 {
+	} else if o.open.frames > 0 || o.flight != nil && o.flight.frames > 0 {
 		return &lossError{o.wire.reason()}
 	}
 	return o.lossLocked()
@@ -493,8 +501,8 @@ func (o *outbox) flushDue() {
 	defer o.wire.drains.Done()
 	o.mu.Lock()
 	o.armed = false
-	if o.leading || o.open.size() == 0 || o.wire.reason() != nil {
-		o.wanted = o.open.size() > 0
+	if o.leading || o.open.frames == 0 || o.wire.reason() != nil {
+		o.wanted = o.open.frames > 0
 		o.mu.Unlock()
 		return
 	}

@@ -127,6 +127,9 @@ func (c *Client) connect(ctx context.Context, r *retries, again bool) (*Conn, er
 			return conn, err
 		}
 		r.failed(err)
+		c.mu.Lock()
+		c.failure = err
+		c.mu.Unlock()
 	}
 }
 

@@ -12,7 +12,8 @@ import (
 // The functions are called one at a time, in the order of the events, without any lock
 // held, and on a goroutine of their own that lives while there are events: a slow one
 // delays nothing but those after it. They may call the Client, Close included. Close
-// waits for them, up to its second.
+// waits for them, up to its second: for all of it if it is called by one of them. What they write
+// and others read takes a lock.
 //
 // After each Connected comes exactly one Disconnected.
 type Trace struct {

@@ -410,6 +410,13 @@ func disconnected(reason error) error {
 	return &disconnectedError{reason}
 }
 
+// hasHungUp reports whether reason is that the peer has ended the connection, between two
+// messages.
+func hasHungUp(reason error) bool {
+	d, ok := reason.(*disconnectedError)
+	return ok && d.cause == io.EOF
+}
+
 // isDead reports whether the connection has ended, as reason does, without the lock.
 func (w *wire) isDead() bool {
 	select {

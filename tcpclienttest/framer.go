@@ -284,6 +284,7 @@ func (s *suite) oddMessages() {
 		bytewise = append(bytewise, byte(i))
 	}
 	odd := [][]byte{nil, {0}, {0xff}, []byte("\n"), []byte("\r\n"), []byte("x\ny"), []byte("x\r"), bytewise}
+	odd = append(odd, bytes.Repeat([]byte{'x'}, 5000), bytes.Repeat(bytewise, 300)) // more than a buffer, and than 16 bits
 	for _, f := range s.frames {
 		odd = append(odd, f.wire, slices.Concat(f.wire, f.wire), slices.Concat(f.msg, f.wire))
 		odd = append(odd, f.wire[len(f.wire)-1:], f.wire[:1], slices.Concat(f.msg, f.msg), f.msg[:len(f.msg)/2])
