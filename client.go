@@ -345,8 +345,9 @@ func (c *Client) downError(ctx context.Context, err error, fin, hard bool) error
 //
 // Close returns within a second, and after the Client's goroutines have ended, unless
 // they are in code of the user, a Framer or a hook, that does not return. It returns an
-// error if something that was written was lost and nobody was told of it before.
-// Further calls wait for the goroutines, too, and return nil.
+// error if it could not flush all that was written, whether or not somebody waits for that, too,
+// or if something was lost before and nobody was told. Further calls wait for the
+// goroutines, too, and return nil.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	if closed := c.closed; closed != nil {
