@@ -22,11 +22,13 @@ func (c *Client) direct(conn *Conn) bool {
 	t := &c.intake
 	return t.typical >= minDirect && conn.got >= directSlab/4 && conn.maxRead > directSlab && t.direct &&
 		len(conn.carry) == 0 && conn.carried == nil && !c.watched && !conn.calls.used.Load() &&
-		conn.in.Buffered() < maxDirect && isDirect(conn.buffered())
+		conn.in.Buffered() < maxDirect && conn.isDirect(conn.buffered())
 }
 
 // isDirect reports whether p may be the start of a frame that is read directly.
-func isDirect(p []byte) bool { return len(p) < prefix || binary.BigEndian.Uint32(p) < maxDirect }
+func (c *Conn) isDirect(p []byte) bool {
+	return len(p) < prefix || uint64(binary.BigEndian.Uint32(p)) <= min(c.plain, maxDirect)
+}
 
 // readDirect takes in messages until something comes for which this is not the way: a Call,
 // of which the reply may be the next message, or messages of other sizes. That is left to conn's
@@ -56,7 +58,7 @@ func (c *Client) readDirect(conn *Conn) error {
 		switch {
 		case over != nil:
 			return over
-		case err != nil || t.typical < minDirect || !isDirect(p):
+		case err != nil || t.typical < minDirect || !conn.isDirect(p):
 			conn.unread(p, err)
 			return nil
 		case s.n > slabMessages/4*3 || cap(s.data)-len(s.data) < directSlab/4:
@@ -102,7 +104,9 @@ func (t *intake) turn(rest []byte) {
 // unread gives bytes that were read, and the error that came with them, to the read buffer,
 // which is empty.
 func (c *Conn) unread(p []byte, err error) {
-	c.spill = append(c.spill[:0], p...)
-	c.carry, c.carried = c.spill, err
+	c.carry, c.carried = append(c.spill[:0], p...), err
 	c.total -= int64(len(p))
+	if len(p) <= prefix+maxDirect { // the start of a frame, as nearly always
+		c.spill = c.carry
+	}
 }
