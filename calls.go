@@ -38,7 +38,7 @@ type calls struct {
 
 	mu      sync.Mutex // guards following
 	over    error      // why no reply will come any more; set once
-	broken  bool       // that was while calls waited
+	broken  bool       // calls waited when the connection ended
 	closed  bool       // by Close: nobody is to wait for room
 	epoch   int        // counts the ticks of a reader that waits for room in the Inbox
 	issued  uint64     // the last id; in order: the number of the last call
@@ -319,11 +319,18 @@ func (k *calls) close() {
 	k.failLocked(k.epoch, ErrClosed)
 }
 
+// ending notes whether calls wait for a connection that ends. It comes before anybody tells them.
+func (k *calls) ending() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.broken = k.live > 0
+}
+
 // end ends all calls with the connection. Those who wait for room may find it on the next.
 func (k *calls) end(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.over, k.broken = err, k.live > 0
+	k.over = err
 	k.roomLocked()
 	k.failure = nil
 	k.failLocked(k.epoch, err)

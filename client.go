@@ -316,7 +316,7 @@ func (c *Client) downError(ctx context.Context, err error, fin, hard bool) error
 	reason, orderly := c.fate()
 	switch {
 	case hard && !orderly:
-		if err == nil || err == ErrClosed || errors.Is(err, ctx.Err()) {
+		if err == nil || err == ErrClosed || errors.Is(err, ctx.Err()) && lossIn(err) == nil {
 			err = ctx.Err()
 		} else {
 			err = roundError{err, ctx.Err()}
@@ -327,9 +327,10 @@ func (c *Client) downError(ctx context.Context, err error, fin, hard bool) error
 		err = reason
 	}
 	if lost := c.loss(); lost != nil {
-		if err == nil || errors.Is(lost, err) {
+		switch {
+		case err == nil || errors.Is(lost, err):
 			err = lost
-		} else {
+		case lossIn(err) == nil: // else the flush was told already
 			err = roundError{lost, err}
 		}
 	}

@@ -176,6 +176,9 @@ func (c *Conn) outbound() outbound {
 // end closes the connection because of err, and returns when nobody is at work on it any
 // more. It returns the reason that counts.
 func (c *Conn) end(err error) error {
+	if c.calls != nil {
+		c.calls.ending()
+	}
 	reason := c.wire.kill(err)
 	if c.out != nil {
 		c.out.end()

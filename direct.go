@@ -68,9 +68,10 @@ func (c *Client) readDirect(conn *Conn) error {
 }
 
 // cut takes the frames that lie whole at the start of the rest that was read behind the slab's
-// messages, and returns what is left of that.
+// messages, and returns what is left of that. It stops where messages have become small: they
+// are not to have slabs of this size.
 func (t *intake) cut(rest int, conn *Conn) (left int, err error) {
-	for rest >= prefix && err == nil {
+	for rest >= prefix && err == nil && t.typical >= minDirect {
 		s := t.slab
 		p := s.data[len(s.data) : len(s.data)+rest]
 		size := binary.BigEndian.Uint32(p)
@@ -92,7 +93,7 @@ func (t *intake) cut(rest int, conn *Conn) (left int, err error) {
 func (t *intake) turn(rest []byte) {
 	old := t.slab
 	s := t.fresh()
-	if cap(s.data) < directSlab {
+	if cap(s.data) != directSlab { // or larger, for a large message: offsets would not fit
 		s.data = make([]byte, 0, directSlab)
 	}
 	copy(s.data[:directSlab], rest) // before the old one is anybody else's

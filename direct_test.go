@@ -162,18 +162,6 @@ func TestStreamOfKiB(t *testing.T) {
 		}))
 	}
 
-	t.Run("is refused from the header of a message above its limit", inBubble(func(t *testing.T) {
-		s := script{data: append(bytes.Clone(data), frame(string(pattern(2000)))[:4]...), size: bursts}
-		c, _ := s.play(t, tcpclient.Dialer{Framer: tcpclient.LengthPrefix{MaxSize: 1 << 10}})
-		began := time.Now()
-		msgs, err := receiveAll(t, c)
-		require.Equal(t, stream, msgs)
-		var large *tcpclient.FrameTooLargeError
-		require.ErrorAs(t, err, &large)
-		require.Equal(t, uint64(2000), large.Size)
-		require.Zero(t, time.Since(began))
-	}))
-
 	t.Run("that stops in a message is noticed", inBubble(func(t *testing.T) { // P5
 		s := script{data: append(bytes.Clone(data), 0, 0, 4), size: bursts}
 		c, _ := s.play(t, tcpclient.Dialer{FrameTimeout: time.Second})

@@ -258,6 +258,9 @@ func (o *outbox) failLocked() {
 		}
 	}
 	o.loseLocked(o.open, reason)
+	if o.told {
+		o.lost = nil
+	}
 	o.open.reset(o.limit)
 	close(o.ended)
 }

@@ -42,6 +42,7 @@ type outbox struct {
 	last    bool          // FIN comes next: pings and their answers are not taken either
 	failed  bool          // the wire is dead and everybody was told; ended is closed
 	lost    error         // the end that took frames of finished Writes with it, if nobody was told
+	told    bool          // Close has told of all that is here
 	leading bool          // somebody is responsible for what has to be written
 	vacant  chan struct{} // closed when nobody is any more; nil: nobody asks
 	turns   int           // times that a caller became the leader
@@ -425,6 +426,7 @@ func (o *outbox) unsettled() error {
 	if !o.leading {
 		o.failLocked()
 	} else if o.open.frames > 0 || o.flight != nil && o.flight.frames > 0 {
+		o.told = true
 		return &lossError{o.wire.reason()}
 	}
 	return o.lossLocked()

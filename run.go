@@ -187,11 +187,12 @@ func (c *Client) attach(conn *Conn) {
 	defer c.mu.Unlock()
 	conn.out.lost, c.lost = c.lost, nil
 	c.last = conn
-	c.link.Store(conn)
 	c.changedLocked()
 	if c.closing {
-		conn.wire.kill(ErrClosed) // Close has not seen this one
+		conn.wire.kill(ErrClosed) // and neither Close nor Shutdown is to see this one
+		return
 	}
+	c.link.Store(conn)
 }
 
 // detach ends conn, which err has made unreadable. It returns, when nobody uses conn any

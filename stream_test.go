@@ -1,0 +1,344 @@
+package tcpclient_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Slabs of any memory are recycled: that of large messages, and what was traded for them.
+// Offsets in what is read directly must fit all the same.
+func TestStreamOfKiBBetweenLargeMessages(t *testing.T) {
+	for name, receive := range map[string]func(*testing.T, *tcpclient.Client, func([]byte)) error{
+		"ReceiveInto": func(t *testing.T, c *tcpclient.Client, each func([]byte)) error {
+			for buf := make([]byte, 0, 180<<10); ; each(buf) {
+				var err error
+				if buf, err = c.ReceiveInto(t.Context(), buf); err != nil {
+					return err
+				}
+			}
+		},
+		"Messages": func(t *testing.T, c *tcpclient.Client, each func([]byte)) error {
+			for msg, err := range c.Messages(t.Context()) {
+				if err != nil {
+					return err
+				}
+				each(msg)
+			}
+			return nil
+		},
+	} {
+		t.Run(name, inBubble(func(t *testing.T) { // P1
+			var msgs []string
+			for range 50 {
+				msgs = append(msgs, string(pattern(180<<10)))
+				msgs = append(msgs, numbered(200, 2000)...)
+			}
+			s := script{data: frames(msgs...), size: bursts, end: io.EOF}
+			c, _ := s.play(t, tcpclient.Dialer{Inbox: 4 << 20})
+			i := 0
+			err := receive(t, c, func(msg []byte) {
+				require.Less(t, i, len(msgs), "one too many")
+				require.True(t, msgs[i] == string(msg), "message %d of %d bytes came as one of %d", i, len(msgs[i]), len(msg))
+				i++
+			})
+			require.ErrorIs(t, err, io.EOF)
+			require.NotErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.Equal(t, len(msgs), i)
+		}))
+	}
+}
+
+// A frame above a MaxSize that is itself below 8 KiB is refused from its header alone.
+func TestStreamOfKiBAndAFrameThatIsTooLarge(t *testing.T) {
+	for name, more := range map[string]int{"header alone": 0, "that comes": 5000, "that is followed by others": 200 << 10} {
+		t.Run(name, inBubble(func(t *testing.T) { // P1, P6
+			stream := numbered(300, 1<<10)
+			data := append(frames(stream...), 0, 0, 5000>>8, 5000&0xff)
+			data = append(data, make([]byte, more)...)
+			s := script{data: data, size: bursts}
+			c, _ := s.play(t, tcpclient.Dialer{Framer: tcpclient.LengthPrefix{MaxSize: 2000}})
+			began := time.Now()
+			msgs, err := receiveAll(t, c)
+			require.Equal(t, stream, msgs)
+			require.ErrorAs(t, err, new(*tcpclient.FrameTooLargeError))
+			require.Less(t, time.Since(began), time.Second)
+		}))
+	}
+}
+
+// Small messages behind a stream of KiBs, in the same read, do not get the memory of large ones.
+func TestSmallMessagesBehindAStreamOfKiB(t *testing.T) {
+	ramp, empties := frames(numbered(60, 1<<10)...), make([]byte, 4*11_000)
+	t.Run("fill the Inbox", inBubble(func(t *testing.T) { // P6
+		s := script{data: append(bytes.Clone(ramp), empties...), size: bursts, end: io.EOF, begin: make(chan struct{})}
+		c, _ := s.play(t, tcpclient.Dialer{})
+		requireHeap(t, 2<<20, func() { close(s.begin); synctest.Wait() })
+		msgs, err := receiveAll(t, c)
+		require.ErrorIs(t, err, io.EOF)
+		require.Len(t, msgs, 60+11_000)
+	}))
+	t.Run("during Shutdown", inBubble(func(t *testing.T) { // P6
+		s := script{data: bytes.Repeat(append(bytes.Clone(ramp), empties...), 15), size: bursts, begin: make(chan struct{})}
+		c, p := s.play(t, tcpclient.Dialer{})
+		down := start(t, func() error { return c.Shutdown(context.Background()) })
+		synctest.Wait()
+		requireHeap(t, 64<<20, func() { close(s.begin); p.halfClose(); down() })
+	}))
+}
+
+// What Shutdown says of one loss it says once.
+func TestShutdownSaysALossOnce(t *testing.T) {
+	for i := range 60 {
+		synctest.Test(t, func(t *testing.T) { // P9
+			c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+			require.NoError(t, c.Write(t.Context(), pattern(1000)))
+			down := c.Shutdown(within(t, 100*time.Millisecond))
+			require.ErrorIs(t, down, context.DeadlineExceeded)
+			require.Equal(t, 1, strings.Count(down.Error(), "are lost"), "%d: %v", i, down)
+		})
+	}
+}
+
+// Where a Call fails because the peer hangs up, Shutdown is not fine.
+func TestShutdownWhoseCallIsNotAnswered(t *testing.T) {
+	for i := range 60 {
+		synctest.Test(t, func(t *testing.T) { // P4
+			c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+			call := start(t, func() error {
+				_, err := c.Call(t.Context(), pattern(1000)) // of which a tenth is sent
+				return err
+			})
+			synctest.Wait()
+			down := start(t, func() error { return c.Shutdown(t.Context()) })
+			synctest.Wait()
+			p.halfClose()
+			require.Error(t, call())
+			require.Error(t, down(), "%d", i)
+		})
+	}
+}
+
+var checkableBytes = func() []byte {
+	p := make([]byte, 300<<10)
+	for i := range p {
+		p[i] = byte(i + i/251)
+	}
+	return p
+}()
+
+// checkable returns a message of that size whose content follows from its number.
+func checkable(i, size int) []byte {
+	msg := make([]byte, max(size, 8))
+	copy(msg, checkableBytes[i%251:])
+	binary.BigEndian.PutUint32(msg, uint32(i))
+	binary.BigEndian.PutUint32(msg[4:], uint32(len(msg)))
+	return msg
+}
+
+func check(msg []byte) (i int, err error) {
+	if len(msg) < 8 {
+		return 0, fmt.Errorf("%d bytes", len(msg))
+	}
+	i = int(binary.BigEndian.Uint32(msg))
+	if want := int(binary.BigEndian.Uint32(msg[4:])); want != len(msg) || !bytes.Equal(checkable(i, want), msg) {
+		return i, fmt.Errorf("message %d of %d bytes came as %d others", i, want, len(msg))
+	}
+	return i, nil
+}
+
+// What Close has told of, later calls do not tell again.
+func TestLossThatCloseHasToldIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4, P7
+		hanging := make(chan struct{})
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			w.deadline = func() error { return nil }
+			w.write = func([]byte) (int, error) { <-hanging; return 0, io.ErrClosedPipe }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		flush := start(t, func() error { return c.Flush(context.Background()) })
+		synctest.Wait()
+		require.ErrorContains(t, c.Close(), "are lost")
+		close(hanging)
+		require.Error(t, flush())
+		synctest.Wait()
+		err := c.Send(t.Context(), []byte("x"))
+		require.ErrorIs(t, err, tcpclient.ErrClosed)
+		require.NotContains(t, err.Error(), "are lost")
+	})
+}
+
+// Calls begin at any moment of a stream of pushes: each message goes where it belongs.
+func TestCallsInTheMiddleOfStreams(t *testing.T) {
+	onTransports(t, func(t *testing.T, tr transport) {
+		l := tr.listen(t)
+		for seed := range uint64(3) {
+			r := rand.New(rand.NewPCG(seed, 66))
+			const pushes = 1500
+			c, p := l.connect(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+			var mu sync.Mutex // of writes of the peer
+			var wg sync.WaitGroup
+			size := 600 + r.IntN(7000)
+			wg.Go(func() {
+				for i := 0; i < pushes; {
+					var b []byte
+					for range 40 {
+						if i < pushes {
+							b = append(b, frame(string(append(make([]byte, 8), checkable(i, size)...)))...)
+							i++
+						}
+					}
+					mu.Lock()
+					p.Write(b)
+					mu.Unlock()
+				}
+			})
+			wg.Go(func() {
+				for {
+					msg, err := p.next()
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					p.Write(frame(msg))
+					mu.Unlock()
+				}
+			})
+			var calls sync.WaitGroup
+			at := r.IntN(pushes)
+			for i := range pushes {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				k, err := check(msg[8:])
+				require.NoError(t, err)
+				require.Equal(t, i, k)
+				if i == at {
+					for j := range 3 {
+						calls.Go(func() {
+							for n := range 20 {
+								req := checkable(j*100+n, 600+n*100)
+								reply, err := c.Call(t.Context(), req)
+								assert.NoError(t, err)
+								assert.True(t, bytes.Equal(req, reply))
+							}
+						})
+					}
+				}
+			}
+			calls.Wait()
+			c.Close()
+			hangUp(p.Conn)
+			wg.Wait()
+		}
+	})
+}
+
+// The peer hangs up anywhere in a stream; with Reconnect the next connection goes on, and Close comes
+// at any moment.
+func TestReconnectInTheMiddleOfStreams(t *testing.T) {
+	for _, inbox := range []int{0, 140 << 10, 1} {
+		for seed := range uint64(8) {
+			synctest.Test(t, func(t *testing.T) {
+				r := rand.New(rand.NewPCG(seed, 666))
+				l := listenMemory(t)
+				var d tcpclient.Dialer
+				d.Inbox = inbox
+				d.Reconnect = &tcpclient.Backoff{Min: time.Millisecond, Max: time.Millisecond}
+				d.FrameTimeout = time.Second
+				done := make(chan struct{})
+				whole := make(chan int, 1000)
+				go func() {
+					defer close(done)
+					r := rand.New(rand.NewPCG(seed, 6666))
+					next := 0
+					for {
+						conn, err := l.Accept()
+						if err != nil {
+							return
+						}
+						var b []byte
+						size := 600 + r.IntN(7000)
+						for range 50 + r.IntN(150) {
+							b = append(b, frame(string(checkable(next, size/2+r.IntN(size/2))))...)
+							next++
+						}
+						whole <- next
+						conn.Write(append(b, frame(string(checkable(0, 6000)))[:r.IntN(5000)]...))
+						if r.IntN(4) > 0 {
+							conn.Close()
+						}
+					}
+				}()
+				c := l.dial(t, d)
+				want, losses := 0, 0
+				buf := make([]byte, 0, r.IntN(200<<10))
+				for stop := 2 + r.IntN(5); losses < stop; {
+					var err error
+					if r.IntN(2) == 0 {
+						buf, err = c.ReceiveInto(t.Context(), buf)
+						if err == nil {
+							k, err := check(buf)
+							require.NoError(t, err)
+							require.Equal(t, want, k)
+							want++
+						}
+					} else {
+						n := 0
+						for msg, e := range c.Messages(t.Context()) {
+							if err = e; e != nil {
+								break
+							}
+							k, err := check(msg)
+							require.NoError(t, err)
+							require.Equal(t, want, k)
+							want++
+							if n++; n == 23 {
+								break
+							}
+						}
+					}
+					if err != nil {
+						require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+						require.Equal(t, <-whole, want)
+						losses++
+					}
+				}
+				time.Sleep(time.Duration(r.IntN(3)) * time.Millisecond)
+				for range r.IntN(60) {
+					c.Receive(t.Context())
+				}
+				require.NoError(t, c.Close())
+				l.Close()
+				<-done
+			})
+			if t.Failed() {
+				t.Fatal(inbox, seed)
+			}
+		}
+	}
+}
+
+// That the loss Is the end of Shutdown's context, too, does not hide it.
+func TestShutdownTellsOfALossThatIsADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			w.write = func([]byte) (int, error) { return 0, context.DeadlineExceeded }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		down := c.Shutdown(within(t, 100*time.Millisecond)) // the reader waits for last words
+		require.ErrorIs(t, down, context.DeadlineExceeded)
+		require.Contains(t, down.Error()+errorText(c.Close()), "are lost")
+	})
+}
