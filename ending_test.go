@@ -3,7 +3,9 @@ package tcpclient_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -348,5 +350,71 @@ func TestShutdownBehindThePeersFIN(t *testing.T) {
 			}
 			require.NoError(t, c.Shutdown(t.Context()))
 		}
+	})
+}
+
+// What Shutdown says of one loss it says once.
+func TestShutdownSaysALossOnce(t *testing.T) {
+	for i := range 60 {
+		synctest.Test(t, func(t *testing.T) { // P9
+			c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+			require.NoError(t, c.Write(t.Context(), pattern(1000)))
+			down := c.Shutdown(within(t, 100*time.Millisecond))
+			require.ErrorIs(t, down, context.DeadlineExceeded)
+			require.Equal(t, 1, strings.Count(down.Error(), "are lost"), "%d: %v", i, down)
+		})
+	}
+}
+
+// Where a Call fails because the peer hangs up, Shutdown is not fine.
+func TestShutdownWhoseCallIsNotAnswered(t *testing.T) {
+	for i := range 60 {
+		synctest.Test(t, func(t *testing.T) { // P4
+			c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+			call := start(t, func() error {
+				_, err := c.Call(t.Context(), pattern(1000)) // of which a tenth is sent
+				return err
+			})
+			synctest.Wait()
+			down := start(t, func() error { return c.Shutdown(t.Context()) })
+			synctest.Wait()
+			p.halfClose()
+			require.Error(t, call())
+			require.Error(t, down(), "%d", i)
+		})
+	}
+}
+
+// What Close has told of, later calls do not tell again.
+func TestLossThatCloseHasToldIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4, P7
+		hanging := make(chan struct{})
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			w.deadline = func() error { return nil }
+			w.write = func([]byte) (int, error) { <-hanging; return 0, io.ErrClosedPipe }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		flush := start(t, func() error { return c.Flush(context.Background()) })
+		synctest.Wait()
+		require.ErrorContains(t, c.Close(), "are lost")
+		close(hanging)
+		require.Error(t, flush())
+		synctest.Wait()
+		err := c.Send(t.Context(), []byte("x"))
+		require.ErrorIs(t, err, tcpclient.ErrClosed)
+		require.NotContains(t, err.Error(), "are lost")
+	})
+}
+
+// That the loss Is the end of Shutdown's context, too, does not hide it.
+func TestShutdownTellsOfALossThatIsADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4
+		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			w.write = func([]byte) (int, error) { return 0, context.DeadlineExceeded }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		down := c.Shutdown(within(t, 100*time.Millisecond)) // the reader waits for last words
+		require.ErrorIs(t, down, context.DeadlineExceeded)
+		require.Contains(t, down.Error()+errorText(c.Close()), "are lost")
 	})
 }
