@@ -332,7 +332,8 @@ func BenchmarkSend(b *testing.B) {
 }
 
 // BenchmarkCall has many goroutines make requests on one connection. The mutex is held
-// from the request to its reply; net/rpc is the standard library's answer.
+// from the request to its reply, around a hand-written write and read, or around Send and
+// Receive of a Client; net/rpc is the standard library's answer.
 func BenchmarkCall(b *testing.B) {
 	msg := make([]byte, 64)
 	for _, conc := range benchConc {
@@ -347,6 +348,21 @@ func BenchmarkCall(b *testing.B) {
 					return err
 				}
 				_, err := f.read(nil)
+				return err
+			})
+		})
+		b.Run(fmt.Sprintf("impl=sendreceive/size=64/conc=%d", conc), func(b *testing.B) {
+			c := benchDial(b, tcpclient.Dialer{}, benchEcho(b))
+			ctx := b.Context()
+			var mu sync.Mutex
+			b.SetBytes(64)
+			benchShare(b, conc, func() error {
+				mu.Lock()
+				defer mu.Unlock()
+				if err := c.Send(ctx, msg); err != nil {
+					return err
+				}
+				_, err := c.Receive(ctx)
 				return err
 			})
 		})
