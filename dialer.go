@@ -297,8 +297,10 @@ func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Co
 			err = ctx.Err()
 		case errors.As(err, new(*permanentError)): // whatever else it is
 		case attempt.Err() != nil, isTimeout(err), errors.Is(err, context.DeadlineExceeded):
-			// A socket's deadline may fire a moment before its context does.
+			// A socket's deadline may fire a moment before its context does. When Dial returns,
+			// the two are to agree.
 			if due, ok := ctx.Deadline(); ok && !time.Now().Before(due) {
+				await(ctx.Done(), dialGrace)
 				err = context.DeadlineExceeded
 			} else {
 				err = attemptTimeout{doing, err}
