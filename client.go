@@ -367,7 +367,7 @@ func (c *Client) Close() error {
 	var err, lost error
 	if conn != nil {
 		// Our own goroutine may be the one that writes, to a connection without deadlines.
-		cut := time.AfterFunc(closeFlush+closeStall+closeNotify, c.halt)
+		cut := time.AfterFunc(closeFlush+closeStall, c.halt)
 		err = conn.farewell(c.done)
 		cut.Stop()
 	}

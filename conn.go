@@ -79,6 +79,7 @@ func (c *source) Read(p []byte) (int, error) {
 		c.filled = n == len(p)
 		c.got = n
 		c.total += int64(n)
+		c.carried, err = err, nil // bufio would lose it where grow replaces it
 	}
 	return n, err
 }

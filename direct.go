@@ -45,8 +45,11 @@ func (c *Client) readDirect(conn *Conn) error {
 		free := s.data[len(s.data):cap(s.data)]
 		fill := min((slabMessages-s.n)*(t.typical+prefix), len(free)) // what is beyond has to be moved
 		n, err := (*source)(conn).Read(free[rest:max(fill, rest+minSlab)])
+		if err != nil {
+			conn.carried = err // behind the rest
+		}
 		if rest += n; conn.calls.used.Load() {
-			conn.unread(free[:rest], err)
+			conn.unread(free[:rest])
 			return nil
 		}
 		left, over := t.cut(rest, conn)
@@ -58,8 +61,8 @@ func (c *Client) readDirect(conn *Conn) error {
 		switch {
 		case over != nil:
 			return over
-		case err != nil || t.typical < minDirect || !conn.isDirect(p):
-			conn.unread(p, err)
+		case conn.carried != nil || t.typical < minDirect || !conn.isDirect(p):
+			conn.unread(p)
 			return nil
 		case s.n > slabMessages/4*3 || cap(s.data)-len(s.data) < directSlab/4:
 			t.turn(p)
@@ -102,10 +105,9 @@ func (t *intake) turn(rest []byte) {
 	t.slab = s
 }
 
-// unread gives bytes that were read, and the error that came with them, to the read buffer,
-// which is empty.
-func (c *Conn) unread(p []byte, err error) {
-	c.carry, c.carried = append(c.spill[:0], p...), err
+// unread gives bytes that were read to the read buffer, which is empty.
+func (c *Conn) unread(p []byte) {
+	c.carry = append(c.spill[:0], p...)
 	c.total -= int64(len(p))
 	if len(p) <= prefix+maxDirect { // the start of a frame, as nearly always
 		c.spill = c.carry

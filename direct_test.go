@@ -3,6 +3,8 @@ package tcpclient_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -254,5 +256,24 @@ func TestReceivedMemoryIsNotReadInto(t *testing.T) {
 			}
 			binary.BigEndian.PutUint32(all, 1<<31)
 		}
+	})
+}
+
+// An error that comes with the last bytes of a stream is the one that everybody gets, wherever the
+// stream ends: also where these bytes fill the read buffer, and it grows.
+func TestErrorThatComesWithBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P9
+		bad := ""
+		for size := 0; size < 3000; size += 4 {
+			s := script{data: frame(string(pattern(size))), size: bursts, end: syscall.ECONNRESET, atEnd: true}
+			c, _ := s.play(t, tcpclient.Dialer{})
+			msgs, err := receiveAll(t, c)
+			require.Len(t, msgs, 1)
+			if !errors.Is(err, syscall.ECONNRESET) {
+				bad += fmt.Sprintf(" %d (%v)", size, err)
+			}
+			c.Close()
+		}
+		require.Empty(t, bad)
 	})
 }

@@ -297,9 +297,9 @@ func (s *soakSession) use(r *rand.Rand) {
 			s.model.allReceived = true
 		}
 	}
-	starved := s.totals.starved.Load()
+	starved, began := s.totals.starved.Load(), time.Now()
 	err := s.close()
-	if s.totals.starved.Load() > starved { // after its second Close gives up
+	if s.totals.starved.Load() > starved || time.Since(began) > time.Second { // after its second Close gives up
 		eventually(s.t, "the Client has ended", func() bool { return s.model.paired(s.client.Stats()) && s.forgotten() == nil })
 	}
 	if !calm {
