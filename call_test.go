@@ -454,36 +454,38 @@ func FuzzCall(f *testing.F) {
 	f.Add([]byte{1, 2, 3})
 	f.Add([]byte{3, 3, 0, 9, 255, 1, 1, 2})
 	f.Fuzz(func(t *testing.T, answers []byte) {
-		c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}, Inbox: 1 << 20})
-		var wg sync.WaitGroup
-		for range 3 {
-			wg.Go(func() {
-				reply, err := c.Call(within(t, 50*time.Millisecond), []byte{0, 'q'})
-				if err == nil {
-					assert.Equal(t, "answer", string(reply[1:]))
-				} else {
-					assert.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, tcpclient.ErrDisconnected), "%v", err)
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}, Inbox: 1 << 20})
+			var wg sync.WaitGroup
+			for range 3 {
+				wg.Go(func() {
+					reply, err := c.Call(within(t, 50*time.Millisecond), []byte{0, 'q'})
+					if err == nil {
+						assert.Equal(t, "answer", string(reply[1:]))
+					} else {
+						assert.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, tcpclient.ErrDisconnected), "%v", err)
+					}
+				})
+				p.receive()
+			}
+			pushes := 0
+			for _, id := range answers {
+				if id == 0 {
+					p.raw([]byte{0, 0, 0, 0}) // no room for an id: a push
+					pushes++
+					continue
 				}
-			})
-			p.receive()
-		}
-		pushes := 0
-		for _, id := range answers {
-			if id == 0 {
-				p.raw([]byte{0, 0, 0, 0}) // no room for an id: a push
-				pushes++
-				continue
+				p.send(string([]byte{id}) + "answer")
+				if id > 3 {
+					pushes++ // never issued
+				}
 			}
-			p.send(string([]byte{id}) + "answer")
-			if id > 3 {
-				pushes++ // never issued
+			for range pushes {
+				_, err := c.Receive(within(t, time.Second))
+				require.NoError(t, err)
 			}
-		}
-		for range pushes {
-			_, err := c.Receive(within(t, time.Second))
-			require.NoError(t, err)
-		}
-		wg.Wait()
-		c.Close()
+			wg.Wait()
+			c.Close()
+		})
 	})
 }

@@ -222,6 +222,13 @@ func faultSlowReader(t *testing.T) {
 		// takes longer than the WriteTimeout.
 		c, p := transportNamed(name).connect(t, tcpclient.Dialer{WriteTimeout: 600 * time.Millisecond, Framer: tcpclient.LengthPrefix{MaxSize: 8 << 20}})
 		msg := pattern(1 << 20)
+		raw := p.Conn
+		if secure, ok := raw.(*tls.Conn); ok {
+			raw = secure.NetConn()
+		}
+		// A receiver with a large buffer opens its window in steps of a sixteenth of that,
+		// which may take longer than the WriteTimeout, too: there no progress can be seen.
+		require.NoError(t, raw.(*net.TCPConn).SetReadBuffer(64<<10))
 		var stop atomic.Bool
 		received := start(t, func() (err error) {
 			buf := make([]byte, 32<<10)
