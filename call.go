@@ -150,79 +150,79 @@ func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err er
 		if err != nil {
 			return nil, c.opError(opCall, true, err)
 		}
-		reply, unsent, err := conn.call(ctx, request)
-		if err == nil {
+		reply, unsent, err := conn.out.call(ctx, request)
+		if err == errFull {
+			if err = conn.calls.wait(ctx); err == nil {
+				continue
+			}
+		}
+		switch err {
+		case nil:
 			return reply, nil
-		}
-		if err != errOver {
+		case errOver:
+			over = conn
+		default:
 			return nil, c.opError(opCall, unsent, err)
-		}
-		over = conn
-	}
-}
-
-// call makes one Call on this connection.
-func (c *Conn) call(ctx context.Context, request []byte) (reply []byte, unsent bool, err error) {
-	for {
-		reply, unsent, err = c.out.call(ctx, c.calls, request)
-		if err != errFull {
-			return reply, unsent, err
-		}
-		if err := c.calls.wait(ctx); err != nil {
-			return nil, true, err
 		}
 	}
 }
 
 // call frames request, marked with an id if there is a Correlator, and waits for the
 // reply. It returns errFull when there are too many calls.
-func (o *outbox) call(ctx context.Context, k *calls, request []byte) (reply []byte, unsent bool, err error) {
-	c, w, err := o.enterCall(ctx, k, request)
+func (o *outbox) call(ctx context.Context, request []byte) (reply []byte, unsent bool, err error) {
+	c, err := o.enterCall(ctx, request)
 	if err != nil {
 		return nil, true, err
 	}
-	if o.leading {
-		o.open.add(w)
+	if !o.leading {
+		o.leadFirstLocked(answered)
+	} else {
+		if o.open.first == nil { // somebody has to lead when the flight has landed
+			o.open.add(&c.waiter)
+		}
 		o.mu.Unlock()
-	} else if o.leadWithLocked(w, w.start) == nil {
-		w.done = true
 	}
 	for {
 		select {
-		case <-w.signal:
+		case <-c.waiter.signal:
 		case <-ctx.Done():
 		}
-		if reply, err, ended := k.result(c); ended && err == nil {
-			o.discard(w)
-			return reply, false, nil
-		} else if ended {
-			return nil, o.release(w), err
-		}
-		o.mu.Lock()
 		switch {
-		case w.err != nil:
-			err = w.err
+		case c.ended.Load():
+			reply, err = c.reply, c.err
 		case ctx.Err() != nil:
 			err = ctx.Err()
+			o.calls.abandon(c)
+		default:
+			o.takeTurn(&c.waiter)
+			continue
 		}
-		turn := w.turn && err == nil
-		w.turn = w.turn && err != nil
-		o.mu.Unlock()
-		if err != nil {
-			k.abandon(c)
-			return nil, o.release(w), err
+		if err != nil || c.waiter.batch != nil {
+			unsent = o.release(c, err)
 		}
-		if turn {
-			o.lead()
+		if !c.waiter.gone {
+			o.calls.recycle(c)
 		}
+		return reply, unsent, err
+	}
+}
+
+// takeTurn leads if it is w's turn.
+func (o *outbox) takeTurn(w *waiter) {
+	o.mu.Lock()
+	turn := w.turn
+	w.turn = false
+	o.mu.Unlock()
+	if turn {
+		o.lead()
 	}
 }
 
 // enterCall enters a call and frames its request, both under the lock, so that replies
 // in order find the calls in order. The lock is held then; if enterCall fails, it is not.
-func (o *outbox) enterCall(ctx context.Context, k *calls, request []byte) (c *call, w *waiter, err error) {
+func (o *outbox) enterCall(ctx context.Context, request []byte) (c *call, err error) {
 	if err := o.lockRoom(ctx); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	framed := false
 	defer func() {
@@ -230,56 +230,49 @@ func (o *outbox) enterCall(ctx context.Context, k *calls, request []byte) (c *ca
 			return
 		}
 		if c != nil {
-			k.retract(c)
-		}
-		if w != nil {
-			o.recycleLocked(w)
+			o.calls.retract(c)
 		}
 		o.mu.Unlock()
 	}()
-	w = o.waiterLocked(0)
-	if c = k.enter(w); c == nil {
-		return nil, w, errFull
+	if c = o.calls.enter(); c == nil {
+		return nil, errFull
 	}
-	if k.correlator != nil {
-		marked, err := k.correlator.AppendRequest(o.marked[:0], c.id, request)
+	if correlator := o.calls.correlator; correlator != nil {
+		marked, err := correlator.AppendRequest(o.marked[:0], c.id, request)
 		if err != nil {
-			return c, w, &permanentError{err}
+			return c, &permanentError{err}
 		}
 		if o.marked = marked; cap(marked) > o.limit || overlap(marked, request) {
 			o.marked = nil // too much to keep, or not ours
 		}
 		request = marked
 	}
-	w.start, err = o.frameLocked(o.open, request)
-	w.quiet, w.parked, framed = true, true, err == nil
-	return c, w, err
+	c.number = o.number
+	c.waiter.start, err = o.frameLocked(o.open, request)
+	framed = err == nil
+	return c, err
 }
 
 // overlap reports whether p and q begin at the same byte.
 func overlap(p, q []byte) bool { return len(p) > 0 && len(q) > 0 && &p[0] == &q[0] }
 
-// discard lets go of w, whose call was answered.
-func (o *outbox) discard(w *waiter) {
+// release lets the outbox forget c, which has ended with err. It reports whether the request is
+// certain not to have been sent.
+func (o *outbox) release(c *call, err error) (unsent bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if w.done {
-		o.recycleLocked(w)
-	} else {
+	switch {
+	case err == nil || o.landed.Load() >= c.number:
+	case o.failed:
+		unsent = o.unsentLocked(c.number, c.waiter.start)
+	case c.number == o.number:
+		o.open.kept++
+		o.wanted = true
+	default:
+		o.flight.kept++
+	}
+	if w := &c.waiter; w.batch != nil && !w.done {
 		o.leaveLocked(w)
 	}
-}
-
-// release lets go of w, whose call has failed. It reports whether the request is certain
-// not to have been sent.
-func (o *outbox) release(w *waiter) (unsent bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !w.done {
-		o.giveUpLocked(w)
-		return false
-	}
-	unsent = w.unsent
-	o.recycleLocked(w)
 	return unsent
 }

@@ -29,26 +29,26 @@ func replyTo(id uint64) []byte { return append(binary.BigEndian.AppendUint64(nil
 // mustEnter enters a call for which there is room.
 func mustEnter(t *testing.T, k *calls) *call {
 	t.Helper()
-	c := k.enter(&waiter{signal: make(chan struct{}, 1)})
+	c := k.enter()
 	require.NotNil(t, c, "there should be room")
 	return c
 }
 
 func requireFull(t *testing.T, k *calls) {
 	t.Helper()
-	require.Nil(t, k.enter(&waiter{signal: make(chan struct{}, 1)}), "there should be no room")
+	require.Nil(t, k.enter(), "there should be no room")
 }
 
 // outcome is what became of c: "waits", its reply or its error.
 func outcome(k *calls, c *call) string {
-	reply, err, ended := k.result(c)
-	switch {
-	case !ended:
+	if !c.ended.Load() {
 		return "waits"
-	case err != nil:
-		return "error: " + err.Error()
 	}
-	return string(reply)
+	defer k.recycle(c)
+	if c.err != nil {
+		return "error: " + c.err.Error()
+	}
+	return string(c.reply)
 }
 
 func TestCallsInOrder(t *testing.T) {
@@ -99,7 +99,7 @@ func TestCallsInOrder(t *testing.T) {
 		requireFull(t, k)
 		for range maxInOrder - 1 {
 			require.True(t, k.answer([]byte("late")))
-			require.False(t, c.ended)
+			require.False(t, c.ended.Load())
 		}
 		require.True(t, k.answer([]byte("mine")))
 		require.Equal(t, "mine", outcome(k, c))
@@ -123,8 +123,6 @@ func TestCallsInOrder(t *testing.T) {
 					k.abandon(open[gone])
 					require.Nil(t, k.queue[k.first+gone], "its own place, at %d with %d outstanding", i, standing)
 					k.queue[k.first+gone] = open[gone] // and back, for the next round
-					*open[gone] = call{waiter: &waiter{signal: make(chan struct{}, 1)}, id: k.oldest + uint64(gone)}
-					k.idle = nil
 					k.live++
 				}
 			}
@@ -176,7 +174,7 @@ func TestCallsByID(t *testing.T) {
 	t.Run("abandoned ids of four bytes are bounded", func(t *testing.T) { // P6
 		k := newCalls(IDField{Width: 4}, new(counters))
 		for range 3 << 16 {
-			c := k.enter(&waiter{})
+			c := k.enter()
 			if c == nil {
 				break // that would be bounded, too
 			}
@@ -357,7 +355,7 @@ func TestCallsRoom(t *testing.T) {
 		for range waiters {
 			wg.Go(func() {
 				for {
-					if c := k.enter(&waiter{signal: make(chan struct{}, 1)}); c != nil {
+					if c := k.enter(); c != nil {
 						entered <- c
 						return
 					}
@@ -445,7 +443,7 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 	for step := range 3000 {
 		switch op := random.IntN(20); {
 		case op < 8: // enter
-			c := k.enter(&waiter{signal: make(chan struct{}, 1)})
+			c := k.enter()
 			if c == nil {
 				require.True(t, limit > 0 && len(places) == limit, "step %d: no room with %d of %d places taken", step, len(places), limit)
 				continue

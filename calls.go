@@ -55,14 +55,17 @@ type calls struct {
 }
 
 // A call is one request that is waited for.
+//
+// It does not wait for its request to be written: where that fails, the outbox ends it.
 type call struct {
-	waiter *waiter // for the request to be written; its signal also tells of the end
+	waiter waiter // its signal tells of the end, too; in a batch only if it may have to lead
+	number uint64 // of the batch with the request, which begins at waiter.start
 	next   *call
 
 	// Guarded by calls.mu.
-	id    uint64 // in order: its number
-	epoch int    // when it was entered
-	ended bool   // with this:
+	id    uint64      // in order: its number
+	epoch int         // when it was entered
+	ended atomic.Bool // for good, with this:
 	reply []byte
 	err   error
 }
@@ -85,8 +88,8 @@ func newCalls(correlator Correlator, count *counters) *calls {
 	return k
 }
 
-// enter adds a call that w waits for; nil when there is no room.
-func (k *calls) enter(w *waiter) *call {
+// enter adds a call; nil when there is no room.
+func (k *calls) enter() *call {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.fullLocked() {
@@ -94,11 +97,11 @@ func (k *calls) enter(w *waiter) *call {
 	}
 	c := k.idle
 	if c == nil {
-		c = new(call)
+		c = &call{waiter: waiter{signal: make(chan struct{}, 1), quiet: true, parked: true}}
 	} else {
-		k.idle = c.next
+		k.idle, c.next = c.next, nil
 	}
-	*c = call{waiter: w, epoch: k.epoch}
+	c.epoch = k.epoch
 	k.live++
 	k.used.Store(true)
 	if k.correlator == nil {
@@ -139,7 +142,7 @@ func (k *calls) retract(c *call) {
 		k.queue = k.queue[:len(k.queue)-1]
 		k.issued--
 	}
-	if !c.ended {
+	if !c.ended.Load() {
 		k.leftLocked()
 	}
 	k.recycleLocked(c)
@@ -201,7 +204,8 @@ func (k *calls) deliverLocked(c *call, reply []byte) {
 }
 
 func (k *calls) endLocked(c *call, err error) {
-	c.ended, c.err = true, err
+	c.err = err
+	c.ended.Store(true)
 	c.waiter.wake()
 	k.leftLocked()
 }
@@ -260,29 +264,16 @@ func (k *calls) wait(ctx context.Context) error {
 	return nil
 }
 
-// result returns how c ended, if it has. It recycles c then.
-func (k *calls) result(c *call) (reply []byte, err error, ended bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if !c.ended {
-		return nil, nil, false
-	}
-	reply, err = c.reply, c.err
-	k.recycleLocked(c)
-	return reply, err, true
-}
-
 // abandon ends c because its caller gives up. Its place is kept for the late reply,
 // where an id does not tell that it is late.
 func (k *calls) abandon(c *call) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !c.ended {
+	if !c.ended.Load() {
 		k.dropLocked(c)
 		k.leftLocked()
+		k.roomLocked()
 	}
-	k.recycleLocked(c)
-	k.roomLocked()
 }
 
 // dropLocked makes an abandoned entry of c's.
@@ -309,6 +300,13 @@ func (k *calls) stall(nobody bool) {
 	if nobody {
 		k.failLocked(k.epoch-stallTicks-1, ErrInboxFull)
 	}
+}
+
+// lose ends the calls whose requests the outbox has lost: those in batches behind landed.
+func (k *calls) lose(landed uint64, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.endWhereLocked(func(c *call) bool { return c.number > landed }, err)
 }
 
 // close ends all calls, for Close.
@@ -343,21 +341,25 @@ func (k *calls) answered() bool {
 	return !k.broken
 }
 
-// failLocked ends the calls that wait since the given epoch, and the waits for room. The
-// places of the calls are kept.
+// failLocked ends the calls that wait since the given epoch, and the waits for room.
 func (k *calls) failLocked(epoch int, err error) {
 	if f := k.failure; f != nil && f.epoch <= epoch {
 		f.err, k.failure = err, nil
 		close(f.done)
 	}
+	k.endWhereLocked(func(c *call) bool { return c.epoch <= epoch }, err)
+}
+
+// endWhereLocked ends the calls of which which says so. Their places are kept.
+func (k *calls) endWhereLocked(which func(c *call) bool, err error) {
 	for i, c := range k.queue {
-		if c != nil && c.epoch <= epoch {
+		if c != nil && which(c) {
 			k.queue[i] = nil
 			k.endLocked(c, err)
 		}
 	}
 	k.byID.each(func(c *call) {
-		if c.epoch <= epoch {
+		if which(c) {
 			k.dropLocked(c)
 			k.endLocked(c, err)
 		}
@@ -378,7 +380,20 @@ func (k *calls) settled() <-chan struct{} {
 	return quiet
 }
 
+// recycle takes back c, of which nobody else knows any more.
+func (k *calls) recycle(c *call) {
+	k.mu.Lock()
+	k.recycleLocked(c)
+	k.mu.Unlock()
+}
+
 func (k *calls) recycleLocked(c *call) {
-	*c = call{next: k.idle}
-	k.idle = c
+	select {
+	case <-c.waiter.signal: // its context won the select against this
+	default:
+	}
+	c.waiter = waiter{signal: c.waiter.signal, quiet: true, parked: true}
+	c.reply, c.err = nil, nil
+	c.ended.Store(false)
+	c.next, k.idle = k.idle, c
 }

@@ -52,7 +52,7 @@ func TestCallsStall(t *testing.T) {
 	t.Run("who has only begun to wait for room does not fail with those who have waited", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := newCalls(narrow{max: 1}, new(counters))
-			require.NotNil(t, k.enter(&waiter{signal: make(chan struct{}, 1)}))
+			require.NotNil(t, k.enter())
 			wait := func(ctx context.Context) <-chan error {
 				ended := make(chan error, 1)
 				go func() { ended <- k.wait(ctx) }()

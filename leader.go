@@ -24,16 +24,16 @@ func (o *outbox) promoteLocked() bool {
 // leader, and returns the fate of that frame. As long as the network takes the batch at once
 // this needs no waiter. It releases the lock.
 func (o *outbox) leadLocked(ctx context.Context, start int) (unsent bool, err error) {
-	w := o.leadWithLocked(nil, start)
+	w := o.leadFirstLocked(start)
 	if w == nil {
 		return false, nil
 	}
 	return o.await(ctx, w)
 }
 
-// leadWithLocked makes the caller the leader. It returns nil when the open batch was
-// written, else a waiter for it, w if there is one. It releases the lock.
-func (o *outbox) leadWithLocked(w *waiter, start int) *waiter {
+// leadFirstLocked makes the caller the leader. It returns nil when the open batch was
+// written, or the caller does not wait for that, else a waiter for it. It releases the lock.
+func (o *outbox) leadFirstLocked(start int) (w *waiter) {
 	o.leading, o.wanted = true, true
 	o.turns++
 	if o.alone < maxAlone || o.turns%retryShared == 0 {
@@ -43,21 +43,18 @@ func (o *outbox) leadWithLocked(w *waiter, start int) *waiter {
 	}
 	handed := o.flyLocked()
 	if !handed {
-		o.mu.Lock()
-		if w == nil {
+		if start != answered {
+			o.mu.Lock()
 			w = o.waiterLocked(start)
+			o.flight.add(w)
+			o.mu.Unlock()
 		}
-		o.flight.add(w)
-		o.mu.Unlock()
 		if !o.wire.settled() {
 			return w // drained goes on from here
 		}
 	}
 	if o.land() {
 		o.wire.drains.Go(o.leadOn)
-	}
-	if handed {
-		return nil
 	}
 	return w
 }
@@ -216,7 +213,9 @@ func (o *outbox) tellLocked(b *batch, err error) (told bool) {
 	for w := b.first; w != nil; {
 		next := w.next
 		if w.gone {
-			o.recycleLocked(w)
+			if !w.quiet {
+				o.recycleLocked(w)
+			}
 		} else {
 			w.done, w.err = true, err
 			w.unsent = err != nil && w.start != flushing && b.unsent(w.start, handed)
@@ -261,6 +260,7 @@ func (o *outbox) failLocked() {
 	if o.told {
 		o.lost = nil
 	}
+	o.calls.lose(o.landed.Load(), reason)
 	o.open.reset(o.limit)
 	close(o.ended)
 }

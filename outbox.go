@@ -34,6 +34,7 @@ type outbox struct {
 	wire   *wire
 	top    io.Writer // the wire, or TLS on it
 	count  *counters
+	calls  *calls        // whose requests go out here
 	ended  chan struct{} // closed when the outbox is over and nobody leads
 	landed atomic.Uint64 // the number of the last batch that was handed over
 
@@ -65,9 +66,9 @@ type outbox struct {
 
 // A waiter is a call that waits for a batch.
 type waiter struct {
-	signal chan struct{} // one slot: look at turn, at done, and at the call if there is one
+	signal chan struct{} // one slot: look at turn, at done, and at the call whose waiter it is
 	start  int           // where the call's own frame begins in the batch; flushing: none
-	quiet  bool          // it waits for a reply: that its batch was written is no news
+	quiet  bool          // it is a call's: that its batch was written is no news
 	next   *waiter
 	batch  *batch
 
@@ -77,7 +78,7 @@ type waiter struct {
 	done   bool  // with this result:
 	err    error //
 	unsent bool  //
-	gone   bool  // its context has ended; to be recycled with the batch
+	gone   bool  // nobody waits any more; to be recycled with the batch, or a call's: forgotten
 }
 
 // wakeLocked makes the waiting goroutine look.
@@ -99,6 +100,9 @@ const (
 	// flushing is the start of a waiter without a frame of its own.
 	flushing = -1
 
+	// answered is the start of one that waits for a reply, and not for its batch.
+	answered = -2
+
 	// maxAlone is how many flights in a row may carry one frame before a leader no longer
 	// yields for others to join. Once in retryShared turns it tries again.
 	maxAlone    = 4
@@ -119,6 +123,7 @@ func newOutbox(d *Dialer, conn *Conn, count *counters) *outbox {
 		wire:   conn.wire,
 		top:    conn.top,
 		count:  count,
+		calls:  conn.calls,
 		ended:  make(chan struct{}),
 		open:   new(batch),
 		number: 1,
@@ -296,7 +301,7 @@ func (o *outbox) settle(ctx context.Context, number uint64, start int) (unsent b
 		return false, nil
 	case o.failed:
 		defer o.mu.Unlock()
-		return number == o.number || o.wreck.unsent(start, o.reached), o.wire.reason()
+		return o.unsentLocked(number, start), o.wire.reason()
 	case number < o.number:
 		b = o.flight
 	case !o.leading:
@@ -306,6 +311,12 @@ func (o *outbox) settle(ctx context.Context, number uint64, start int) (unsent b
 	b.add(w)
 	o.mu.Unlock()
 	return o.await(ctx, w)
+}
+
+// unsentLocked reports, of an outbox that has failed, whether the frame at start in the batch of
+// that number, which has not landed, is certain not to have been sent.
+func (o *outbox) unsentLocked(number uint64, start int) bool {
+	return number == o.number || o.wreck.unsent(start, o.reached)
 }
 
 // await returns the result of w's batch, or leaves when ctx is done.

@@ -84,7 +84,7 @@ func (c *Client) routed(conn *Conn, msg []byte) bool {
 		return true
 	}
 	if conn.calls.used.Load() && conn.calls.answer(msg) {
-		c.intake.yields = true
+		c.intake.answered++
 		return true
 	}
 	return false

@@ -173,8 +173,8 @@ func (c *Client) round(ctx context.Context, attempt int) (*Conn, error) {
 // attach puts conn to use.
 func (c *Client) attach(conn *Conn) {
 	conn.beforeRead = c.intake.publish
-	conn.out = newOutbox(c.settings, conn, &c.count)
 	conn.calls = newCalls(c.settings.Correlator, &c.count)
+	conn.out = newOutbox(c.settings, conn, &c.count)
 	if h := c.settings.Heartbeat; h.Interval > 0 {
 		conn.ping = h.Ping
 		conn.vigil.interval, conn.vigil.timeout, conn.vigil.pings = h.Interval, h.timeout(), h.Ping != nil

@@ -80,8 +80,8 @@ func attached(d *Dialer, raw net.Conn, layer *layered) *Conn {
 	if layer != nil {
 		layer.Conn, conn.top = conn.wire, layer
 	}
-	conn.out = newOutbox(d, conn, new(counters))
 	conn.calls = newCalls(nil, new(counters))
+	conn.out = newOutbox(d, conn, new(counters))
 	return conn
 }
 
