@@ -651,22 +651,24 @@ func TestRefused(t *testing.T) {
 		"Send":  func(c *tcpclient.Client, msg []byte) error { return c.Send(context.Background(), msg) },
 	} {
 		t.Run(name+" of a message that the Framer refuses leaves all as it was", func(t *testing.T) { // P4, FAULTS F17
-			c, p, w := connectWrapped(t, tcpclient.Dialer{Framer: tooLarge}, nil)
-			for range 3 {
-				require.NoError(t, c.Write(t.Context(), []byte("before")))
-				err := call(c, pattern(256))
-				var e *tcpclient.FrameTooLargeError
-				require.ErrorAs(t, err, &e)
-				require.Equal(t, uint64(256), e.Size)
-				require.True(t, opError(t, err).Unsent)
-				require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
-				require.NoError(t, c.Send(t.Context(), []byte("after")))
-			}
-			require.Equal(t, 3, w.writes())
-			require.NoError(t, c.Close())
-			all, err := io.ReadAll(p)
-			require.NoError(t, err)
-			require.Equal(t, strings.Repeat("\x06before\x05after", 3), string(all))
+			synctest.Test(t, func(t *testing.T) { // where no write takes long
+				c, p, w := connectWrapped(t, tcpclient.Dialer{Framer: tooLarge}, nil)
+				for range 3 {
+					require.NoError(t, c.Write(t.Context(), []byte("before")))
+					err := call(c, pattern(256))
+					var e *tcpclient.FrameTooLargeError
+					require.ErrorAs(t, err, &e)
+					require.Equal(t, uint64(256), e.Size)
+					require.True(t, opError(t, err).Unsent)
+					require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+					require.NoError(t, c.Send(t.Context(), []byte("after")))
+				}
+				require.Equal(t, 3, w.writes())
+				require.NoError(t, c.Close())
+				all, err := io.ReadAll(p)
+				require.NoError(t, err)
+				require.Equal(t, strings.Repeat("\x06before\x05after", 3), string(all))
+			})
 		})
 	}
 
