@@ -302,10 +302,23 @@ func faultSlowDNS(t *testing.T) {
 	requireTook(t, 50*time.Millisecond, began)
 }
 
+// addIPv6 gives the namespace the address 2001:db8::1. The route to it comes a moment after.
+func addIPv6(t *testing.T) {
+	t.Helper()
+	command(t, "ip addr add 2001:db8::1/128 dev lo nodad")
+	eventually(t, "there is a route", func() bool {
+		conn, err := net.Dial("udp", "[2001:db8::1]:9") // sends nothing
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
 func faultFamily(t *testing.T) {
 	t.Parallel() // in a process of its own
 	inNamespace(t, func(t *testing.T) {
-		command(t, "ip addr add 2001:db8::1/128 dev lo nodad")
+		addIPv6(t)
 		command(t, "ip6tables -A INPUT -d 2001:db8::1 -p tcp -j DROP")
 		l := listenTCP(t)
 		_, port, _ := net.SplitHostPort(l.Addr().String())
@@ -325,7 +338,7 @@ func faultFamily(t *testing.T) {
 func faultFamilies(t *testing.T) {
 	t.Parallel() // in a process of its own
 	inNamespace(t, func(t *testing.T) {
-		command(t, "ip addr add 2001:db8::1/128 dev lo nodad")
+		addIPv6(t)
 		command(t, "ip6tables -A INPUT -d 2001:db8::1 -p tcp -j DROP")
 		command(t, "iptables -A INPUT -d 127.0.0.2 -p tcp -j DROP")
 		both := zone{"both.test": {netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.2")}}
@@ -336,7 +349,7 @@ func faultFamilies(t *testing.T) {
 		require.Less(t, time.Since(began), 2*time.Second)
 		require.ErrorContains(t, err, "[2001:db8::1]:9")
 		require.ErrorContains(t, err, "127.0.0.2:9")
-		require.True(t, opError(t, err).Timeout())
+		require.True(t, opError(t, err).Timeout(), "%v", err)
 	})
 }
 

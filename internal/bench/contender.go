@@ -136,7 +136,7 @@ var errUnfit = errors.New("not in this contender's repertoire")
 
 var contenders = []contender{
 	floorContender,
-	naiveContender,
+	naiveContender, handmadeContender,
 	oursContender, oursInto, oursReceive, oursHeartbeat,
 	msgioContender,
 	netpollContender,
