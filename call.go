@@ -189,17 +189,19 @@ func (o *outbox) call(ctx context.Context, request []byte) (reply []byte, unsent
 		}
 		switch {
 		case c.ended.Load():
-			reply, err = c.reply, c.err
+			err = c.err
 		case ctx.Err() != nil:
 			err = ctx.Err()
-			o.calls.abandon(c)
+		case o.calls.hasEnded(c):
+			err = c.err
 		default:
 			o.takeTurn(&c.waiter)
 			continue
 		}
 		if err != nil || c.waiter.batch != nil {
-			unsent = o.release(c, err)
+			unsent, err = o.release(c, err)
 		}
+		reply = c.reply
 		if !c.waiter.gone {
 			o.calls.recycle(c)
 		}
@@ -256,11 +258,15 @@ func (o *outbox) enterCall(ctx context.Context, request []byte) (c *call, err er
 // overlap reports whether p and q begin at the same byte.
 func overlap(p, q []byte) bool { return len(p) > 0 && len(q) > 0 && &p[0] == &q[0] }
 
-// release lets the outbox forget c, which has ended with err. It reports whether the request is
-// certain not to have been sent.
-func (o *outbox) release(c *call, err error) (unsent bool) {
+// release lets the outbox forget c, which has ended, or whose caller gives up because of err. It
+// returns how c has ended, and whether the request is certain not to have been sent.
+func (o *outbox) release(c *call, err error) (unsent bool, _ error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	// Under the lock: who gives up has not been told of a loss, and is counted before there is one.
+	if !o.calls.abandon(c) {
+		err = c.err
+	}
 	switch {
 	case err == nil || o.landed.Load() >= c.number:
 	case o.failed:
@@ -274,5 +280,5 @@ func (o *outbox) release(c *call, err error) (unsent bool) {
 	if w := &c.waiter; w.batch != nil && !w.done {
 		o.leaveLocked(w)
 	}
-	return unsent
+	return unsent, err
 }

@@ -264,16 +264,27 @@ func (k *calls) wait(ctx context.Context) error {
 	return nil
 }
 
-// abandon ends c because its caller gives up. Its place is kept for the late reply,
-// where an id does not tell that it is late.
-func (k *calls) abandon(c *call) {
+// abandon ends c because its caller gives up, unless it has ended. Its place is kept for the late
+// reply, where an id does not tell that it is late.
+func (k *calls) abandon(c *call) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !c.ended.Load() {
-		k.dropLocked(c)
-		k.leftLocked()
-		k.roomLocked()
+	if c.ended.Load() {
+		return false
 	}
+	k.dropLocked(c)
+	k.leftLocked()
+	k.roomLocked()
+	return true
+}
+
+// hasEnded is c.ended for one who took a signal that may have been of a turn. Whoever ends c finds
+// the slot taken until then, and a send that fails orders nothing: without the lock, each could
+// miss what the other did, where memory is weakly ordered.
+func (k *calls) hasEnded(c *call) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return c.ended.Load()
 }
 
 // dropLocked makes an abandoned entry of c's.

@@ -264,7 +264,8 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 // When ctx is done first the connection is closed hard, and Shutdown returns an error
 // that Is ctx.Err(), of [ClassPermanent]: there is nothing left to try again on. A
 // connection that cannot be half-closed is closed after the flush.
-// After Shutdown or Close it does nothing and returns ErrClosed.
+// If ctx is done already, Shutdown does nothing and returns ctx.Err(); after Shutdown or Close
+// it does nothing and returns ErrClosed.
 func (c *Client) Shutdown(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return c.opError(opClose, false, err)

@@ -225,7 +225,7 @@ func (o *outbox) tellLocked(b *batch, err error) (told bool) {
 				}
 				told = true
 			}
-			if err != nil || !w.quiet {
+			if !w.quiet { // else the call is told by calls.lose, or need not be
 				w.wakeLocked()
 			}
 		}
