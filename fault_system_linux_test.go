@@ -269,7 +269,7 @@ func faultSuspended(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := listenTCP(t)
-			client := startProcess(t, "client", nil, argument(l.Addr(), heartbeat(200*time.Millisecond, 1500*time.Millisecond)))
+			client := startProcess(t, "client", nil, argument(l.Addr(), heartbeat(200*time.Millisecond, 3*time.Second)))
 			p := l.accept(t)
 			require.Equal(t, "connected", client.line(t))
 			require.Equal(t, "ping", p.receive())
@@ -280,7 +280,7 @@ func faultSuspended(t *testing.T) {
 			if want != nil {
 				p.send(append([]string{"pong"}, want...)...)
 			}
-			<-time.After(3 * time.Second) // twice Timeout
+			<-time.After(5 * time.Second) // more than Timeout
 			go p.answer()
 			client.resume(t)
 			for _, msg := range want {
