@@ -223,6 +223,8 @@ var reasons = map[pair]string{
 	{"send ×1", "websocket"}:     "one goroutine gains nothing from sharing system calls",
 	{"call ×1", "redis"}:         "its server is a C program",
 	{"call ×1", "prefix"}:        "one call at a time gains nothing from sharing system calls",
+	{"send", "hand-made"}:        "no contexts, no limits, no errors of one's own",
+	{"call", "hand-made"}:        "no contexts to wait for, no limits, no calls to end with the connection",
 	{"send", "nats.go"}:          "Publish queues: it returns before anything is written, and its error, if there is one, is never the caller's",
 	{"idle", "go-msgio"}:         "it is a framing: nobody watches the connection",
 	{"idle", "websocket"}:        "no goroutine reads while nobody receives: a dead connection goes unnoticed",
