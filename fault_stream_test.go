@@ -220,7 +220,7 @@ func faultSlowReader(t *testing.T) {
 	slow := func(t *testing.T, name string) {
 		// A socket becomes writable again when a third of its buffer is free, and that
 		// takes longer than the WriteTimeout.
-		c, p := transportNamed(name).connect(t, tcpclient.Dialer{WriteTimeout: 600 * time.Millisecond, Framer: tcpclient.LengthPrefix{MaxSize: 8 << 20}})
+		c, p := transportNamed(name).connect(t, tcpclient.Dialer{WriteTimeout: 1500 * time.Millisecond, Framer: tcpclient.LengthPrefix{MaxSize: 8 << 20}})
 		msg := pattern(1 << 20)
 		raw := p.Conn
 		if secure, ok := raw.(*tls.Conn); ok {
@@ -233,13 +233,13 @@ func faultSlowReader(t *testing.T) {
 		received := start(t, func() (err error) {
 			buf := make([]byte, 32<<10)
 			for err == nil && !stop.Load() {
-				time.Sleep(50 * time.Millisecond) // the peer's pace
+				time.Sleep(100 * time.Millisecond) // the peer's pace
 				_, err = io.ReadFull(p, buf)
 			}
 			return err
 		})
 		began := time.Now()
-		for time.Since(began) < 2*time.Second {
+		for time.Since(began) < 5*time.Second {
 			require.NoError(t, c.Send(t.Context(), msg), "it makes progress")
 		}
 		err := c.Send(within(t, 5*time.Millisecond), pattern(8<<20))
