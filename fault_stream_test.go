@@ -218,16 +218,23 @@ func faultSlowReader(t *testing.T) {
 	}
 	t.Parallel() // it waits
 	slow := func(t *testing.T, name string) {
-		// A socket becomes writable again when a third of its buffer is free, and that
-		// takes longer than the WriteTimeout.
-		c, p := transportNamed(name).connect(t, tcpclient.Dialer{WriteTimeout: 1500 * time.Millisecond, Framer: tcpclient.LengthPrefix{MaxSize: 8 << 20}})
+		// A socket becomes writable again when a third of its buffer is free, and at this
+		// pace that takes longer than the WriteTimeout.
+		c, p := transportNamed(name).connect(t, tcpclient.Dialer{WriteTimeout: 1500 * time.Millisecond,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, address)
+				if err == nil {
+					err = conn.(*net.TCPConn).SetWriteBuffer(4 << 20) // as far as the system lets us
+				}
+				return conn, err
+			}})
 		msg := pattern(1 << 20)
 		raw := p.Conn
 		if secure, ok := raw.(*tls.Conn); ok {
 			raw = secure.NetConn()
 		}
-		// A receiver with a large buffer opens its window in steps of a sixteenth of that,
-		// which may take longer than the WriteTimeout, too: there no progress can be seen.
+		// A receiver opens its window in steps of a sixteenth of its buffer, or of a segment. With
+		// a large buffer that may take longer than the WriteTimeout, too.
 		require.NoError(t, raw.(*net.TCPConn).SetReadBuffer(64<<10))
 		var stop atomic.Bool
 		received := start(t, func() (err error) {
@@ -242,7 +249,7 @@ func faultSlowReader(t *testing.T) {
 		for time.Since(began) < 5*time.Second {
 			require.NoError(t, c.Send(t.Context(), msg), "it makes progress")
 		}
-		err := c.Send(within(t, 5*time.Millisecond), pattern(8<<20))
+		err := c.Send(within(t, 5*time.Millisecond), pattern(4<<20))
 		require.ErrorIs(t, err, context.DeadlineExceeded, "the caller's context bounds the whole")
 		stop.Store(true)
 		require.NoError(t, received())
