@@ -175,7 +175,7 @@ func (o *outbox) call(ctx context.Context, request []byte) (reply []byte, unsent
 		return nil, true, err
 	}
 	if !o.leading {
-		o.leadFirstLocked(answered)
+		o.leadOpenLocked(calling)
 	} else {
 		if o.open.first == nil { // somebody has to lead when the flight has landed
 			o.open.add(&c.waiter)

@@ -24,16 +24,16 @@ func (o *outbox) promoteLocked() bool {
 // leader, and returns the fate of that frame. As long as the network takes the batch at once
 // this needs no waiter. It releases the lock.
 func (o *outbox) leadLocked(ctx context.Context, start int) (unsent bool, err error) {
-	w := o.leadFirstLocked(start)
+	w := o.leadOpenLocked(start)
 	if w == nil {
 		return false, nil
 	}
 	return o.await(ctx, w)
 }
 
-// leadFirstLocked makes the caller the leader. It returns nil when the open batch was
-// written, or the caller does not wait for that, else a waiter for it. It releases the lock.
-func (o *outbox) leadFirstLocked(start int) (w *waiter) {
+// leadOpenLocked makes the caller the leader, who writes the open batch. It returns nil when
+// that was done, or start is calling, else a waiter for it. It releases the lock.
+func (o *outbox) leadOpenLocked(start int) (w *waiter) {
 	o.leading, o.wanted = true, true
 	o.turns++
 	if o.alone < maxAlone || o.turns%retryShared == 0 {
@@ -43,7 +43,7 @@ func (o *outbox) leadFirstLocked(start int) (w *waiter) {
 	}
 	handed := o.flyLocked()
 	if !handed {
-		if start != answered {
+		if start != calling {
 			o.mu.Lock()
 			w = o.waiterLocked(start)
 			o.flight.add(w)

@@ -100,8 +100,8 @@ const (
 	// flushing is the start of a waiter without a frame of its own.
 	flushing = -1
 
-	// answered is the start of one that waits for a reply, and not for its batch.
-	answered = -2
+	// calling is the start of a leader that waits for a reply, and not for its batch.
+	calling = -2
 
 	// maxAlone is how many flights in a row may carry one frame before a leader no longer
 	// yields for others to join. Once in retryShared turns it tries again.
