@@ -33,7 +33,7 @@ type batch struct {
 
 	frames int     // in the batch
 	kept   int     // of these, frames whose Write has returned, or whose Send has given up: nobody waits for them
-	first  *waiter // calls that wait for the batch, in order of arrival
+	first  *waiter // those who wait for the batch, in order of arrival
 	last   *waiter //
 	base   int64   // the position in the wire's stream where the batch begins
 	pieces []int64 // with TLS: where each piece of record bytes begins

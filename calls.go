@@ -59,13 +59,13 @@ type calls struct {
 // It does not wait for its request to be written: where that fails, the outbox ends it.
 type call struct {
 	waiter waiter // its signal tells of the end, too; in a batch only if it may have to lead
-	number uint64 // of the batch with the request, which begins at waiter.start
+	number uint64 // of the batch, in which the request begins at waiter.start; guarded by outbox.mu
 	next   *call
 
 	// Guarded by calls.mu.
 	id    uint64      // in order: its number
 	epoch int         // when it was entered
-	ended atomic.Bool // for good, with this:
+	ended atomic.Bool // for good, with this, which its caller may then read without the lock:
 	reply []byte
 	err   error
 }
@@ -278,9 +278,10 @@ func (k *calls) abandon(c *call) bool {
 	return true
 }
 
-// hasEnded is c.ended for one who took a signal that may have been of a turn. Whoever ends c finds
-// the slot taken until then, and a send that fails orders nothing: without the lock, each could
-// miss what the other did, where memory is weakly ordered.
+// hasEnded is c.ended for one who has taken a signal that may have been that of a turn. Who ended c
+// while that was still in the slot has sent none of its own, and a send that fails orders nothing:
+// where memory is weakly ordered, c.ended alone might not show it yet, and nothing else would come.
+// The lock puts the two in order.
 func (k *calls) hasEnded(c *call) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

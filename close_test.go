@@ -484,13 +484,13 @@ func TestShutdown(t *testing.T) {
 				}
 			}()
 			ctx, cancel := context.WithCancel(t.Context())
-			begun := start(t, func() error {
+			fin := start(t, func() error {
 				defer cancel()
-				eventually(t, "Shutdown has begun", func() bool { return c.Write(ctx, []byte("x")) != nil })
-				return nil
+				_, err := p.next()
+				return err
 			})
 			require.ErrorIs(t, c.Shutdown(ctx), context.Canceled)
-			require.NoError(t, begun())
+			require.Equal(t, io.EOF, fin(), "it waits for the peer, having sent FIN")
 			_, err := receiveAll(t, c)
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
 		})

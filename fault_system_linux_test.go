@@ -280,7 +280,7 @@ func faultSuspended(t *testing.T) {
 			if want != nil {
 				p.send(append([]string{"pong"}, want...)...)
 			}
-			<-time.After(5 * time.Second) // more than Timeout
+			<-time.After(5 * time.Second) // more than Interval and Timeout
 			go p.answer()
 			client.resume(t)
 			for _, msg := range want {

@@ -9,18 +9,18 @@ import (
 // An intake is the reading goroutine's end of the inbox, and owned by it.
 type intake struct {
 	*inbox
-	slab     *slab // takes messages
-	pending  int   // bytes added since publish, each message with its overhead
-	budget   int   // room as of the last publication
-	burst    int   // memory for the next slab, as bursts have needed it
-	typical  int   // size of the larger messages of late
-	count    *counters
-	yields   bool // somebody was woken: let them run before the next read
-	answered int  // calls that were since the last read
-	seen     int  // messages not yet counted
-	bytes    int  // their sizes
-	stall    *time.Timer
-	direct   bool // it has room for slabs of directSlab
+	slab    *slab // takes messages
+	pending int   // bytes added since publish, each message with its overhead
+	budget  int   // room as of the last publication
+	burst   int   // memory for the next slab, as bursts have needed it
+	typical int   // size of the larger messages of late
+	count   *counters
+	yields  bool // somebody was woken: let them run before the next read
+	replies int  // that calls were given since the last read
+	seen    int  // messages not yet counted
+	bytes   int  // their sizes
+	stall   *time.Timer
+	direct  bool // it has room for slabs of directSlab
 }
 
 // storage returns memory for the next message: empty, with some capacity.
@@ -140,10 +140,10 @@ const (
 	// maxRun is the size of the largest message that run takes.
 	maxRun = 512
 
-	// fewAnswers is after how many replies in one read the reader yields. Where there are
-	// more, a yield would make one batch of all requests that follow, and client and
+	// fewReplies is the largest number of replies in one read after which the reader yields.
+	// After more, a yield would make one batch of all requests that follow, and client and
 	// server would wait for each other in turn; without it they soon travel in two.
-	fewAnswers = 16
+	fewReplies = 16
 )
 
 // admit waits until the inbox has room for a message of size bytes.
@@ -192,12 +192,12 @@ func (t *intake) publish() {
 		t.woken = false
 		t.mu.Unlock()
 	}
-	if t.yields || t.answered > 0 && t.answered <= fewAnswers {
+	if t.yields || t.replies > 0 && t.replies <= fewReplies {
 		// Who was woken may well answer, and be answered, before a read would have had to
 		// wait for that.
 		runtime.Gosched()
 	}
-	t.yields, t.answered = false, 0
+	t.yields, t.replies = false, 0
 }
 
 // tally adds the messages seen to the Stats.

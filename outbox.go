@@ -22,7 +22,8 @@ var errFull = errors.New("too many calls outstanding")
 // Messages are framed into the open batch under a lock that is never held across I/O.
 // Whoever needs them written and finds nobody leading becomes the leader: yields once,
 // so that others may join, makes the open batch the flight and writes it in one call.
-// The others wait for the result of their batch, or for their turn to lead the next.
+// The others wait for the result of their batch, or for their turn to lead the next. A call
+// waits for its reply instead, and is ended by calls.lose if its request is lost.
 //
 // A leader is held no longer than the wire's Write blocks. When the wire kept
 // something back, its drain goroutine inherits the leadership until that is written.
@@ -64,10 +65,11 @@ type outbox struct {
 	marked  []byte // memory for requests with their ids
 }
 
-// A waiter is a call that waits for a batch.
+// A waiter is somebody who waits for a batch: for its fate, or, if it is a call's, only for the
+// turn to lead.
 type waiter struct {
 	signal chan struct{} // one slot: look at turn, at done, and at the call whose waiter it is
-	start  int           // where the call's own frame begins in the batch; flushing: none
+	start  int           // where its own frame begins in the batch; flushing: none
 	quiet  bool          // it is a call's: that its batch was written is no news
 	next   *waiter
 	batch  *batch
@@ -78,7 +80,7 @@ type waiter struct {
 	done   bool  // with this result:
 	err    error //
 	unsent bool  //
-	gone   bool  // nobody waits any more; to be recycled with the batch, or a call's: forgotten
+	gone   bool  // nobody waits any more: it is recycled with the batch, or, if it is a call's, dropped
 }
 
 // wakeLocked makes the waiting goroutine look.

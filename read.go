@@ -84,7 +84,7 @@ func (c *Client) routed(conn *Conn, msg []byte) bool {
 		return true
 	}
 	if conn.calls.used.Load() && conn.calls.answer(msg) {
-		c.intake.answered++
+		c.intake.replies++
 		return true
 	}
 	return false

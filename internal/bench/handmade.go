@@ -52,6 +52,10 @@ type slot struct {
 
 func (h *handmade) Send(msg []byte) error {
 	h.mu.Lock()
+	if err := h.err; err != nil { // that of a batch before this
+		h.mu.Unlock()
+		return err
+	}
 	h.open = append(binary.BigEndian.AppendUint32(h.open, uint32(len(msg))), msg...)
 	number := h.number
 	if !h.leading {
@@ -81,6 +85,7 @@ func (h *handmade) lead() error {
 		h.spare = batch
 		if err != nil {
 			h.err = err
+			h.conn.Close() // ends answer, and with it the calls
 		}
 	}
 	h.leading = false
@@ -91,6 +96,10 @@ func (h *handmade) lead() error {
 
 func (h *handmade) Call(request []byte) ([]byte, error) {
 	h.mu.Lock()
+	if err := h.err; err != nil { // and nobody answers any more
+		h.mu.Unlock()
+		return nil, err
+	}
 	s := h.free
 	if s == nil {
 		s = &slot{answered: make(chan []byte, 1)}
@@ -124,6 +133,7 @@ func (h *handmade) answer() {
 		msg, err := h.read(r)
 		h.mu.Lock()
 		if err != nil || len(msg) < 8 {
+			h.err = io.ErrUnexpectedEOF
 			for _, s := range h.waiting {
 				s.answered <- nil
 			}
