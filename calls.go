@@ -346,11 +346,11 @@ func (k *calls) end(err error) {
 	k.failLocked(k.epoch, err)
 }
 
-// answered reports whether no call has waited when the connection ended.
-func (k *calls) answered() bool {
+// owed reports whether calls waited for the connection when it ended.
+func (k *calls) owed() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return !k.broken
+	return k.broken
 }
 
 // failLocked ends the calls that wait since the given epoch, and the waits for room.

@@ -264,8 +264,8 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 // When ctx is done first the connection is closed hard, and Shutdown returns an error
 // that Is ctx.Err(), of [ClassPermanent]: there is nothing left to try again on. A
 // connection that cannot be half-closed is closed after the flush.
-// If ctx is done already, Shutdown does nothing and returns ctx.Err(); after Shutdown or Close
-// it does nothing and returns ErrClosed.
+// If ctx is done already, Shutdown does nothing, and its error Is ctx.Err(); after Shutdown or
+// Close it does nothing and returns ErrClosed.
 func (c *Client) Shutdown(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return c.opError(opClose, false, err)
@@ -322,7 +322,7 @@ func (c *Client) downError(ctx context.Context, err error, fin, hard bool) error
 		} else {
 			err = roundError{err, ctx.Err()}
 		}
-	case err == nil && hasHungUp(reason) && c.latest().calls.answered():
+	case err == nil && hasHungUp(reason) && !c.latest().calls.owed():
 		// FIN came before ours, and the peer owed us nothing.
 	case err == nil && (reason != ErrClosed || fin && !orderly):
 		err = reason

@@ -548,8 +548,8 @@ func TestShutdown(t *testing.T) {
 			stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("never")))
 			began := time.Now()
-			err := c.Shutdown(within(t, 20*time.Millisecond))
-			require.Less(t, time.Since(began), closeTime)
+			err := c.Shutdown(within(t, 500*time.Millisecond)) // it is not to be over before Shutdown begins
+			require.Less(t, time.Since(began), 500*time.Millisecond+closeTime)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.NoError(t, c.Close(), "Shutdown has told of the loss already")
 		})

@@ -545,7 +545,11 @@ func faultLeftBehind(t *testing.T) {
 			go func() { p.all(); p.Close() }()
 			assert.NoError(t, c.Shutdown(t.Context()))
 		},
-		"Shutdown in vain": func(t *testing.T, c *tcpclient.Client, _ *peer) { c.Shutdown(within(t, time.Millisecond)) },
+		"Shutdown in vain": func(t *testing.T, c *tcpclient.Client, p *peer) {
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { p.all(); cancel() }() // FIN has come, and stays without an answer
+			assert.ErrorIs(t, c.Shutdown(ctx), context.Canceled)
+		},
 		"calls whose contexts ended": func(t *testing.T, c *tcpclient.Client, _ *peer) {
 			for range 20 {
 				c.Send(within(t, time.Millisecond), pattern(300_000))

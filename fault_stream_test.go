@@ -214,12 +214,12 @@ func faultStalled(t *testing.T) {
 
 func faultSlowReader(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells what the peer's TCP has taken of what the kernel was given")
+		t.Skip("the sizes of buffers and steps are those of Linux")
 	}
 	t.Parallel() // it waits
 	slow := func(t *testing.T, name string) {
-		// A socket becomes writable again when a third of its buffer is free, and at this
-		// pace that takes longer than the WriteTimeout.
+		// A socket becomes writable again when a third of its buffer is free. At this pace, and
+		// with a buffer as large as Linux may make it, that takes longer than the WriteTimeout.
 		c, p := transportNamed(name).connect(t, tcpclient.Dialer{WriteTimeout: 1500 * time.Millisecond,
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, network, address)
