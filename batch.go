@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"bufio"
 	"encoding/binary"
+	"slices"
 )
 
 const (
@@ -62,7 +63,13 @@ func (b *batch) Write(p []byte) (int, error) {
 // prefixed appends msg as a frame of LengthPrefix{}, and returns where that begins.
 func (b *batch) prefixed(msg []byte) (start int) {
 	start = len(b.bytes)
-	b.bytes = append(binary.BigEndian.AppendUint32(b.bytes, uint32(len(msg))), msg...)
+	size := 4 + len(msg)
+	if size > cap(b.bytes)-start {
+		b.bytes = slices.Grow(b.bytes, size)
+	}
+	b.bytes = b.bytes[:start+size]
+	binary.BigEndian.PutUint32(b.bytes[start:], uint32(len(msg)))
+	copy(b.bytes[start+4:], msg)
 	return start
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,7 +181,20 @@ func (c *Client) Send(ctx context.Context, msg []byte) error {
 		if err != nil {
 			return c.opError(opSend, true, err)
 		}
-		unsent, err := conn.out.send(ctx, msg)
+		var unsent bool
+		if number, start := conn.out.join(msg); number > 0 {
+			// By the time all others have run, the leader has mostly written the batch. Then nobody
+			// need be told, and to park and be woken would cost as much as all the rest. It is done
+			// here since each return after a switch of goroutines is one that the processor did not
+			// foresee.
+			runtime.Gosched()
+			if conn.out.landed.Load() >= number {
+				return nil
+			}
+			unsent, err = conn.out.settle(ctx, number, start)
+		} else {
+			unsent, err = conn.out.send(ctx, msg)
+		}
 		if err == nil {
 			return nil
 		}

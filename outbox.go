@@ -147,23 +147,39 @@ func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error)
 	return false, nil
 }
 
+// join is the first half of a send while somebody else leads, which is what most are where
+// there are many: it frames msg and returns the number of the batch, for which the caller waits,
+// and where in it the frame begins. It returns 0, and has done nothing, when nobody leads or msg
+// has to wait for room or for its framer: then it takes send.
+func (o *outbox) join(msg []byte) (number uint64, start int) {
+	o.mu.Lock()
+	if !o.leading || !o.fitsLocked(msg) {
+		o.mu.Unlock()
+		return 0, 0
+	}
+	o.open.frames++
+	number, start = o.number, o.open.prefixed(msg)
+	o.mu.Unlock()
+	return number, start
+}
+
+// fitsLocked reports whether msg can be framed at once, by prefixed.
+func (o *outbox) fitsLocked(msg []byte) bool {
+	return o.plain > 0 && uint64(len(msg)) <= o.plain && len(o.open.bytes) < o.limit && o.over == nil && o.lost == nil
+}
+
 // send frames msg and returns when it was handed over.
 func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
 	start, err := o.enter(ctx, msg)
 	if err != nil {
 		return true, err
 	}
-	number := o.number
 	if !o.leading {
 		return o.leadLocked(ctx, start)
 	}
+	number := o.number
 	o.mu.Unlock()
-	// By the time all others have run, the leader has mostly written the batch. Then nobody need
-	// be told, and to park and be woken would cost as much as all the rest.
-	runtime.Gosched()
-	if o.landed.Load() >= number {
-		return false, nil
-	}
+	runtime.Gosched() // as in Client.Send
 	return o.settle(ctx, number, start)
 }
 
@@ -171,7 +187,7 @@ func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) 
 // lock is held then; if enter fails, it is not.
 func (o *outbox) enter(ctx context.Context, msg []byte) (start int, err error) {
 	o.mu.Lock()
-	if o.plain > 0 && uint64(len(msg)) <= o.plain && len(o.open.bytes) < o.limit && o.over == nil && o.lost == nil {
+	if o.fitsLocked(msg) {
 		o.open.frames++
 		return o.open.prefixed(msg), nil
 	}
@@ -289,7 +305,7 @@ func (o *outbox) flushLocked(ctx context.Context, start int) (unsent bool, err e
 	w := o.waiterLocked(start)
 	b.add(w)
 	o.mu.Unlock()
-	runtime.Gosched() // as in send
+	runtime.Gosched() // as in Client.Send
 	return o.await(ctx, w)
 }
 
