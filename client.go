@@ -176,25 +176,37 @@ func (c *Client) Flush(ctx context.Context) error {
 // When Send fails, [errors.As] finds an [*OpError] whose Unsent field says whether the
 // peer is certain not to have seen the message.
 func (c *Client) Send(ctx context.Context, msg []byte) error {
+	conn := c.link.Load()
+	if conn == nil || ctx.Err() != nil {
+		return c.sendSlowly(ctx, msg)
+	}
+	number, start, leads := conn.out.join(msg)
+	if number == 0 {
+		return c.sendSlowly(ctx, msg)
+	}
+	if leads {
+		unsent, err := conn.out.leadLocked(ctx, start)
+		return c.opError(opSend, unsent, err)
+	}
+	// By the time all others have run, the leader has mostly written the batch. Then nobody need
+	// be told, and to park and be woken would cost as much as all the rest. The yield is here and
+	// not further in, since each return after it is one that the processor did not foresee.
+	runtime.Gosched()
+	if conn.out.landed.Load() >= number {
+		return nil
+	}
+	unsent, err := conn.out.settle(ctx, number, start)
+	return c.opError(opSend, unsent, err)
+}
+
+// sendSlowly is Send for what may have to wait before it is framed, or is framed by code of the user.
+func (c *Client) sendSlowly(ctx context.Context, msg []byte) error {
 	for over := (*Conn)(nil); ; {
 		conn, err := c.connected(ctx, over)
 		if err != nil {
 			return c.opError(opSend, true, err)
 		}
-		var unsent bool
-		if number, start := conn.out.join(msg); number > 0 {
-			// By the time all others have run, the leader has mostly written the batch. Then nobody
-			// need be told, and to park and be woken would cost as much as all the rest. It is done
-			// here since each return after a switch of goroutines is one that the processor did not
-			// foresee.
-			runtime.Gosched()
-			if conn.out.landed.Load() >= number {
-				return nil
-			}
-			unsent, err = conn.out.settle(ctx, number, start)
-		} else {
-			unsent, err = conn.out.send(ctx, msg)
-		}
+		unsent, err := conn.out.send(ctx, msg)
 		if err == nil {
 			return nil
 		}

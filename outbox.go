@@ -147,20 +147,22 @@ func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error)
 	return false, nil
 }
 
-// join is the first half of a send while somebody else leads, which is what most are where
-// there are many: it frames msg and returns the number of the batch, for which the caller waits,
-// and where in it the frame begins. It returns 0, and has done nothing, when nobody leads or msg
-// has to wait for room or for its framer: then it takes send.
-func (o *outbox) join(msg []byte) (number uint64, start int) {
+// join frames msg if that can be done at once, and returns the number of the batch, for which
+// the caller waits, and where in it the frame begins. If the caller is to lead, the lock is held.
+// The number is 0, and nothing is done, when msg has to wait for room or for its framer.
+func (o *outbox) join(msg []byte) (number uint64, start int, leads bool) {
 	o.mu.Lock()
-	if !o.leading || !o.fitsLocked(msg) {
+	if !o.fitsLocked(msg) {
 		o.mu.Unlock()
-		return 0, 0
+		return 0, 0, false
 	}
 	o.open.frames++
 	number, start = o.number, o.open.prefixed(msg)
+	if !o.leading {
+		return number, start, true
+	}
 	o.mu.Unlock()
-	return number, start
+	return number, start, false
 }
 
 // fitsLocked reports whether msg can be framed at once, by prefixed.
