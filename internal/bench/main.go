@@ -8,10 +8,11 @@
 //
 // The floor is a net.Conn with bufio, without locks and contexts. Results are multiples
 // of the floor of the same round: contenders take turns, each measurement in a fresh pair
-// of processes, client and server, which are this program again. On Linux the two are
-// pinned: to one processor for round trips, to one each for streams, GOMAXPROCS=1 for
-// both. Every process starts at a random offset of heap and stack, since an unlucky
-// alignment changes a tight loop by more than what is to be measured.
+// of processes, client and server, which are this program again, but for natsd and
+// redis-server. On Linux the two are pinned: to one processor for round trips, to one each
+// for streams, GOMAXPROCS=1 for both. Every process starts at a random offset of heap and
+// stack, since an unlucky alignment changes a tight loop by more than what is to be
+// measured.
 package main
 
 import (

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -161,7 +162,7 @@ func pinned(cpu int, name string, args ...string) *exec.Cmd {
 	return exec.Command(taskset, append([]string{"-c", fmt.Sprint(cpu), name}, args...)...)
 }
 
-// A serverProcess is one of ours, or a redis-server.
+// A serverProcess is one of ours, a redis-server or a natsd.
 type serverProcess struct {
 	cmd  *exec.Cmd
 	quit io.Closer
@@ -170,8 +171,14 @@ type serverProcess struct {
 }
 
 func startServer(self, wire string, cpu int, a assignment) (*serverProcess, error) {
-	if wire == "redis" {
+	switch wire {
+	case "redis":
 		return startRedis(cpu)
+	case "nats":
+		var err error
+		if self, err = natsd(); err != nil {
+			return nil, err
+		}
 	}
 	cmd := child(self, "server", cpu)
 	stdin, err := cmd.StdinPipe()
@@ -198,6 +205,19 @@ func startServer(self, wire string, cpu int, a assignment) (*serverProcess, erro
 	s.addr = strings.TrimSpace(line)
 	return s, nil
 }
+
+// natsd builds the program of that name, beside this one, and returns where it is.
+var natsd = sync.OnceValues(func() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(filepath.Dir(self), "natsd")
+	if out, err := exec.Command("go", "build", "-o", path, "./natsd").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("natsd: %w\n%s", err, out)
+	}
+	return path, nil
+})
 
 // startRedis starts a redis-server that keeps nothing.
 func startRedis(cpu int) (*serverProcess, error) {

@@ -382,7 +382,9 @@ func version(c contender) string {
 	v := moduleVersion(c.module)
 	switch c.wire {
 	case "nats":
-		v += ", nats-server " + moduleVersion("github.com/nats-io/nats-server/v2")
+		if out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "github.com/nats-io/nats-server/v2").Output(); err == nil {
+			v += ", nats-server " + strings.TrimSpace(string(out))
+		}
 	case "redis":
 		if out, err := exec.Command("redis-server", "--version").Output(); err == nil {
 			for _, field := range strings.Fields(string(out)) {

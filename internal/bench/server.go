@@ -6,25 +6,18 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/rpc"
-	"time"
 
 	"github.com/hashicorp/yamux"
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 )
 
 // serve is the server process: it announces its address on out and serves until its
 // standard input ends. small keeps the buffers small, for thousands of connections.
 func serve(wire string, small bool, out io.Writer) error {
-	if wire == "nats" {
-		return serveNATS(out)
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -281,41 +274,4 @@ type Echo struct{}
 func (Echo) Echo(request []byte, reply *[]byte) error {
 	*reply = request
 	return nil
-}
-
-// serveNATS runs a nats-server, and inside it the client that answers requests.
-func serveNATS(out io.Writer) error {
-	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, MaxPayload: 4 << 20, MaxPending: 1 << 30,
-	})
-	if err != nil {
-		return err
-	}
-	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
-		return errors.New("nats-server does not start")
-	}
-	nc, err := nats.Connect("", nats.InProcessServer(s))
-	if err != nil {
-		return err
-	}
-	if _, err := nc.Subscribe("echo", func(m *nats.Msg) { m.Respond(m.Data) }); err != nil {
-		return err
-	}
-	if _, err := nc.Subscribe("source", func(m *nats.Msg) {
-		if o, err := decodeOrder(m.Data); err == nil {
-			msg := make([]byte, o.size)
-			for range o.count {
-				nc.Publish(m.Reply, msg)
-			}
-			nc.Flush()
-		}
-	}); err != nil {
-		return err
-	}
-	if err := nc.Flush(); err != nil {
-		return err
-	}
-	fmt.Fprintln(out, s.Addr())
-	select {}
 }

@@ -176,7 +176,16 @@ func send(j *job, c client) (phase, error) {
 				err = b.SendBatch(msg, min(n, j.conc))
 			}
 		} else {
-			err = j.share(n, func() error { return c.Send(msg) })
+			// Nothing is between the loop and Send: after a switch of goroutines each return is one
+			// that the processor did not foresee.
+			err = j.share(n, func(_, k int) error {
+				for range k {
+					if err := c.Send(msg); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
 		}
 		if err != nil {
 			return err
@@ -206,15 +215,17 @@ func call(j *job, c client) (phase, error) {
 		if !ok {
 			return errUnfit
 		}
-		return j.share(n, func() error {
-			_, err := caller.Call(msg)
-			return err
+		return j.share(n, func(g, k int) error {
+			return j.repeat(g, k, func() error {
+				_, err := caller.Call(msg)
+				return err
+			})
 		})
 	}, nil
 }
 
-// share divides n calls of f among the goroutines.
-func (j *job) share(n int, f func() error) error {
+// share divides n units of work among the goroutines: f does k of them for goroutine g.
+func (j *job) share(n int, f func(g, k int) error) error {
 	var wg sync.WaitGroup
 	var failed atomic.Pointer[error]
 	for g := range j.conc {
@@ -223,7 +234,7 @@ func (j *job) share(n int, f func() error) error {
 			k++
 		}
 		wg.Go(func() {
-			if err := j.repeat(g, k, f); err != nil {
+			if err := f(g, k); err != nil {
 				failed.Store(&err)
 			}
 		})
