@@ -199,7 +199,7 @@ func (c *Client) Send(ctx context.Context, msg []byte) error {
 	return c.opError(opSend, unsent, err)
 }
 
-// sendSlowly is Send for what may have to wait before it is framed, or is framed by code of the user.
+// sendSlowly is Send for what may have to wait, is refused, or is not framed by LengthPrefix{}.
 func (c *Client) sendSlowly(ctx context.Context, msg []byte) error {
 	for over := (*Conn)(nil); ; {
 		conn, err := c.connected(ctx, over)

@@ -147,9 +147,10 @@ func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error)
 	return false, nil
 }
 
-// join frames msg if that can be done at once, and returns the number of the batch, for which
-// the caller waits, and where in it the frame begins. If the caller is to lead, the lock is held.
-// The number is 0, and nothing is done, when msg has to wait for room or for its framer.
+// join frames msg if that can be done at once, and returns the number of its batch and where in
+// that the frame begins. If leads is true the caller is to lead, and holds the lock. Number 0 says
+// that nothing was done: msg is too large or for another Framer, there is no room, or the
+// connection has an end or a loss to tell of.
 func (o *outbox) join(msg []byte) (number uint64, start int, leads bool) {
 	o.mu.Lock()
 	if !o.fitsLocked(msg) {
