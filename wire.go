@@ -71,7 +71,7 @@ type wire struct {
 	kept     []byte        // accepted and not yet handed over
 	accepted int64         // bytes that Write took
 	handed   int64         // bytes that Conn.Write took
-	progress time.Time     // when Conn.Write last took a byte, while draining
+	progress time.Time     // when drain began, or Conn.Write last took a byte for it
 	armed    time.Time     // the read deadline; zero: none
 	needless int           // reads in a row that needed none
 	final    time.Time     // the end of the last words; zero: no write has failed
@@ -206,7 +206,6 @@ func (w *wire) writeLocked(p []byte) (n int, handed bool, err error) {
 		w.doneLocked()
 		return n, false, w.cause
 	}
-	w.progress = time.Now()
 	w.drains.Go(w.drain)
 	return len(p), false, nil
 }
@@ -267,10 +266,11 @@ func (w *wire) settled() bool {
 	return !w.busy
 }
 
-// drain hands over what Write kept. It owns busy.
+// drain hands over what Write kept, if only since doneLocked. It owns busy.
 func (w *wire) drain() {
 	stuck, forgiven, unacked := false, 0, unacknowledged(w.Conn)
 	w.mu.Lock()
+	w.progress = time.Now()
 	for len(w.kept) > 0 && w.cause == nil && !stuck {
 		now := time.Now()
 		due := now.Add(drainSlice)

@@ -134,6 +134,42 @@ func TestReadersOwnWrite(t *testing.T) {
 	}
 }
 
+// A punctual is a connection that takes all, but nothing behind its deadline.
+type punctual struct {
+	gated
+	due time.Time
+}
+
+func (p *punctual) SetWriteDeadline(t time.Time) error {
+	p.due = t
+	return nil
+}
+
+func (p *punctual) Write(b []byte) (int, error) {
+	if !p.due.IsZero() && !time.Now().Before(p.due) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return p.gated.Write(b)
+}
+
+func TestWriteBehindOneThatEnds(t *testing.T) {
+	t.Run("has the whole WriteTimeout before it", func(t *testing.T) { // P5, FAULTS Y13
+		p := &punctual{gated: gated{deaf: newDeaf(t)}}
+		conn := attached(&Dialer{WriteTimeout: time.Second}, p, nil)
+		w := conn.wire
+		w.mu.Lock()
+		w.busy, w.notify = true, true // the reader answers a key update, and a leader has met that
+		w.doneLocked()
+		n, _, err := w.writeLocked([]byte("hello")) // before drain has looked
+		require.NoError(t, err)
+		require.Equal(t, len("hello"), n)
+		<-w.quiet()
+		require.NoError(t, w.reason())
+		require.Equal(t, "hello", p.written())
+		requireEnds(t, conn)
+	})
+}
+
 // requireEnds wants conn to end without waiting.
 func requireEnds(t testing.TB, conn *Conn) {
 	t.Helper()
