@@ -266,7 +266,7 @@ func (j *job) idler() (client, error) {
 	if err := begin(c, order{opEcho, len(msg), 1}); err != nil {
 		return nil, err
 	}
-	if err := c.Send(msg); err != nil {
+	if err := c.Send(always, msg); err != nil {
 		return nil, err
 	}
 	_, err = c.Receive()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,11 +29,15 @@ func (c contender) family() string {
 	return name
 }
 
+// always is the context of every Send: it can be cancelled, and is not.
+var always, _ = context.WithCancel(context.Background())
+
 // A client does the work. All messages of a phase have one size. Only one goroutine calls
 // it at once, except for Send and Call, and except that In and Out may run together.
 type client interface {
-	// Send hands one message to the network before it returns.
-	Send(msg []byte) error
+	// Send hands one message to the network before it returns. It is the library's own where
+	// that has such a method, since after a switch of goroutines each frame between costs.
+	Send(ctx context.Context, msg []byte) error
 	// Receive waits for one message, which is valid until the next call.
 	Receive() ([]byte, error)
 	// In receives n messages in the fastest way there is and returns their bytes.
@@ -91,7 +96,7 @@ func begin(c client, o order) error {
 	if c, ok := c.(controller); ok {
 		return c.Begin(o)
 	}
-	return c.Send(o.encode())
+	return c.Send(always, o.encode())
 }
 
 // acknowledged waits until the server has taken all of an opSink.

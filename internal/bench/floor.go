@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -59,7 +60,7 @@ func (f *floor) write(w *bufio.Writer, msg []byte) error {
 	return err
 }
 
-func (f *floor) Send(msg []byte) error {
+func (f *floor) Send(_ context.Context, msg []byte) error {
 	w := f.writer()
 	if err := f.write(w, msg); err != nil {
 		return err
@@ -135,10 +136,10 @@ type lockedFloor struct {
 	mu sync.Mutex // held during Send
 }
 
-func (f *lockedFloor) Send(msg []byte) error {
+func (f *lockedFloor) Send(ctx context.Context, msg []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.floor.Send(msg)
+	return f.floor.Send(ctx, msg)
 }
 
 // Brief makes a round trip without buffers: an idle floor is a bare net.Conn.

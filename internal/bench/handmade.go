@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"runtime"
@@ -50,7 +51,7 @@ type slot struct {
 	next     *slot
 }
 
-func (h *handmade) Send(msg []byte) error {
+func (h *handmade) Send(_ context.Context, msg []byte) error {
 	h.mu.Lock()
 	if err := h.err; err != nil { // that of a batch before this
 		h.mu.Unlock()

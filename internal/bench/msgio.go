@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"net"
 
 	"github.com/libp2p/go-msgio"
@@ -36,7 +37,7 @@ type msgioClient struct {
 	last []byte
 }
 
-func (m *msgioClient) Send(msg []byte) error { return m.send.WriteMsg(msg) }
+func (m *msgioClient) Send(_ context.Context, msg []byte) error { return m.send.WriteMsg(msg) }
 
 func (m *msgioClient) Receive() (msg []byte, err error) {
 	if m.r == nil {

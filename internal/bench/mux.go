@@ -34,7 +34,7 @@ func (m *mux) Call(request []byte) ([]byte, error) {
 
 	msg := make([]byte, 8, 8+len(request))
 	binary.BigEndian.PutUint64(msg, id)
-	if err := m.Send(append(msg, request...)); err != nil {
+	if err := m.Send(always, append(msg, request...)); err != nil {
 		return nil, err
 	}
 	reply, ok := <-answer

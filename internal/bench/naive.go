@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"io"
 	"net"
@@ -66,7 +67,7 @@ func (n *naive) read() {
 	}
 }
 
-func (n *naive) Send(msg []byte) error {
+func (n *naive) Send(_ context.Context, msg []byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var header [4]byte
@@ -107,7 +108,7 @@ func receiveAll(c client, n int) (bytes int, err error) {
 // sendAll is Out for who has no better way.
 func sendAll(c client, msg []byte, n int) error {
 	for range n {
-		if err := c.Send(msg); err != nil {
+		if err := c.Send(always, msg); err != nil {
 			return err
 		}
 	}

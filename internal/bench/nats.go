@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net"
 	"time"
 
@@ -61,7 +62,7 @@ func (n *natsClient) took(msg *nats.Msg) {
 	}
 }
 
-func (n *natsClient) Send(msg []byte) error { return n.nc.Publish("sink", msg) }
+func (n *natsClient) Send(_ context.Context, msg []byte) error { return n.nc.Publish("sink", msg) }
 
 // Brief is the PING and PONG of the protocol.
 func (n *natsClient) Brief() error { return n.nc.Flush() }

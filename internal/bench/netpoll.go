@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"sync"
 	"time"
@@ -50,7 +51,7 @@ func (n *netpollClient) write(msg []byte) error {
 	return nil
 }
 
-func (n *netpollClient) Send(msg []byte) error {
+func (n *netpollClient) Send(_ context.Context, msg []byte) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.write(msg); err != nil {

@@ -1,6 +1,9 @@
 package main
 
-import "net/rpc"
+import (
+	"context"
+	"net/rpc"
+)
 
 // net/rpc of the standard library: calls with gob.
 var netrpcContender = contender{
@@ -34,9 +37,9 @@ func (n *netrpcClient) Close() error { return n.c.Close() }
 // callsOnly is the part of client that who has only calls does without.
 type callsOnly struct{}
 
-func (callsOnly) Send([]byte) error        { return errUnfit }
-func (callsOnly) Receive() ([]byte, error) { return nil, errUnfit }
-func (callsOnly) In(int) (int, error)      { return 0, errUnfit }
-func (callsOnly) Out([]byte, int) error    { return errUnfit }
-func (callsOnly) Begin(order) error        { return nil }
-func (callsOnly) Acknowledged() error      { return nil }
+func (callsOnly) Send(context.Context, []byte) error { return errUnfit }
+func (callsOnly) Receive() ([]byte, error)           { return nil, errUnfit }
+func (callsOnly) In(int) (int, error)                { return 0, errUnfit }
+func (callsOnly) Out([]byte, int) error              { return errUnfit }
+func (callsOnly) Begin(order) error                  { return nil }
+func (callsOnly) Acknowledged() error                { return nil }

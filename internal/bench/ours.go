@@ -48,6 +48,7 @@ var oursHeartbeat = contender{
 	},
 }
 
+// ours has the Client's own Send.
 type ours struct {
 	*tcpclient.Client
 	ctx    context.Context
@@ -79,7 +80,6 @@ func dialOurs(env *environment) (*ours, error) {
 	return &ours{Client: c, ctx: ctx, cancel: cancel}, nil
 }
 
-func (o *ours) Send(msg []byte) error               { return o.Client.Send(o.ctx, msg) }
 func (o *ours) Call(request []byte) ([]byte, error) { return o.Client.Call(o.ctx, request) }
 
 func (o *ours) Receive() (msg []byte, err error) {

@@ -40,8 +40,8 @@ type websocketClient struct {
 	buf    []byte
 }
 
-func (w *websocketClient) Send(msg []byte) error {
-	return w.conn.Write(w.ctx, websocket.MessageBinary, msg)
+func (w *websocketClient) Send(ctx context.Context, msg []byte) error {
+	return w.conn.Write(ctx, websocket.MessageBinary, msg)
 }
 
 func (w *websocketClient) Receive() ([]byte, error) {

@@ -81,7 +81,7 @@ type roundTripper interface {
 func pingpong(j *job, c client) (phase, error) {
 	msg := make([]byte, j.size)
 	trip := func() error {
-		if err := c.Send(msg); err != nil {
+		if err := c.Send(always, msg); err != nil {
 			return err
 		}
 		_, err := c.Receive()
@@ -180,7 +180,7 @@ func send(j *job, c client) (phase, error) {
 			// that the processor did not foresee.
 			err = j.share(n, func(_, k int) error {
 				for range k {
-					if err := c.Send(msg); err != nil {
+					if err := c.Send(always, msg); err != nil {
 						return err
 					}
 				}
@@ -266,7 +266,7 @@ func manyConns(j *job, first client) (phase, error) {
 				err := begin(c, order{opEcho, j.size, per})
 				if err == nil {
 					err = j.repeat(g, per, func() error {
-						if err := c.Send(msg); err != nil {
+						if err := c.Send(always, msg); err != nil {
 							return err
 						}
 						_, err := c.Receive()
