@@ -206,13 +206,13 @@ func startServer(self, wire string, cpu int, a assignment) (*serverProcess, erro
 	return s, nil
 }
 
-// natsd builds the program of that name, beside this one, and returns where it is.
+// natsd builds the program of that name, beside this one and not over its folder, and returns where it is.
 var natsd = sync.OnceValues(func() (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(filepath.Dir(self), "natsd")
+	path := filepath.Join(filepath.Dir(self), "bench-natsd")
 	if out, err := exec.Command("go", "build", "-o", path, "./natsd").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("natsd: %w\n%s", err, out)
 	}
