@@ -149,27 +149,69 @@ func TestFrameTooLargeError(t *testing.T) { // FAULTS F19
 }
 
 func TestFirstErrorOfTwo(t *testing.T) { // P9
-	// The kernel tells the reason of a reset once, here to the writer; the reader, woken at
-	// the same time, then reads EOF.
-	synctest.Test(t, func(t *testing.T) {
-		reset := make(chan struct{})
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-			w.write = func([]byte) (int, error) {
-				<-reset
-				time.Sleep(time.Microsecond) // back from the system call, not yet noted
-				return 0, syscall.ECONNRESET
-			}
-			w.read = func([]byte) (int, error) {
-				<-reset
-				return 0, io.EOF
-			}
+	// The kernel tells the reason of a reset once, to the reader or to the writer. The other,
+	// woken at the same time, learns EOF or EPIPE. Who has the reason may get no processor for
+	// a while.
+	const drained, starved = true, 100 * time.Millisecond
+	for name, test := range map[string]struct {
+		drained       bool // the write is beyond the caller's goroutine
+		writer        error
+		writerStarved time.Duration
+		reader        error
+		readerStarved time.Duration
+		want          error
+		within        time.Duration
+	}{
+		"the writer knows":              {false, syscall.ECONNRESET, starved, io.EOF, 0, syscall.ECONNRESET, starved},
+		"the drain knows":               {drained, syscall.ETIMEDOUT, starved, io.EOF, 0, syscall.ETIMEDOUT, starved},
+		"the reader knows":              {drained, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
+		"nobody knows, the reader less": {drained, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
+		"nobody knows, the writer less": {drained, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reset := make(chan struct{})
+				inline := test.drained
+				c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+					w.write = func([]byte) (int, error) {
+						if inline {
+							inline = false
+							return 0, os.ErrDeadlineExceeded
+						}
+						<-reset
+						time.Sleep(test.writerStarved)
+						return 0, test.writer
+					}
+					w.read = func([]byte) (int, error) {
+						<-reset
+						time.Sleep(test.readerStarved)
+						return 0, test.reader
+					}
+				})
+				sent := make(chan error, 1)
+				go func() { sent <- c.Send(t.Context(), []byte("x")) }()
+				synctest.Wait()
+				began := time.Now()
+				close(reset)
+				_, err := c.Receive(t.Context())
+				require.ErrorIs(t, err, test.want)
+				require.LessOrEqual(t, time.Since(began), test.within)
+				require.ErrorIs(t, <-sent, test.want)
+			})
 		})
-		sent := make(chan error, 1)
-		go func() { sent <- c.Send(t.Context(), []byte("x")) }()
-		synctest.Wait()
-		close(reset)
-		require.ErrorIs(t, <-sent, syscall.ECONNRESET)
-		_, err := c.Receive(t.Context())
-		require.ErrorIs(t, err, syscall.ECONNRESET)
+	}
+
+	t.Run("a peer that hangs up and does not read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, p, _ := connectWrapped(t, tcpclient.Dialer{}, nil)
+			sent := start(t, func() error { return c.Send(t.Context(), pattern(1<<20)) })
+			time.Sleep(time.Second) // fake
+			began := time.Now()
+			p.halfClose()
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, io.EOF)
+			require.LessOrEqual(t, time.Since(began), 50*time.Millisecond, "a write looks up that often")
+			require.ErrorIs(t, sent(), io.EOF)
+		})
 	})
 }

@@ -26,8 +26,11 @@ const (
 
 	// verdictTime is how long the one who learns little from the kernel waits for the other:
 	// it gives the reason of a reset once, to the reader or to the writer, and then says EOF
-	// to the one and EPIPE to the other.
-	verdictTime = 5 * time.Millisecond
+	// to the one and EPIPE to the other. The other has the reason, but maybe no processor.
+	verdictTime = 250 * time.Millisecond
+
+	// briefVerdict is verdictTime on a caller's goroutine, which P2 wants back.
+	briefVerdict = 5 * time.Millisecond
 
 	// maxNeedless is how many reads in a row a deadline may stay that none of them needs.
 	maxNeedless = 16
@@ -67,6 +70,8 @@ type wire struct {
 	span     time.Duration // how long Write may block; 0: handshake, without bound; busy's to read
 	bounded  bool          // there is a write deadline
 	idle     chan struct{} // closed when busy ends; nil: nobody asks
+	broken   bool          // Conn.Write has returned EPIPE: it knows no reason
+	returned chan struct{} // closed when Conn.Write has returned; nil: nobody asks
 	notify   bool          // landed is to be called when nothing is kept any more
 	kept     []byte        // accepted and not yet handed over
 	accepted int64         // bytes that Write took
@@ -186,7 +191,7 @@ func (w *wire) writeLocked(p []byte) (n int, handed bool, err error) {
 
 	n, err = w.give(p)
 	if err != nil {
-		w.awaitReader(err)
+		w.awaitReader(err, briefVerdict)
 	}
 
 	w.mu.Lock()
@@ -206,6 +211,7 @@ func (w *wire) writeLocked(p []byte) (n int, handed bool, err error) {
 		w.doneLocked()
 		return n, false, w.cause
 	}
+	w.returnedLocked()
 	w.drains.Go(w.drain)
 	return len(p), false, nil
 }
@@ -225,6 +231,7 @@ func (w *wire) doneLocked() {
 // idleLocked ends the work of a writer.
 func (w *wire) idleLocked() {
 	w.busy = false
+	w.returnedLocked()
 	if w.idle != nil {
 		close(w.idle)
 		w.idle = nil
@@ -282,7 +289,7 @@ func (w *wire) drain() {
 
 		w.Conn.SetWriteDeadline(due)
 		n, err := writeOnce(w.Conn, p)
-		w.awaitReader(err)
+		w.awaitReader(err, verdictTime)
 		now = time.Now()
 		before := unacked
 		unacked = unacknowledged(w.Conn)
@@ -304,6 +311,7 @@ func (w *wire) drain() {
 		case w.writeTimeout > 0 && now.Sub(w.progress) >= w.writeTimeout:
 			stuck = true
 		}
+		w.returnedLocked()
 	}
 	if stuck {
 		w.mu.Unlock()
@@ -322,19 +330,47 @@ func (w *wire) drain() {
 	}
 }
 
-// awaitReader gives the reader time to say why the connection is gone, if err does not.
-func (w *wire) awaitReader(err error) {
+// awaitReader gives the reader up to d to say why the connection is gone, if err does not.
+func (w *wire) awaitReader(err error, d time.Duration) {
 	if err == nil || !errors.Is(err, syscall.EPIPE) {
 		return
 	}
-	await(w.dead, verdictTime)
+	w.mu.Lock()
+	w.broken = true
+	w.returnedLocked()
+	w.mu.Unlock()
+	await(w.dead, d)
 }
 
 // awaitWriter gives a write that is under way time to say why the connection is gone, if err
-// does not.
+// does not. One that waits for the peer returns within drainSlice; then it was the peer that
+// hung up.
 func (w *wire) awaitWriter(err error) {
 	if err == io.EOF {
-		await(w.quiet(), verdictTime/2)
+		await(w.returning(), verdictTime)
+	}
+}
+
+// returning returns a channel that is closed when the Conn.Write that is under way, if one is,
+// has returned and its reason is noted.
+func (w *wire) returning() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.returned == nil {
+		w.returned = make(chan struct{})
+	}
+	returned := w.returned
+	if !w.busy || w.broken {
+		w.returnedLocked()
+	}
+	return returned
+}
+
+// returnedLocked tells the reader, if it asks, that Conn.Write has returned.
+func (w *wire) returnedLocked() {
+	if w.returned != nil {
+		close(w.returned)
+		w.returned = nil
 	}
 }
 
