@@ -152,7 +152,7 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 	// The kernel tells the reason of a reset once, to the reader or to the writer. The other,
 	// woken at the same time, learns EOF or EPIPE. Who has the reason may get no processor for
 	// a while.
-	const drained, starved = true, 100 * time.Millisecond
+	const drained, starved = true, 99 * time.Millisecond
 	for name, test := range map[string]struct {
 		drained       bool // the write is beyond the caller's goroutine
 		writer        error
@@ -162,11 +162,14 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 		want          error
 		within        time.Duration
 	}{
-		"the writer knows":              {false, syscall.ECONNRESET, starved, io.EOF, 0, syscall.ECONNRESET, starved},
-		"the drain knows":               {drained, syscall.ETIMEDOUT, starved, io.EOF, 0, syscall.ETIMEDOUT, starved},
-		"the reader knows":              {drained, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
-		"nobody knows, the reader less": {drained, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
-		"nobody knows, the writer less": {drained, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
+		"the writer knows":                           {false, syscall.ECONNRESET, starved, io.EOF, 0, syscall.ECONNRESET, starved},
+		"the drain knows":                            {drained, syscall.ETIMEDOUT, starved, io.EOF, 0, syscall.ETIMEDOUT, starved},
+		"the reader knows":                           {false, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
+		"the reader knows, of a drain":               {drained, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
+		"nobody knows, the reader learns it later":   {false, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
+		"nobody knows, the reader later, of a drain": {drained, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
+		"nobody knows, the writer learns it later":   {false, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
+		"nobody knows, the drain learns it later":    {drained, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -201,11 +204,35 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 		})
 	}
 
+	t.Run("the drain knows, on a connection without deadlines", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			reset := make(chan struct{})
+			c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+				w.deadline = func() error { return errors.ErrUnsupported }
+				w.write = func([]byte) (int, error) {
+					<-reset
+					time.Sleep(starved)
+					return 0, syscall.ECONNRESET
+				}
+				w.read = func([]byte) (int, error) {
+					<-reset
+					return 0, io.EOF
+				}
+			})
+			sent := start(t, func() error { return c.Send(t.Context(), []byte("x")) })
+			time.Sleep(time.Second) // fake
+			close(reset)
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, syscall.ECONNRESET)
+			require.ErrorIs(t, sent(), syscall.ECONNRESET)
+		})
+	})
+
 	t.Run("a peer that hangs up and does not read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, p, _ := connectWrapped(t, tcpclient.Dialer{}, nil)
 			sent := start(t, func() error { return c.Send(t.Context(), pattern(1<<20)) })
-			time.Sleep(time.Second) // fake
+			time.Sleep(1003 * time.Millisecond) // fake, and not when a write ends anyway
 			began := time.Now()
 			p.halfClose()
 			_, err := c.Receive(t.Context())

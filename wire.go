@@ -27,10 +27,7 @@ const (
 	// verdictTime is how long the one who learns little from the kernel waits for the other:
 	// it gives the reason of a reset once, to the reader or to the writer, and then says EOF
 	// to the one and EPIPE to the other. The other has the reason, but maybe no processor.
-	verdictTime = 250 * time.Millisecond
-
-	// briefVerdict is verdictTime on a caller's goroutine, which P2 wants back.
-	briefVerdict = 5 * time.Millisecond
+	verdictTime = 100 * time.Millisecond
 
 	// maxNeedless is how many reads in a row a deadline may stay that none of them needs.
 	maxNeedless = 16
@@ -190,13 +187,15 @@ func (w *wire) writeLocked(p []byte) (n int, handed bool, err error) {
 	w.mu.Unlock()
 
 	n, err = w.give(p)
-	if err != nil {
-		w.awaitReader(err, briefVerdict)
-	}
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.handed += int64(n)
+	if isBrokenPipe(err) && w.span > 0 && w.cause == nil {
+		w.keepLocked(p[n:])
+		w.drains.Go(w.breaks(err))
+		return len(p), false, nil
+	}
 	if err != nil && !isTimeout(err) {
 		w.failWriteLocked(err)
 		w.doneLocked()
@@ -211,7 +210,6 @@ func (w *wire) writeLocked(p []byte) (n int, handed bool, err error) {
 		w.doneLocked()
 		return n, false, w.cause
 	}
-	w.returnedLocked()
 	w.drains.Go(w.drain)
 	return len(p), false, nil
 }
@@ -276,9 +274,13 @@ func (w *wire) settled() bool {
 // drain hands over what Write kept, if only since doneLocked. It owns busy.
 func (w *wire) drain() {
 	stuck, forgiven, unacked := false, 0, unacknowledged(w.Conn)
+	_, goesOn := w.Conn.(*stubborn) // behind its deadline
 	w.mu.Lock()
 	w.progress = time.Now()
 	for len(w.kept) > 0 && w.cause == nil && !stuck {
+		if !goesOn {
+			w.returnedLocked()
+		}
 		now := time.Now()
 		due := now.Add(drainSlice)
 		if verdict := w.progress.Add(w.writeTimeout); w.writeTimeout > 0 && verdict.Before(due) {
@@ -289,7 +291,9 @@ func (w *wire) drain() {
 
 		w.Conn.SetWriteDeadline(due)
 		n, err := writeOnce(w.Conn, p)
-		w.awaitReader(err, verdictTime)
+		if isBrokenPipe(err) {
+			w.awaitReader()
+		}
 		now = time.Now()
 		before := unacked
 		unacked = unacknowledged(w.Conn)
@@ -311,7 +315,6 @@ func (w *wire) drain() {
 		case w.writeTimeout > 0 && now.Sub(w.progress) >= w.writeTimeout:
 			stuck = true
 		}
-		w.returnedLocked()
 	}
 	if stuck {
 		w.mu.Unlock()
@@ -330,16 +333,26 @@ func (w *wire) drain() {
 	}
 }
 
-// awaitReader gives the reader up to d to say why the connection is gone, if err does not.
-func (w *wire) awaitReader(err error, d time.Duration) {
-	if err == nil || !errors.Is(err, syscall.EPIPE) {
-		return
+// breaks returns what is left to do after a Write on a caller's goroutine that returned EPIPE.
+func (w *wire) breaks(err error) func() {
+	return func() {
+		w.awaitReader()
+		w.failWrite(err)
+		w.drain()
 	}
+}
+
+// isBrokenPipe reports whether err says that the connection is gone, and not why.
+func isBrokenPipe(err error) bool { return err != nil && errors.Is(err, syscall.EPIPE) }
+
+// awaitReader gives the reader time to say why the connection is gone, when Conn.Write
+// has returned EPIPE.
+func (w *wire) awaitReader() {
 	w.mu.Lock()
 	w.broken = true
 	w.returnedLocked()
 	w.mu.Unlock()
-	await(w.dead, d)
+	await(w.dead, verdictTime)
 }
 
 // awaitWriter gives a write that is under way time to say why the connection is gone, if err
@@ -352,7 +365,7 @@ func (w *wire) awaitWriter(err error) {
 }
 
 // returning returns a channel that is closed when the Conn.Write that is under way, if one is,
-// has returned and its reason is noted.
+// has returned and its reason is noted, or there is a reason already.
 func (w *wire) returning() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -360,7 +373,7 @@ func (w *wire) returning() <-chan struct{} {
 		w.returned = make(chan struct{})
 	}
 	returned := w.returned
-	if !w.busy || w.broken {
+	if !w.busy || w.broken || w.cause != nil {
 		w.returnedLocked()
 	}
 	return returned
