@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -167,6 +168,57 @@ func TestWriteBehindOneThatEnds(t *testing.T) {
 		require.NoError(t, w.reason())
 		require.Equal(t, "hello", p.written())
 		requireEnds(t, conn)
+	})
+}
+
+func TestBrokenPipe(t *testing.T) {
+	gate := func(t *testing.T) (conn *Conn, g *gated, wrote chan error) {
+		g = &gated{deaf: newDeaf(t), inside: make(chan struct{}), open: make(chan struct{}), err: syscall.EPIPE}
+		conn = attached(&Dialer{}, g, nil)
+		conn.wire.begin(inlineWrite)
+		wrote = make(chan error, 1)
+		go func() {
+			_, err := conn.wire.Write([]byte("gate"))
+			wrote <- err
+		}()
+		<-g.inside
+		return conn, g, wrote
+	}
+
+	t.Run("of a connection that has ended is not waited for", func(t *testing.T) { // P7, P9
+		synctest.Test(t, func(t *testing.T) {
+			conn, g, wrote := gate(t)
+			conn.wire.kill(ErrClosed)
+			close(g.open)
+			require.Equal(t, ErrClosed, <-wrote)
+			requireEnds(t, conn)
+		})
+	})
+
+	t.Run("is not waited for by a reader when there is a reason", func(t *testing.T) { // P9
+		synctest.Test(t, func(t *testing.T) {
+			conn, g, wrote := gate(t)
+			conn.wire.failWrite(io.ErrNoProgress)
+			began := time.Now()
+			conn.wire.awaitWriter(io.EOF)
+			require.Zero(t, time.Since(began))
+			close(g.open)
+			require.ErrorIs(t, <-wrote, io.ErrNoProgress)
+			requireEnds(t, conn)
+		})
+	})
+
+	t.Run("fails a handshake at once, which reads on the same goroutine", func(t *testing.T) { // P9
+		synctest.Test(t, func(t *testing.T) {
+			g := &gated{deaf: newDeaf(t), inside: make(chan struct{}), open: make(chan struct{}), err: syscall.EPIPE}
+			close(g.open)
+			conn := (&Dialer{}).newConn(g, "x")
+			began := time.Now()
+			_, err := conn.wire.Write([]byte("gate"))
+			require.ErrorIs(t, err, syscall.EPIPE)
+			require.Zero(t, time.Since(began))
+			requireEnds(t, conn)
+		})
 	})
 }
 
