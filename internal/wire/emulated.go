@@ -1,0 +1,256 @@
+package wire
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// emulatedRead is the size of the reads of a connection without deadlines.
+const emulatedRead = 512
+
+// An emulated is a connection that has no deadlines, such as an SSH channel or somebody's
+// tunnel, or does not survive them, as a *tls.Conn does not. This wrapper has them, at the
+// price of a goroutine for each read and write: a deadline ends the wait for the
+// connection, not its work. The next call waits for that again.
+type emulated struct {
+	net.Conn
+	reading pendingRead
+	writing pendingWrite
+	ops     sync.WaitGroup // the goroutines
+
+	mu     sync.Mutex // guards following
+	joined bool       // no further goroutine is started
+}
+
+// A pendingIO is a read or a write that may outlive the call that began it.
+type pendingIO struct {
+	done    chan result   // one slot
+	changed chan struct{} // one slot: the deadline is another
+	buf     []byte        // what is read into or written
+	begun   bool          // the result is still to come; owned by the one who calls
+
+	mu       sync.Mutex // guards following
+	deadline time.Time  // zero: none
+}
+
+// A result is what a read or a write of the connection returned.
+type result struct {
+	n   int
+	err error
+}
+
+// A pendingRead is a pendingIO of which bytes may be left over for the next call.
+type pendingRead struct {
+	pendingIO
+	rest []byte // read and not yet returned
+	err  error  // the error that came with rest
+}
+
+// A pendingWrite is a pendingIO whose bytes may have been handed over although no call has
+// returned that.
+type pendingWrite struct {
+	pendingIO
+	inFlight atomic.Int64
+}
+
+func newEmulated(conn net.Conn) *emulated {
+	e := &emulated{Conn: conn}
+	e.reading.init()
+	e.writing.init()
+	return e
+}
+
+func (e *emulated) Read(p []byte) (int, error) {
+	r := &e.reading
+	if len(r.rest) == 0 && r.err == nil {
+		if err := e.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	if len(r.rest) > 0 {
+		return n, nil
+	}
+	err := r.err
+	r.err = nil
+	return n, err
+}
+
+// fill reads what comes next into reading.rest.
+func (e *emulated) fill() error {
+	r := &e.reading
+	if r.buf == nil {
+		r.buf = make([]byte, emulatedRead)
+	}
+	res, err := e.await(&r.pendingIO, func() result {
+		n, err := e.Conn.Read(r.buf)
+		return result{n, err}
+	})
+	if err != nil {
+		return err
+	}
+	if res.n < 0 || res.n > len(r.buf) {
+		return badRead(res.n, len(r.buf))
+	}
+	r.rest, r.err = r.buf[:res.n], res.err
+	return nil
+}
+
+func (e *emulated) Write(p []byte) (int, error) {
+	w := &e.writing
+	if !w.begun {
+		w.buf = append(w.buf[:0], p...)
+		w.inFlight.Store(int64(len(p)))
+	}
+	res, err := e.await(&w.pendingIO, func() result {
+		n, err := writeOnce(e.Conn, w.buf)
+		return result{n, err}
+	})
+	if err != nil {
+		if !w.begun {
+			w.inFlight.Store(0) // it was refused
+		}
+		return 0, err
+	}
+	w.inFlight.Store(0)
+	if res.err == nil && res.n < len(p) {
+		res.err = os.ErrDeadlineExceeded // of more than was begun with: come again
+	}
+	return res.n, res.err
+}
+
+func (e *emulated) tryWrite(p []byte) (int, error) {
+	e.SetWriteDeadline(time.Now().Add(inlineWrite))
+	n, err := e.Write(p)
+	if IsTimeout(err) {
+		err = nil
+	}
+	return n, err
+}
+
+func (e *emulated) inFlight() int { return int(e.writing.inFlight.Load()) }
+
+// unacknowledged is not known: what lies below need not be a socket.
+func (e *emulated) unacknowledged() int { return 0 }
+
+// await returns the result of op, which it begins unless one is under way, or
+// os.ErrDeadlineExceeded.
+func (e *emulated) await(p *pendingIO, op func() result) (result, error) {
+	if !p.begun {
+		if err := e.start(func() { p.done <- op() }); err != nil {
+			return result{}, err
+		}
+		p.begun = true
+	}
+	res, ok := p.wait()
+	if !ok {
+		return result{}, os.ErrDeadlineExceeded
+	}
+	p.begun = false
+	return res, nil
+}
+
+// start runs f on a goroutine of its own, unless join was called.
+func (e *emulated) start(f func()) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.joined {
+		return net.ErrClosed
+	}
+	e.ops.Go(f)
+	return nil
+}
+
+// join waits for the goroutines, which end when the connection is closed.
+func (e *emulated) join() {
+	e.mu.Lock()
+	e.joined = true
+	e.mu.Unlock()
+	e.ops.Wait()
+}
+
+func (e *emulated) SetReadDeadline(t time.Time) error {
+	e.reading.setDeadline(t)
+	return nil
+}
+
+func (e *emulated) SetWriteDeadline(t time.Time) error {
+	e.writing.setDeadline(t)
+	return nil
+}
+
+// Close closes what is below: a *tls.Conn would first try to say good-bye, for five
+// seconds.
+func (e *emulated) Close() error {
+	if layer, ok := e.Conn.(interface{ NetConn() net.Conn }); ok {
+		return layer.NetConn().Close()
+	}
+	return e.Conn.Close()
+}
+
+// CloseWrite passes on, where there is a half-close to pass on to. It does not wait
+// for long.
+func (e *emulated) CloseWrite() error {
+	done := make(chan error, 1)
+	if err := e.start(func() { done <- closeWrite(e.Conn) }); err != nil {
+		return err
+	}
+	late := time.NewTimer(closeTime)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return ErrWriteTimeout
+	}
+}
+
+func (p *pendingIO) init() {
+	p.done = make(chan result, 1)
+	p.changed = make(chan struct{}, 1)
+}
+
+// wait waits for the result until the deadline.
+func (p *pendingIO) wait() (res result, ok bool) {
+	for {
+		p.mu.Lock()
+		deadline := p.deadline
+		p.mu.Unlock()
+		if res, ok, again := p.waitUntil(deadline); !again {
+			return res, ok
+		}
+	}
+}
+
+// waitUntil waits for the result until the deadline, if there is one, or until that is
+// another.
+func (p *pendingIO) waitUntil(deadline time.Time) (res result, ok, again bool) {
+	var late <-chan time.Time
+	if !deadline.IsZero() {
+		timer := time.NewTimer(time.Until(deadline))
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case res := <-p.done:
+		return res, true, false
+	case <-late:
+		return result{}, false, false
+	case <-p.changed:
+		return result{}, false, true
+	}
+}
+
+func (p *pendingIO) setDeadline(t time.Time) {
+	p.mu.Lock()
+	p.deadline = t
+	p.mu.Unlock()
+	select {
+	case p.changed <- struct{}{}:
+	default: // a wait will look again anyway
+	}
+}

@@ -1,0 +1,200 @@
+package wire
+
+import "time"
+
+const (
+	// writeSlice is how often a blocked Write looks up to see progress inside one write.
+	writeSlice = 50 * time.Millisecond
+
+	// lateBy is how late a deadline may end a write and still be on time. Beyond that we
+	// were slow, not the peer.
+	lateBy = 2 * time.Millisecond
+)
+
+// TryWrite hands over what the network takes at once. It never blocks for more than a moment:
+// 2 ms where the connection has no way to write without waiting.
+//
+// When it returns less than len(p) and no error, the rest is for Write, with the same bytes in
+// front. That is so, too, when the connection says EPIPE, which is no reason: Write, on a goroutine
+// that may wait for the reader to say more, will learn it again. Any other error ends the
+// writing side, as FailWrite does.
+func (c *Conn) TryWrite(p []byte) (n int, err error) {
+	if err := c.beginWrite(); err != nil {
+		return 0, err
+	}
+	n, err = c.conn.tryWrite(p)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handed += int64(n)
+	if err != nil && !isBrokenPipe(err) {
+		c.failWriteLocked(err)
+	}
+	c.endWriteLocked()
+	if err == nil && n == len(p) {
+		return n, nil // also if the connection has ended since
+	}
+	return n, c.cause
+}
+
+// Write blocks until the network has taken all of p, or the connection is dead. A write
+// timeout without progress kills the connection. Write borrows p until it returns, and takes its
+// own deadline back.
+//
+// Progress is that the network has taken a byte of p, or the peer's TCP acknowledged one of
+// those before: the kernel takes more only when a good part of its buffer is free.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, c.Cause()
+	}
+	unacked := c.Unacknowledged()
+	if err = c.beginWrite(); err != nil {
+		return 0, err
+	}
+	for due := c.beginStall(unacked); n < len(p) && err == nil; {
+		var k int
+		c.conn.SetWriteDeadline(due)
+		k, err = c.conn.Write(p[n:])
+		n += k
+		if isBrokenPipe(err) {
+			c.awaitReader()
+		}
+		due, err = c.wrote(k, err, due)
+	}
+	c.conn.SetWriteDeadline(time.Time{}) // a tryWriter would fail at one that has passed
+	c.endWrite()
+	return n, err
+}
+
+// beginWrite returns the cause if there is one; else the caller is now the writer.
+func (c *Conn) beginWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != nil {
+		return c.cause
+	}
+	c.writer = writing
+	return nil
+}
+
+// endWrite says that the caller is no longer the writer.
+func (c *Conn) endWrite() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.endWriteLocked()
+}
+
+// endWriteLocked does not end a write that goes on: its reason is still to come.
+func (c *Conn) endWriteLocked() {
+	if c.cause == nil && c.conn.inFlight() > 0 {
+		return
+	}
+	c.writer = notWriting
+	c.returnedLocked()
+}
+
+// beginStall begins to count the time without progress, and returns when to look.
+func (c *Conn) beginStall(unacked int) (due time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	c.stall.begin(now, unacked)
+	return c.stall.due(now)
+}
+
+// wrote records what came of a write until due: k bytes, and err. It returns when the next
+// is to end, or why there must be none.
+func (c *Conn) wrote(k int, err error, due time.Time) (time.Time, error) {
+	unacked := 0
+	if err != nil {
+		unacked = c.Unacknowledged()
+	}
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handed += int64(k)
+	if err == nil {
+		c.stall.moved(now)
+		return time.Time{}, nil // all was written, also if the connection has ended since
+	}
+	if !IsTimeout(err) {
+		c.failWriteLocked(err)
+	} else if c.stall.note(now, due, k, unacked) {
+		c.killLocked(ErrWriteTimeout)
+	}
+	if c.cause == nil && c.conn.inFlight() == 0 {
+		c.returnedLocked()
+	}
+	return c.stall.due(now), c.cause
+}
+
+// Handed returns how many bytes may have been handed over since the connection was made: those
+// that the network took, and those of a write that goes on past its emulated deadline. While a
+// TryWrite or a Write is under way, what this one has handed over may be missing.
+func (c *Conn) Handed() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.handed + int64(c.conn.inFlight())
+}
+
+// Progress returns when the network last took a byte for a Write, or the peer's TCP was last
+// seen to have acknowledged one; or when that Write began.
+func (c *Conn) Progress() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stall.progress
+}
+
+// CloseWrite sends FIN. Without half-close it reports errors.ErrUnsupported. On a connection
+// that has ended it returns the cause.
+func (c *Conn) CloseWrite() error {
+	if err := c.Cause(); err != nil {
+		return err
+	}
+	return c.conn.CloseWrite()
+}
+
+// A stallWatch decides when a Write has made no progress for too long. It reads no clock.
+type stallWatch struct {
+	timeout    time.Duration // 0: never
+	progress   time.Time     // the last progress, moved on by what does not count against the peer
+	unacked    int           // as of the last look
+	graceCount int           // how often a late deadline was forgiven since the last progress
+}
+
+// begin begins to count.
+func (s *stallWatch) begin(now time.Time, unacked int) {
+	s.unacked = unacked
+	s.moved(now)
+}
+
+// moved records progress.
+func (s *stallWatch) moved(now time.Time) { s.progress, s.graceCount = now, 0 }
+
+// due returns when a write that begins at now is to end: in time for the verdict.
+func (s *stallWatch) due(now time.Time) time.Time {
+	due := now.Add(writeSlice)
+	if verdict := s.progress.Add(s.timeout); s.timeout > 0 && verdict.Before(due) {
+		due = verdict
+	}
+	return due
+}
+
+// note records a write that was to end at due and has ended at now, after n bytes. It reports
+// whether that was the last: the peer has taken nothing for too long.
+//
+// A deadline that fires late tells that this process did not run for a while. That time
+// was ours, not the peer's, and the network deserves another try. Each time it takes
+// twice as much to be forgiven again, so that on a machine that is always late there is a
+// verdict in the end.
+func (s *stallWatch) note(now, due time.Time, n, unacked int) (expired bool) {
+	acked := unacked < s.unacked
+	s.unacked = unacked
+	if n > 0 || acked {
+		s.moved(now)
+	} else if late := now.Sub(due); late > lateBy<<min(s.graceCount, 20) {
+		s.progress = s.progress.Add(late + min(writeSlice, s.timeout))
+		s.graceCount++
+	}
+	return s.timeout > 0 && now.Sub(s.progress) >= s.timeout
+}
