@@ -1,0 +1,409 @@
+package wire_test
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
+)
+
+func TestTryWrite(t *testing.T) {
+	t.Run("takes what the system's socket takes at once, and leaves the rest to Write", func(t *testing.T) { // P1, P2
+		near, far := onTCP(t)
+		c := newConn(t, near, 0)
+		p := pattern(64 << 20)
+		n, err := c.TryWrite(p)
+		require.NoError(t, err)
+		require.Greater(t, n, 0)
+		require.Less(t, n, len(p), "it waited for a peer that does not read")
+		require.Equal(t, int64(n), c.Handed())
+		all := readAll(far)
+		k, err := c.Write(p[n:])
+		require.NoError(t, err)
+		require.Equal(t, len(p)-n, k)
+		require.Equal(t, int64(len(p)), c.Handed())
+		require.NoError(t, c.CloseWrite())
+		require.True(t, string(p) == string(<-all), "the peer got other bytes")
+	})
+
+	t.Run("is held for 2 ms by a connection that cannot write without waiting", func(t *testing.T) { // P2
+		synctest.Test(t, func(t *testing.T) {
+			near, _ := inMemory(t, 1000)
+			c := newConn(t, near, time.Second)
+			began := time.Now()
+			n, err := c.TryWrite(pattern(4000))
+			require.NoError(t, err)
+			require.Equal(t, 1000, n)
+			require.Equal(t, 2*time.Millisecond, time.Since(began))
+			require.Equal(t, int64(1000), c.Handed())
+		})
+	})
+
+	t.Run("works after a Write that its deadline has interrupted", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			near, far := inMemory(t, 1000)
+			c := newConn(t, near, time.Minute)
+			done := begin(func() (int, error) { return c.Write(pattern(1500)) })
+			time.Sleep(10 * time.Second) // the peer's: it is slow
+			_, err := io.ReadFull(far, make([]byte, 1500))
+			require.NoError(t, err)
+			require.NoError(t, (<-done).err)
+			time.Sleep(time.Minute)
+			n, err := c.TryWrite([]byte("hello"))
+			require.NoError(t, err)
+			require.Equal(t, 5, n)
+		})
+	})
+
+	t.Run("ends the writing side with any error but EPIPE", func(t *testing.T) { // P4, P9
+		f := newFake()
+		calls := 0
+		f.write = func(p []byte) (int, error) { calls++; return 2, io.ErrClosedPipe }
+		c := newConn(t, f, 0)
+		n, err := c.TryWrite([]byte("hello"))
+		require.Equal(t, 2, n)
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+		require.ErrorIs(t, err, wire.ErrDisconnected)
+		require.Equal(t, err, c.Cause())
+		require.True(t, c.IsDead())
+		require.Equal(t, int64(2), c.Handed())
+		for _, write := range []func([]byte) (int, error){c.TryWrite, c.Write} {
+			n, again := write([]byte("llo"))
+			require.Zero(t, n)
+			require.Equal(t, err, again)
+		}
+		require.Equal(t, 1, calls, "a connection whose write failed was given another byte")
+	})
+
+	t.Run("leaves EPIPE to Write", func(t *testing.T) { // P9
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake()
+			f.write = func(p []byte) (int, error) { return 0, syscall.EPIPE }
+			c := newConn(t, f, time.Second)
+			began := time.Now()
+			n, err := c.TryWrite([]byte("hello"))
+			require.NoError(t, err)
+			require.Zero(t, n)
+			require.Zero(t, time.Since(began))
+			require.False(t, c.IsDead())
+			_, err = c.Write([]byte("hello"))
+			require.ErrorIs(t, err, syscall.EPIPE)
+		})
+	})
+
+	t.Run("returns the cause of a connection that ends meanwhile", func(t *testing.T) { // P9
+		f := newFake()
+		c := newConn(t, f, 0)
+		f.write = func(p []byte) (int, error) { c.Kill(wire.ErrClosed); return 0, syscall.EPIPE }
+		n, err := c.TryWrite([]byte("hello"))
+		require.Zero(t, n)
+		require.Equal(t, wire.ErrClosed, err)
+	})
+
+	t.Run("that has handed over all is no failure if the connection ends meanwhile", func(t *testing.T) { // P4
+		f := newFake()
+		c := newConn(t, f, 0)
+		f.write = func(p []byte) (int, error) { c.Kill(wire.ErrClosed); return len(p), nil }
+		n, err := c.TryWrite([]byte("hello"))
+		require.NoError(t, err)
+		require.Equal(t, 5, n)
+	})
+
+	t.Run("notices a connection that claims what cannot be, and takes all for handed over", func(t *testing.T) { // P4
+		for _, claim := range []int{-1, 6} {
+			f := newFake()
+			f.write = func(p []byte) (int, error) { return claim, nil }
+			c := newConn(t, f, 0)
+			_, err := c.TryWrite([]byte("hello"))
+			require.ErrorIs(t, err, wire.ErrDisconnected)
+			require.Equal(t, int64(5), c.Handed())
+		}
+	})
+
+	t.Run("takes a short write without a reason for an error", func(t *testing.T) { // P1
+		f := newFake()
+		f.write = func(p []byte) (int, error) { return 3, nil }
+		_, err := newConn(t, f, 0).TryWrite([]byte("hello"))
+		require.ErrorIs(t, err, io.ErrShortWrite)
+	})
+
+	t.Run("learns of a reset", func(t *testing.T) { // P9
+		near, far := onTCP(t)
+		c := newConn(t, near, 0)
+		require.NoError(t, far.SetLinger(0))
+		require.NoError(t, far.Close())
+		var err error
+		for deadline := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(deadline); {
+			_, err = c.TryWrite([]byte("x"))
+		}
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		var op *net.OpError
+		require.ErrorAs(t, err, &op)
+		require.Equal(t, near.RemoteAddr(), op.Addr)
+	})
+}
+
+func TestWrite(t *testing.T) {
+	t.Run("blocks until the network has taken all, however slow that is", func(t *testing.T) { // P1, P5
+		synctest.Test(t, func(t *testing.T) {
+			near, far := inMemory(t, 1000)
+			c := newConn(t, near, time.Second)
+			p := pattern(100_000)
+			done := begin(func() (int, error) { return c.Write(p) })
+			got := make([]byte, 0, len(p))
+			for len(got) < len(p) {
+				time.Sleep(900 * time.Millisecond) // the peer's pace
+				n, err := far.Read(got[len(got) : len(got)+500])
+				require.NoError(t, err)
+				got = got[:len(got)+n]
+			}
+			o := <-done
+			require.NoError(t, o.err)
+			require.Equal(t, len(p), o.n)
+			require.Equal(t, p, got)
+			require.Equal(t, int64(len(p)), c.Handed())
+		})
+	})
+
+	t.Run("kills the connection after WriteTimeout without progress", func(t *testing.T) { // P5
+		synctest.Test(t, func(t *testing.T) {
+			near, _ := inMemory(t, 1000)
+			c := newConn(t, near, time.Second)
+			began := time.Now()
+			n, err := c.Write(pattern(4000))
+			require.Equal(t, 1000, n)
+			require.ErrorIs(t, err, wire.ErrWriteTimeout)
+			require.ErrorIs(t, err, wire.ErrDisconnected)
+			// The network says only after the first slice that it has taken bytes.
+			require.Equal(t, 1050*time.Millisecond, time.Since(began))
+			require.Equal(t, began.Add(50*time.Millisecond), c.Progress())
+			require.Zero(t, c.ReadUntil(), "the reader was to stop")
+			c.Join()
+			_, err = near.Write(nil)
+			require.ErrorIs(t, err, net.ErrClosed)
+		})
+	})
+
+	t.Run("without a timeout waits until the connection is killed", func(t *testing.T) { // P7
+		synctest.Test(t, func(t *testing.T) {
+			near, _ := inMemory(t, 1000)
+			c := newConn(t, near, 0)
+			done := begin(func() (int, error) { return c.Write(pattern(4000)) })
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			require.Empty(t, done)
+			require.Equal(t, int64(1000), c.Handed())
+			c.Kill(wire.ErrClosed)
+			o := <-done
+			require.Equal(t, wire.ErrClosed, o.err)
+			require.Equal(t, 1000, o.n)
+			require.Equal(t, time.Hour, o.took)
+		})
+	})
+
+	t.Run("has the whole WriteTimeout before it, however long ago the last one was", func(t *testing.T) { // P5, FAULTS Y13
+		synctest.Test(t, func(t *testing.T) {
+			near, _ := inMemory(t, 1000)
+			c := newConn(t, near, time.Second)
+			_, err := c.Write(pattern(1000))
+			require.NoError(t, err)
+			time.Sleep(time.Hour)
+			began := time.Now()
+			_, err = c.Write([]byte("x"))
+			require.ErrorIs(t, err, wire.ErrWriteTimeout)
+			require.Equal(t, time.Second, time.Since(began))
+			require.Equal(t, began, c.Progress(), "when that Write began")
+		})
+	})
+
+	t.Run("takes its deadline back", func(t *testing.T) {
+		f := newFake()
+		f.write = func(p []byte) (int, error) { return len(p), nil }
+		c := newConn(t, f, time.Second)
+		_, err := c.Write([]byte("hello"))
+		require.NoError(t, err)
+		require.Zero(t, f.lastWriteDeadline())
+	})
+
+	t.Run("of nothing is nothing", func(t *testing.T) {
+		f := newFake()
+		c := newConn(t, f, time.Second)
+		n, err := c.Write(nil)
+		require.NoError(t, err)
+		require.Zero(t, n)
+		c.Kill(io.EOF)
+		_, err = c.Write(nil)
+		require.ErrorIs(t, err, io.EOF)
+	})
+
+	t.Run("that has handed over all is no failure if the connection ends meanwhile", func(t *testing.T) { // P4
+		f := newFake()
+		c := newConn(t, f, 0)
+		f.write = func(p []byte) (int, error) { c.Kill(wire.ErrClosed); return len(p), nil }
+		n, err := c.Write([]byte("hello"))
+		require.NoError(t, err)
+		require.Equal(t, 5, n)
+	})
+
+	t.Run("fails with what the connection says", func(t *testing.T) { // P4, P9
+		f := newFake()
+		f.write = func(p []byte) (int, error) { return 2, io.ErrClosedPipe }
+		c := newConn(t, f, time.Second)
+		n, err := c.Write([]byte("hello"))
+		require.Equal(t, 2, n)
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+		require.Equal(t, int64(2), c.Handed())
+		require.False(t, c.ReadUntil().IsZero(), "the reader was to go on for the last words")
+	})
+
+	t.Run("calls ErrClosed of a connection by its name", func(t *testing.T) { // P9
+		f := newFake()
+		f.write = func(p []byte) (int, error) { return 0, wire.ErrClosed }
+		c := newConn(t, f, time.Second)
+		_, err := c.Write([]byte("hello"))
+		require.ErrorIs(t, err, wire.ErrDisconnected, "the connection's word, not ours")
+	})
+}
+
+// A suspended is a connection that takes nothing while its deadlines pass. After some time
+// the process, and with it a write, sleeps through one of them; then all is taken.
+type suspended struct {
+	*fake
+	from time.Time // when the process is suspended
+	over bool
+}
+
+func (s *suspended) Write(p []byte) (int, error) {
+	if s.over {
+		return len(p), nil
+	}
+	time.Sleep(time.Until(s.lastWriteDeadline()))
+	if time.Now().After(s.from) {
+		time.Sleep(time.Hour)
+		s.over = true
+	}
+	return 0, os.ErrDeadlineExceeded
+}
+
+// A sluggish takes nothing, and is late with each deadline.
+type sluggish struct{ *fake }
+
+func (s *sluggish) Write(p []byte) (int, error) {
+	time.Sleep(10 * time.Second)
+	return 0, os.ErrDeadlineExceeded
+}
+
+func TestWriteTimeoutOfSuspendedProcess(t *testing.T) {
+	for _, timeout := range []time.Duration{time.Second, 50 * time.Millisecond, 10 * time.Millisecond} {
+		for _, from := range []time.Duration{0, timeout / 2, timeout - 5*time.Millisecond} {
+			t.Run("is no verdict without another try: "+from.String()+" of "+timeout.String(), func(t *testing.T) { // P5
+				synctest.Test(t, func(t *testing.T) {
+					c := newConn(t, &suspended{fake: newFake(), from: time.Now().Add(from)}, timeout)
+					n, err := c.Write([]byte("hello"))
+					require.NoError(t, err)
+					require.Equal(t, 5, n)
+				})
+			})
+		}
+	}
+
+	t.Run("that is always late is bounded all the same", func(t *testing.T) { // P5
+		synctest.Test(t, func(t *testing.T) {
+			c := newConn(t, &sluggish{newFake()}, time.Second)
+			_, err := c.Write([]byte("hello"))
+			require.ErrorIs(t, err, wire.ErrWriteTimeout)
+		})
+	})
+}
+
+func TestCloseWrite(t *testing.T) {
+	t.Run("sends FIN, after which the peer can still be read", func(t *testing.T) { // P7
+		near, far := onTCP(t)
+		c := newConn(t, near, 0)
+		_, err := c.TryWrite([]byte("hello"))
+		require.NoError(t, err)
+		require.NoError(t, c.CloseWrite())
+		got, err := io.ReadAll(far)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(got))
+		_, err = far.Write([]byte("bye"))
+		require.NoError(t, err)
+		p := make([]byte, 3)
+		_, err = io.ReadFull(c, p)
+		require.NoError(t, err)
+		require.Equal(t, "bye", string(p))
+	})
+
+	t.Run("says so where there is no half-close", func(t *testing.T) {
+		c := newConn(t, newFake(), 0)
+		require.ErrorIs(t, c.CloseWrite(), errors.ErrUnsupported)
+		require.False(t, c.IsDead())
+	})
+
+	t.Run("sends nothing on a connection that has ended", func(t *testing.T) { // P4
+		near, far := inMemory(t, 1000)
+		c := newConn(t, near, 0)
+		c.FailWrite(io.ErrNoProgress)
+		require.ErrorIs(t, c.CloseWrite(), io.ErrNoProgress)
+		require.NoError(t, far.SetReadDeadline(time.Now()))
+		_, err := far.Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded, "FIN has come")
+	})
+}
+
+func TestEveryByte(t *testing.T) {
+	kinds := map[string]func(net.Conn) net.Conn{
+		"of a connection with deadlines":    func(c net.Conn) net.Conn { return c },
+		"of a connection without deadlines": func(c net.Conn) net.Conn { return bare{c} },
+	}
+	for name, kind := range kinds {
+		t.Run(name+" arrives once and in order", func(t *testing.T) { // P1, P4
+			for seed := range uint64(50) {
+				synctest.Test(t, func(t *testing.T) {
+					rng := rand.New(rand.NewPCG(seed, 7))
+					near, far := inMemory(t, 1+rng.IntN(5000))
+					c := newConn(t, kind(near), time.Minute)
+					p := pattern(rng.IntN(100_000))
+					got := make(chan []byte)
+					go func() {
+						peer, all := rand.New(rand.NewPCG(seed, 8)), []byte(nil)
+						for len(all) < len(p) {
+							time.Sleep(time.Duration(peer.Int64N(int64(200 * time.Millisecond)))) // the peer's pace
+							chunk := make([]byte, 1+peer.IntN(3000))
+							n, err := far.Read(chunk)
+							if err != nil {
+								break
+							}
+							all = append(all, chunk[:n]...)
+						}
+						got <- all
+					}()
+					for rest := p; len(rest) > 0; {
+						n := min(1+rng.IntN(20_000), len(rest))
+						k, err := 0, error(nil)
+						if rng.IntN(3) > 0 {
+							k, err = c.TryWrite(rest[:n])
+							require.NoError(t, err, "seed %d", seed)
+						}
+						n = min(n+rng.IntN(100), len(rest)) // others may have added to it meanwhile
+						m, err := c.Write(rest[k:n])
+						require.NoError(t, err, "seed %d", seed)
+						require.Equal(t, n-k, m, "seed %d", seed)
+						rest = rest[n:]
+						require.Equal(t, int64(len(p)-len(rest)), c.Handed(), "seed %d", seed)
+					}
+					require.True(t, string(p) == string(<-got), "seed %d", seed)
+				})
+			}
+		})
+	}
+}
