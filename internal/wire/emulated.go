@@ -239,7 +239,12 @@ func (p *pendingIO) waitUntil(deadline time.Time) (res result, ok, again bool) {
 	case res := <-p.done:
 		return res, true, false
 	case <-late:
-		return result{}, false, false
+		select {
+		case res := <-p.done: // what is here is not late
+			return res, true, false
+		default:
+			return result{}, false, false
+		}
 	case <-p.changed:
 		return result{}, false, true
 	}
