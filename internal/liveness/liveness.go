@@ -44,9 +44,9 @@ type Monitor struct {
 // count against the peer.
 type silence struct {
 	since      time.Time // the last whole message
-	bytesSince time.Time // the last byte, or the last Resume
-	arrived    time.Time // when bytes last came; this one is never moved
-	broken     bool      // a whole message has come since the last Resume
+	bytesSince time.Time // the last byte, or the last resume
+	arrived    time.Time // when bytes last came; this one is never moved on
+	broken     bool      // a whole message has come since the last resume
 }
 
 // resume begins to count, at now. It reports whether a message has ended the silence before.
@@ -60,6 +60,15 @@ func (s *silence) resume(now time.Time) (ended bool) {
 	s.bytesSince = now
 	return ended
 }
+
+// arrive records bytes.
+func (s *silence) arrive(now time.Time) { s.arrived = now }
+
+// end records a whole message.
+func (s *silence) end() { s.broken = true }
+
+// restart makes the silence as long as if it had begun at since.
+func (s *silence) restart(since time.Time) { s.since = since }
 
 // extend moves the silence on by d.
 func (s *silence) extend(d time.Duration) {
@@ -85,8 +94,46 @@ type ping struct {
 	nextPoll time.Time // when to look again, while the ping is queued
 }
 
+// newPing returns a ping that is sent at now.
+func newPing(now time.Time, out Outbound, pollInterval time.Duration) ping {
+	p := ping{state: pingSent, sent: now, acked: out.Acked, moved: now}
+	if out.Queued {
+		p.state, p.nextPoll = pingQueued, now.Add(pollInterval)
+	}
+	return p
+}
+
 // isOut reports whether the ping was sent in this silence.
 func (p *ping) isOut() bool { return p.state == pingQueued || p.state == pingSent }
+
+// track watches the ping on its way through what was queued before it.
+//
+// What was acknowledged at the first poll of a ping that has left by then was the ping itself:
+// that gives the peer no more time than any ping.
+func (p *ping) track(now time.Time, out Outbound, pollInterval time.Duration) {
+	first := !p.moved.After(p.sent) && now.Sub(p.sent) <= 2*pollInterval
+	if out.Acked > p.acked && !(first && !out.Behind) {
+		p.acked, p.moved = out.Acked, now
+	}
+	if !out.Behind {
+		p.state = pingSent
+	}
+	p.nextPoll = now.Add(pollInterval)
+}
+
+// overtake records that a message has ended the silence.
+func (p *ping) overtake() {
+	if p.isOut() {
+		p.state = pingOvertaken
+	}
+}
+
+// answer records the answer, and reports whether one was missing.
+func (p *ping) answer() (ok bool) {
+	ok = p.state != pingNone
+	p.state = pingNone
+	return ok
+}
 
 // An Outbound is how far the network is with what we send.
 type Outbound struct {
@@ -144,25 +191,24 @@ func (m *Monitor) Resume(now time.Time, inFrame bool) {
 	case m.frameSince.IsZero():
 		m.frameSince = now
 	}
-	if ended := m.silence.resume(now); ended && m.ping.isOut() {
-		m.ping.state = pingOvertaken
+	if ended := m.silence.resume(now); ended {
+		m.ping.overtake()
 	}
 }
 
 // Arrived ends the wait: bytes have come.
-func (m *Monitor) Arrived(now time.Time) { m.silence.arrived = now }
+func (m *Monitor) Arrived(now time.Time) { m.silence.arrive(now) }
 
 // Message records that a whole message has arrived.
 func (m *Monitor) Message() {
-	m.silence.broken, m.graceCount = true, 0
-	m.frameSince = time.Time{}
+	m.silence.end()
+	m.frameSince, m.graceCount = time.Time{}, 0
 }
 
 // Pong records that the last Message was the answer to a ping. It returns the round-trip
 // time, up to the bytes that brought the answer, and false if no ping was waiting for one.
 func (m *Monitor) Pong() (rtt time.Duration, ok bool) {
-	ok = m.ping.state != pingNone
-	m.ping.state = pingNone
+	ok = m.ping.answer()
 	return m.silence.arrived.Sub(m.ping.sent), ok
 }
 
@@ -222,13 +268,13 @@ func (m *Monitor) Check(now, due time.Time, out Outbound) Action {
 	late := now.Sub(due)
 	if !m.inFrame() && m.pingDue() && !now.Before(m.Next()) {
 		if late > lateBy {
-			m.silence.since = now.Add(-m.settings.Interval)
+			m.silence.restart(now.Add(-m.settings.Interval))
 		}
-		m.pinged(now, out)
+		m.ping = newPing(now, out, m.pollInterval())
 		return SendPing
 	}
 	if m.ping.state == pingQueued {
-		m.track(now, out)
+		m.ping.track(now, out, m.pollInterval())
 	}
 	if now.Before(m.Next()) {
 		return Wait
@@ -244,35 +290,10 @@ func (m *Monitor) Check(now, due time.Time, out Outbound) Action {
 	return HeartbeatExpired
 }
 
-// pinged records that a ping is sent at now.
-func (m *Monitor) pinged(now time.Time, out Outbound) {
-	m.ping = ping{state: pingSent, sent: now, acked: out.Acked, moved: now}
-	if out.Queued {
-		m.ping.state = pingQueued
-		m.ping.nextPoll = now.Add(m.pollInterval())
-	}
-}
-
-// track watches the ping on its way through what was queued before it.
-//
-// What was acknowledged at the first poll of a ping that has left by then was the ping itself:
-// that gives the peer no more time than any ping.
-func (m *Monitor) track(now time.Time, out Outbound) {
-	p := &m.ping
-	first := !p.moved.After(p.sent) && now.Sub(p.sent) <= 2*m.pollInterval()
-	if out.Acked > p.acked && !(first && !out.Behind) {
-		p.acked, p.moved = out.Acked, now
-	}
-	if !out.Behind {
-		p.state = pingSent
-	}
-	p.nextPoll = now.Add(m.pollInterval())
-}
-
 // answerTime is how long the peer has to answer a ping.
 func (m *Monitor) answerTime() time.Duration { return m.settings.Timeout - m.settings.Interval }
 
-// pollInterval is how often track looks.
+// pollInterval is how often to look after a ping that is queued.
 func (m *Monitor) pollInterval() time.Duration { return m.answerTime() / 8 }
 
 // grace is the most that a verdict is put off beyond the time that was lost: the time that

@@ -19,7 +19,12 @@ type emulated struct {
 	net.Conn
 	reading pendingRead
 	writing pendingWrite
-	ops     sync.WaitGroup // the goroutines
+	ops     opGroup
+}
+
+// An opGroup is the goroutines that are at work on a connection.
+type opGroup struct {
+	running sync.WaitGroup
 
 	mu     sync.Mutex // guards following
 	joined bool       // no further goroutine is started
@@ -29,7 +34,6 @@ type emulated struct {
 type pendingIO struct {
 	done    chan result   // one slot
 	changed chan struct{} // one slot: the deadline is another
-	buf     []byte        // what is read into or written
 	begun   bool          // the result is still to come; owned by the one who calls
 
 	mu       sync.Mutex // guards following
@@ -42,17 +46,19 @@ type result struct {
 	err error
 }
 
-// A pendingRead is a pendingIO of which bytes may be left over for the next call.
+// A pendingRead is a read of which bytes may be left over for the next call.
 type pendingRead struct {
 	pendingIO
+	buf  []byte
 	rest []byte // read and not yet returned
 	err  error  // the error that came with rest
 }
 
-// A pendingWrite is a pendingIO whose bytes may have been handed over although no call has
+// A pendingWrite is a write whose bytes may have been handed over although no call has
 // returned that.
 type pendingWrite struct {
 	pendingIO
+	buf      []byte // a copy: the call may return before the write does
 	inFlight atomic.Int64
 }
 
@@ -63,65 +69,9 @@ func newEmulated(conn net.Conn) *emulated {
 	return e
 }
 
-func (e *emulated) Read(p []byte) (int, error) {
-	r := &e.reading
-	if len(r.rest) == 0 && r.err == nil {
-		if err := e.fill(); err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	if len(r.rest) > 0 {
-		return n, nil
-	}
-	err := r.err
-	r.err = nil
-	return n, err
-}
+func (e *emulated) Read(p []byte) (int, error) { return e.reading.read(p, e.Conn, &e.ops) }
 
-// fill reads what comes next into reading.rest.
-func (e *emulated) fill() error {
-	r := &e.reading
-	if r.buf == nil {
-		r.buf = make([]byte, emulatedRead)
-	}
-	res, err := e.await(&r.pendingIO, func() result {
-		n, err := e.Conn.Read(r.buf)
-		return result{n, err}
-	})
-	if err != nil {
-		return err
-	}
-	if res.n < 0 || res.n > len(r.buf) {
-		return badRead(res.n, len(r.buf))
-	}
-	r.rest, r.err = r.buf[:res.n], res.err
-	return nil
-}
-
-func (e *emulated) Write(p []byte) (int, error) {
-	w := &e.writing
-	if !w.begun {
-		w.buf = append(w.buf[:0], p...)
-		w.inFlight.Store(int64(len(p)))
-	}
-	res, err := e.await(&w.pendingIO, func() result {
-		n, err := writeOnce(e.Conn, w.buf)
-		return result{n, err}
-	})
-	if err != nil {
-		if !w.begun {
-			w.inFlight.Store(0) // it was refused
-		}
-		return 0, err
-	}
-	w.inFlight.Store(0)
-	if res.err == nil && res.n < len(p) {
-		res.err = os.ErrDeadlineExceeded // of more than was begun with: come again
-	}
-	return res.n, res.err
-}
+func (e *emulated) Write(p []byte) (int, error) { return e.writing.write(p, e.Conn, &e.ops) }
 
 func (e *emulated) tryWrite(p []byte) (int, error) {
 	e.SetWriteDeadline(time.Now().Add(inlineWrite))
@@ -137,41 +87,7 @@ func (e *emulated) inFlight() int { return int(e.writing.inFlight.Load()) }
 // unacknowledged is not known: what lies below need not be a socket.
 func (e *emulated) unacknowledged() int { return 0 }
 
-// await returns the result of op, which it begins unless one is under way, or
-// os.ErrDeadlineExceeded.
-func (e *emulated) await(p *pendingIO, op func() result) (result, error) {
-	if !p.begun {
-		if err := e.start(func() { p.done <- op() }); err != nil {
-			return result{}, err
-		}
-		p.begun = true
-	}
-	res, ok := p.wait()
-	if !ok {
-		return result{}, os.ErrDeadlineExceeded
-	}
-	p.begun = false
-	return res, nil
-}
-
-// start runs f on a goroutine of its own, unless join was called.
-func (e *emulated) start(f func()) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.joined {
-		return net.ErrClosed
-	}
-	e.ops.Go(f)
-	return nil
-}
-
-// join waits for the goroutines, which end when the connection is closed.
-func (e *emulated) join() {
-	e.mu.Lock()
-	e.joined = true
-	e.mu.Unlock()
-	e.ops.Wait()
-}
+func (e *emulated) join() { e.ops.join() }
 
 func (e *emulated) SetReadDeadline(t time.Time) error {
 	e.reading.setDeadline(t)
@@ -196,7 +112,7 @@ func (e *emulated) Close() error {
 // for long.
 func (e *emulated) CloseWrite() error {
 	done := make(chan error, 1)
-	if err := e.start(func() { done <- closeWrite(e.Conn) }); err != nil {
+	if err := e.ops.start(func() { done <- closeWrite(e.Conn) }); err != nil {
 		return err
 	}
 	late := time.NewTimer(closeTime)
@@ -209,9 +125,105 @@ func (e *emulated) CloseWrite() error {
 	}
 }
 
+// start runs f on a goroutine of its own, unless join was called.
+func (g *opGroup) start(f func()) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.joined {
+		return net.ErrClosed
+	}
+	g.running.Go(f)
+	return nil
+}
+
+// join waits for the goroutines, which end when the connection is closed.
+func (g *opGroup) join() {
+	g.mu.Lock()
+	g.joined = true
+	g.mu.Unlock()
+	g.running.Wait()
+}
+
+// read returns what is left over, or else what conn has next.
+func (r *pendingRead) read(p []byte, conn net.Conn, ops *opGroup) (int, error) {
+	if len(r.rest) == 0 && r.err == nil {
+		if err := r.fill(conn, ops); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	if len(r.rest) > 0 {
+		return n, nil
+	}
+	err := r.err
+	r.err = nil
+	return n, err
+}
+
+// fill reads what comes next into rest.
+func (r *pendingRead) fill(conn net.Conn, ops *opGroup) error {
+	if r.buf == nil {
+		r.buf = make([]byte, emulatedRead)
+	}
+	res, err := r.await(ops, func() result {
+		n, err := conn.Read(r.buf)
+		return result{n, err}
+	})
+	if err != nil {
+		return err
+	}
+	if res.n < 0 || res.n > len(r.buf) {
+		return badRead(res.n, len(r.buf))
+	}
+	r.rest, r.err = r.buf[:res.n], res.err
+	return nil
+}
+
+// write writes p, or waits for the write that goes on, which was begun with the first bytes
+// of p.
+func (w *pendingWrite) write(p []byte, conn net.Conn, ops *opGroup) (int, error) {
+	if !w.begun {
+		w.buf = append(w.buf[:0], p...)
+		w.inFlight.Store(int64(len(p)))
+	}
+	res, err := w.await(ops, func() result {
+		n, err := writeOnce(conn, w.buf)
+		return result{n, err}
+	})
+	if w.begun {
+		return 0, err
+	}
+	w.inFlight.Store(0)
+	if err == nil {
+		err = res.err
+	}
+	if err == nil && res.n < len(p) {
+		err = os.ErrDeadlineExceeded // of more than was begun with: come again
+	}
+	return res.n, err
+}
+
 func (p *pendingIO) init() {
 	p.done = make(chan result, 1)
 	p.changed = make(chan struct{}, 1)
+}
+
+// await returns the result of op, which it begins unless one is under way, or
+// os.ErrDeadlineExceeded. Then begun stays true.
+func (p *pendingIO) await(ops *opGroup, op func() result) (result, error) {
+	if !p.begun {
+		if err := ops.start(func() { p.done <- op() }); err != nil {
+			return result{}, err
+		}
+		p.begun = true
+	}
+	res, ok := p.wait()
+	if !ok {
+		return result{}, os.ErrDeadlineExceeded
+	}
+	p.begun = false
+	return res, nil
 }
 
 // wait waits for the result until the deadline.

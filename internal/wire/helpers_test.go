@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"sync"
@@ -178,13 +179,13 @@ func begin(f func() (int, error)) <-chan outcome {
 	return done
 }
 
-// pattern returns n bytes of which no two neighbourhoods are the same.
+// pattern returns n bytes in which a piece that is missing or comes twice can be seen.
 func pattern(n int) []byte {
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(i * 7 >> (i % 3))
+	block := make([]byte, 4099) // a prime number
+	for i := range block {
+		block[i] = byte(i * 7 >> (i % 3))
 	}
-	return p
+	return bytes.Repeat(block, n/len(block)+1)[:n]
 }
 
 // readAll reads all that r has, on a goroutine of its own.

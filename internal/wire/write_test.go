@@ -20,7 +20,7 @@ func TestTryWrite(t *testing.T) {
 	t.Run("takes what the system's socket takes at once, and leaves the rest to Write", func(t *testing.T) { // P1, P2
 		near, far := onTCP(t)
 		c := newConn(t, near, 0)
-		p := pattern(64 << 20)
+		p := pattern(32 << 20)
 		n, err := c.TryWrite(p)
 		require.NoError(t, err)
 		require.Greater(t, n, 0)
@@ -367,12 +367,12 @@ func TestEveryByte(t *testing.T) {
 	}
 	for name, kind := range kinds {
 		t.Run(name+" arrives once and in order", func(t *testing.T) { // P1, P4
-			for seed := range uint64(50) {
+			for seed := range uint64(20) {
 				synctest.Test(t, func(t *testing.T) {
 					rng := rand.New(rand.NewPCG(seed, 7))
 					near, far := inMemory(t, 1+rng.IntN(5000))
 					c := newConn(t, kind(near), time.Minute)
-					p := pattern(rng.IntN(100_000))
+					p := pattern(rng.IntN(50_000))
 					got := make(chan []byte)
 					go func() {
 						peer, all := rand.New(rand.NewPCG(seed, 8)), []byte(nil)
@@ -388,7 +388,7 @@ func TestEveryByte(t *testing.T) {
 						got <- all
 					}()
 					for rest := p; len(rest) > 0; {
-						n := min(1+rng.IntN(20_000), len(rest))
+						n := min(1+rng.IntN(10_000), len(rest))
 						k, err := 0, error(nil)
 						if rng.IntN(3) > 0 {
 							k, err = c.TryWrite(rest[:n])
