@@ -181,6 +181,7 @@ func TestMonitor(t *testing.T) {
 		m := newMonitor(10*sec, 25*sec, 0, true)
 		m.waits(0, false)
 		require.Equal(t, SendPing, m.wakes(10*sec+lateBy, Outbound{}))
+		require.Equal(t, 25*sec, since0(m.Next()))
 		require.Equal(t, HeartbeatExpired, m.wakes(25*sec+lateBy, Outbound{}))
 	})
 }

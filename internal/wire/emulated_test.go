@@ -130,6 +130,22 @@ func TestEmulatedDeadline(t *testing.T) {
 		})
 	})
 
+	t.Run("of a write holds also for what was added to one that goes on", func(t *testing.T) { // P5
+		synctest.Test(t, func(t *testing.T) {
+			near, far := inMemory(t, 1000)
+			c := newConn(t, bare{near}, time.Second)
+			p := pattern(4000)
+			_, err := c.TryWrite(p[:1500])
+			require.NoError(t, err)
+			_, err = io.ReadFull(far, make([]byte, 1000))
+			require.NoError(t, err)
+			o := <-begin(func() (int, error) { return c.Write(p) })
+			require.ErrorIs(t, o.err, wire.ErrWriteTimeout)
+			require.Equal(t, 1500, o.n)
+			require.Equal(t, time.Second, o.took)
+		})
+	})
+
 	t.Run("of a write takes its bytes back that were not handed over", func(t *testing.T) { // P4
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake()

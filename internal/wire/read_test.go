@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"io"
+	"net"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -180,18 +181,40 @@ func TestReadOn(t *testing.T) {
 		})
 	})
 
-	t.Run("ends sooner than a deadline that was set for later", func(t *testing.T) { // P7
+	for name, kind := range map[string]func(net.Conn) net.Conn{
+		"with deadlines":    func(c net.Conn) net.Conn { return c },
+		"without deadlines": func(c net.Conn) net.Conn { return bare{c} },
+	} {
+		t.Run("on a connection "+name+" ends sooner than the monitor's time", func(t *testing.T) { // P7
+			synctest.Test(t, func(t *testing.T) {
+				near, _ := inMemory(t, 1000)
+				due := time.Now().Add(time.Hour)
+				c := wire.New(kind(near), 0, &monitor{next: func() time.Time { return due }})
+				defer requireEnds(t, c)
+				done := begin(func() (int, error) { return c.Read(make([]byte, 10)) })
+				synctest.Wait()
+				c.FailWrite(io.ErrClosedPipe)
+				o := <-done
+				require.ErrorIs(t, o.err, io.ErrClosedPipe)
+				require.Equal(t, time.Second, o.took)
+			})
+		})
+	}
+
+	t.Run("ends in time also after a monitor that gave more", func(t *testing.T) { // P7
 		synctest.Test(t, func(t *testing.T) {
 			near, _ := inMemory(t, 1000)
-			due := time.Now().Add(time.Hour)
-			c := wire.New(near, 0, &monitor{next: func() time.Time { return due }})
+			began := time.Now()
+			due := began.Add(300 * time.Millisecond)
+			c := wire.New(near, 0, &monitor{
+				next:    func() time.Time { return due },
+				expired: func(now, then time.Time) error { due = began.Add(time.Hour); return nil },
+			})
 			defer requireEnds(t, c)
-			done := begin(func() (int, error) { return c.Read(make([]byte, 10)) })
-			synctest.Wait()
 			c.FailWrite(io.ErrClosedPipe)
-			o := <-done
-			require.ErrorIs(t, o.err, io.ErrClosedPipe)
-			require.Equal(t, time.Second, o.took)
+			_, err := c.Read(make([]byte, 10))
+			require.ErrorIs(t, err, io.ErrClosedPipe)
+			require.Equal(t, time.Second, time.Since(began))
 		})
 	})
 }

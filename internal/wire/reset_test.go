@@ -163,19 +163,25 @@ func TestEOF(t *testing.T) {
 		})
 	})
 
-	t.Run("is waited with for no longer than 100 ms, where a write cannot be interrupted", func(t *testing.T) { // P5, P9
-		synctest.Test(t, func(t *testing.T) {
-			near, far := inMemory(t, 1000)
-			c := newConn(t, bare{near}, 0)
-			n, err := c.TryWrite(pattern(2000)) // goes on past its 2 ms
-			require.NoError(t, err)
-			require.Zero(t, n)
-			require.NoError(t, far.(interface{ CloseWrite() error }).CloseWrite())
-			o, cause := reads(c)
-			require.Equal(t, outcome{0, io.EOF, 100 * time.Millisecond}, o)
-			require.ErrorIs(t, cause, io.EOF)
+	for name, write := range map[string]func(*wire.Conn, []byte) (int, error){
+		"TryWrite": (*wire.Conn).TryWrite,
+		"Write":    (*wire.Conn).Write,
+	} {
+		t.Run("is waited with for no longer than 100 ms, where a "+name+" cannot be interrupted", func(t *testing.T) { // P5, P9
+			synctest.Test(t, func(t *testing.T) {
+				near, far := inMemory(t, 1000)
+				c := newConn(t, bare{near}, 0)
+				wrote := begin(func() (int, error) { return write(c, pattern(2000)) })
+				time.Sleep(2 * time.Millisecond) // a TryWrite has returned by then
+				synctest.Wait()
+				require.NoError(t, far.(interface{ CloseWrite() error }).CloseWrite())
+				o, cause := reads(c)
+				require.Equal(t, outcome{0, io.EOF, 100 * time.Millisecond}, o)
+				require.ErrorIs(t, cause, io.EOF)
+				<-wrote
+			})
 		})
-	})
+	}
 
 	t.Run("is not waited with for a write that was told EPIPE", func(t *testing.T) { // P9
 		synctest.Test(t, func(t *testing.T) {
