@@ -11,7 +11,7 @@ import (
 // emulatedRead is the size of the reads of a connection without deadlines.
 const emulatedRead = 512
 
-// An emulated is a connection that has no deadlines, such as an SSH channel or somebody's
+// An emulated is a connection that has no deadlines, such as an SSH channel or a
 // tunnel, or does not survive them, as a *tls.Conn does not. This wrapper has them, at the
 // price of a goroutine for each read and write: a deadline ends the wait for the
 // connection, not its work. The next call waits for that again.

@@ -198,35 +198,3 @@ func TestEOF(t *testing.T) {
 		})
 	})
 }
-
-func TestReset(t *testing.T) {
-	t.Run("has one reason, whoever learns of it first", func(t *testing.T) { // P9
-		for range 200 {
-			near, far := onTCP(t)
-			c := newConn(t, near, time.Minute)
-			read := begin(func() (int, error) {
-				_, err := c.Read(make([]byte, 1))
-				return 0, c.Kill(err)
-			})
-			wrote := begin(func() (int, error) {
-				p := pattern(1 << 10)
-				for {
-					n, err := c.TryWrite(p)
-					if err == nil && n < len(p) {
-						_, err = c.Write(p[n:])
-					}
-					if err != nil {
-						return 0, err
-					}
-				}
-			})
-			_, err := io.ReadFull(far, make([]byte, 4<<10))
-			require.NoError(t, err)
-			require.NoError(t, far.SetLinger(0))
-			require.NoError(t, far.Close())
-			o := <-wrote
-			require.ErrorIs(t, o.err, syscall.ECONNRESET)
-			require.Equal(t, o.err, (<-read).err)
-		}
-	})
-}

@@ -1,5 +1,18 @@
 // Package wire is the raw connection, below TLS and bufio: deadlines real and emulated,
 // progress, what was handed over, why the connection ended, socket options.
+//
+//	TLS, bufio      Write, TryWrite          Read
+//	                    │ bytes                ▲
+//	Conn            stallWatch             readDeadline, Monitor
+//	                    │                      ▲
+//	deadlineConn    socket: the connection's own deadlines; tryWriter, where the system has it
+//	                emulated: a goroutine for each read and write
+//	                    │                      ▲
+//	net.Conn            ▼                      │
+//
+// A Conn is handshaking, then inUse. When a write has failed it is writeFailed: the reader goes
+// on for a second. In the end it is closed. It leaves the second phase once, with the cause
+// that everybody gets.
 package wire
 
 import (
@@ -26,7 +39,7 @@ const (
 //
 // One goroutine at a time reads: calls Read or Watch. One goroutine at a time writes: calls
 // TryWrite, Write or CloseWrite. Any goroutine may call the other methods at any time. A Conn keeps no
-// bytes, and starts no goroutine but the one that closes the connection and those of emulated
+// bytes to write, and starts no goroutine but the one that closes the connection and those of emulated
 // deadlines.
 //
 // The first error wins (P9): it is what Cause returns from then on, and what every Write that

@@ -17,24 +17,6 @@ import (
 )
 
 func TestTryWrite(t *testing.T) {
-	t.Run("takes what the system's socket takes at once, and leaves the rest to Write", func(t *testing.T) { // P1, P2
-		near, far := onTCP(t)
-		c := newConn(t, near, 0)
-		p := pattern(32 << 20)
-		n, err := c.TryWrite(p)
-		require.NoError(t, err)
-		require.Greater(t, n, 0)
-		require.Less(t, n, len(p), "it waited for a peer that does not read")
-		require.Equal(t, int64(n), c.Handed())
-		all := readAll(far)
-		k, err := c.Write(p[n:])
-		require.NoError(t, err)
-		require.Equal(t, len(p)-n, k)
-		require.Equal(t, int64(len(p)), c.Handed())
-		require.NoError(t, c.CloseWrite())
-		require.True(t, string(p) == string(<-all), "the peer got other bytes")
-	})
-
 	t.Run("is held for 2 ms by a connection that cannot write without waiting", func(t *testing.T) { // P2
 		synctest.Test(t, func(t *testing.T) {
 			near, _ := inMemory(t, 1000)
@@ -134,21 +116,6 @@ func TestTryWrite(t *testing.T) {
 		f.write = func(p []byte) (int, error) { return 3, nil }
 		_, err := newConn(t, f, 0).TryWrite([]byte("hello"))
 		require.ErrorIs(t, err, io.ErrShortWrite)
-	})
-
-	t.Run("learns of a reset", func(t *testing.T) { // P9
-		near, far := onTCP(t)
-		c := newConn(t, near, 0)
-		require.NoError(t, far.SetLinger(0))
-		require.NoError(t, far.Close())
-		var err error
-		for deadline := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(deadline); {
-			_, err = c.TryWrite([]byte("x"))
-		}
-		require.ErrorIs(t, err, syscall.ECONNRESET)
-		var op *net.OpError
-		require.ErrorAs(t, err, &op)
-		require.Equal(t, near.RemoteAddr(), op.Addr)
 	})
 }
 

@@ -1,0 +1,154 @@
+//go:build unix
+
+package wire_test
+
+import (
+	"io"
+	"net"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTryWriteOfSocket(t *testing.T) {
+	t.Run("takes what there is room for, and leaves the rest to Write", func(t *testing.T) { // P1, P2
+		near, far := onTCP(t)
+		c := newConn(t, near, 0)
+		p := pattern(32 << 20)
+		n, err := c.TryWrite(p)
+		require.NoError(t, err)
+		require.Greater(t, n, 0)
+		require.Less(t, n, len(p), "it waited for a peer that does not read")
+		require.Equal(t, int64(n), c.Handed())
+		all := readAll(far)
+		k, err := c.Write(p[n:])
+		require.NoError(t, err)
+		require.Equal(t, len(p)-n, k)
+		require.Equal(t, int64(len(p)), c.Handed())
+		require.NoError(t, c.CloseWrite())
+		require.True(t, string(p) == string(<-all), "the peer got other bytes")
+	})
+
+	t.Run("works on a Unix socket, too", func(t *testing.T) { // P2
+		l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+		require.NoError(t, err)
+		defer l.Close()
+		near, err := net.Dial("unix", l.Addr().String())
+		require.NoError(t, err)
+		far, err := l.Accept()
+		require.NoError(t, err)
+		defer far.Close()
+		c := newConn(t, near, 0)
+		p := pattern(16 << 20)
+		n, err := c.TryWrite(p)
+		require.NoError(t, err)
+		require.Greater(t, n, 0)
+		require.Less(t, n, len(p))
+		got := readAll(far)
+		_, err = c.Write(p[n:])
+		require.NoError(t, err)
+		require.NoError(t, c.CloseWrite())
+		require.True(t, string(p) == string(<-got), "the peer got other bytes")
+	})
+
+	t.Run("that was reset before it was a net.Conn, and has no remote address, fails as any other", func(t *testing.T) { // P9, F5
+		near, far := onTCP(t)
+		file, err := near.File()
+		require.NoError(t, err)
+		defer file.Close()
+		require.NoError(t, far.SetLinger(0))
+		require.NoError(t, far.Close())
+		var again net.Conn
+		for deadline := time.Now().Add(10 * time.Second); ; { // until the reset has come
+			again, err = net.FileConn(file)
+			require.NoError(t, err)
+			if again.RemoteAddr() == nil || time.Now().After(deadline) {
+				break
+			}
+			again.Close()
+		}
+		require.Nil(t, again.RemoteAddr())
+		c := newConn(t, again, 0)
+		_, err = c.TryWrite([]byte("hello"))
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		require.Contains(t, err.Error(), "connection reset by peer")
+	})
+
+	t.Run("that is closed is left to Write", func(t *testing.T) {
+		near, _ := onTCP(t)
+		c := newConn(t, near, 0)
+		require.NoError(t, c.Close())
+		n, err := c.TryWrite([]byte("hello"))
+		require.NoError(t, err)
+		require.Zero(t, n)
+		_, err = c.Write([]byte("hello"))
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
+
+	t.Run("allocates nothing", func(t *testing.T) { // P12
+		near, far := onTCP(t)
+		c := newConn(t, near, time.Minute)
+		p := pattern(64)
+		require.Zero(t, testing.AllocsPerRun(100, func() {
+			if n, err := c.TryWrite(p); err != nil || n < len(p) {
+				t.Fatal(n, err)
+			}
+			if n, err := far.Write(p); err != nil || n < len(p) {
+				t.Fatal(n, err)
+			}
+			if _, err := c.Read(p); err != nil {
+				t.Fatal(err)
+			}
+		}))
+	})
+
+	t.Run("learns of a reset", func(t *testing.T) { // P9
+		near, far := onTCP(t)
+		c := newConn(t, near, 0)
+		require.NoError(t, far.SetLinger(0))
+		require.NoError(t, far.Close())
+		var err error
+		for deadline := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(deadline); {
+			_, err = c.TryWrite([]byte("x"))
+		}
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		var op *net.OpError
+		require.ErrorAs(t, err, &op)
+		require.Equal(t, near.RemoteAddr(), op.Addr)
+	})
+}
+
+func TestReset(t *testing.T) {
+	t.Run("has one reason, whoever learns of it first", func(t *testing.T) { // P9
+		for range 200 {
+			near, far := onTCP(t)
+			c := newConn(t, near, time.Minute)
+			read := begin(func() (int, error) {
+				_, err := c.Read(make([]byte, 1))
+				return 0, c.Kill(err)
+			})
+			wrote := begin(func() (int, error) {
+				p := pattern(1 << 10)
+				for {
+					n, err := c.TryWrite(p)
+					if err == nil && n < len(p) {
+						_, err = c.Write(p[n:])
+					}
+					if err != nil {
+						return 0, err
+					}
+				}
+			})
+			_, err := io.ReadFull(far, make([]byte, 4<<10))
+			require.NoError(t, err)
+			require.NoError(t, far.SetLinger(0))
+			require.NoError(t, far.Close())
+			o := <-wrote
+			require.ErrorIs(t, o.err, syscall.ECONNRESET)
+			require.Equal(t, o.err, (<-read).err)
+		}
+	})
+}
