@@ -11,8 +11,8 @@
 //	net.Conn            ▼                      │
 //
 // A Conn is handshaking, then inUse. When a write has failed it is writeFailed: the reader goes
-// on for a second. In the end it is closed. It leaves the second phase once, with the cause
-// that everybody gets.
+// on for a second. In the end it is closed. The cause is set once, with the first of the last two
+// phases, and is what everybody gets.
 package wire
 
 import (
