@@ -41,6 +41,26 @@ type Backoff struct {
 	FirstDial bool
 }
 
+// validate checks the settings.
+func (b *Backoff) validate() (errs []error) {
+	refuse := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("Dialer.Reconnect."+format, args...))
+	}
+	if b.Min < 0 {
+		refuse("Min %v is negative", b.Min)
+	}
+	if b.Max < 0 {
+		refuse("Max %v is negative", b.Max)
+	}
+	if b.Max > 0 && b.Max < b.Min {
+		refuse("Max %v is below Min %v", b.Max, b.Min)
+	}
+	if b.MaxAttempts < 0 {
+		refuse("MaxAttempts %d is negative", b.MaxAttempts)
+	}
+	return errs
+}
+
 func (b *Backoff) min() time.Duration { return orDefault(b.Min, min(defaultMin, b.max())) }
 func (b *Backoff) max() time.Duration { return orDefault(b.Max, max(defaultMax, b.Min)) }
 
@@ -63,6 +83,40 @@ func (b *Backoff) ceiling(failures int, err error) time.Duration {
 		return b.max()
 	}
 	return min(ceiling, b.max())
+}
+
+// retries is a row of attempts to connect.
+type retries struct {
+	backoff  *Backoff // nil: one attempt is all
+	attempts int      // in this row; one that made a connection which ended too soon counts
+	failures int      // what the next wait depends on: these, or the one end of a lasting connection
+	err      error    // the last failure
+}
+
+// ended records the end of a connection.
+func (r *retries) ended(err error, lived time.Duration) {
+	r.failed(err)
+	if lived >= r.backoff.stable() {
+		r.attempts, r.failures = 0, 1
+	}
+}
+
+// failed records the end of an attempt.
+func (r *retries) failed(err error) {
+	r.attempts++
+	r.failures++
+	r.err = err
+}
+
+// attempt returns the number of the next attempt.
+func (r *retries) attempt() int { return r.attempts + 1 }
+
+// delay returns how long to wait before that.
+func (r *retries) delay() time.Duration { return jitter(r.backoff.ceiling(r.failures, r.err)) }
+
+// exhausted reports whether there is to be no further attempt.
+func (r *retries) exhausted() bool {
+	return r.backoff.MaxAttempts > 0 && r.attempts >= r.backoff.MaxAttempts
 }
 
 // exhausted is the end of a Client whose attempts are used up.

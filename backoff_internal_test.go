@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 	"github.com/stretchr/testify/require"
 )
 
@@ -140,8 +141,8 @@ func TestPermanentErrors(t *testing.T) {
 		attemptTimeout{"connecting", context.DeadlineExceeded},
 		&net.DNSError{Err: "no such host", IsNotFound: true},
 		errors.New("login refused"), context.Canceled, context.DeadlineExceeded,
-		&OpError{Op: opReceive, Err: disconnected(&FrameTooLargeError{Size: 1 << 40, Max: 1})},
-		&OpError{Op: opReceive, Err: disconnected(ErrInvalidFrame)},
+		&OpError{Op: opReceive, Err: wire.Disconnected(&FrameTooLargeError{Size: 1 << 40, Max: 1})},
+		&OpError{Op: opReceive, Err: wire.Disconnected(ErrInvalidFrame)},
 	}
 	stop := []error{Permanent(errors.New("account closed")), &net.AddrError{Err: "missing port"}, panicError2(t)}
 	for _, err := range goOn {

@@ -2,7 +2,6 @@ package tcpclient
 
 import (
 	"bufio"
-	"encoding/binary"
 	"slices"
 )
 
@@ -15,35 +14,107 @@ const (
 	// large one.
 	maxSpare = 64
 
-	// record is the largest TLS record. Batches are given to TLS in pieces of that
-	// size, and a position in the batch is known to the wire by its piece.
+	// record is the largest TLS record. The position of a frame in the stream is known
+	// to the record that it begins in.
 	record = 16 << 10
 )
 
-// A batch is what one write to the network carries: frames, as bytes in memory. It has
+// A batch is what one write to the network carries: frames, and who waits for them. It has
 // no lock; the outbox guards it.
+type batch struct {
+	frameBuffer
+
+	frames     int      // in the batch
+	unawaited  int      // of these, frames whose Write has returned, or whose Send has given up
+	control    int      // of these, pings and answers
+	controls   int      // bytes of those
+	controlEnd int      // where the last of those ends; 0: there is none
+	waiters    waitList // who waits for the batch
+	flushing   int      // waiters that flush, and have no frame of their own
+	loss       error    // for the first of these to report
+
+	base   int64   // where in the stream of the connection the batch begins
+	pieces []int64 // with TLS: where each record of it begins
+	given  int     // bytes that were handed to the network, or to TLS
+}
+
+// messages returns how many frames are the application's.
+func (b *batch) messages() int { return b.frames - b.control }
+
+// reset empties the batch for its next use, with a buffer of at most limit.
+func (b *batch) reset(limit int) {
+	b.frameBuffer.reset(limit)
+	*b = batch{frameBuffer: b.frameBuffer, pieces: b.pieces[:0]}
+}
+
+// unsent reports whether nothing was handed over of what begins at start, when handed
+// bytes of the connection's stream were.
+func (b *batch) unsent(start int, handed int64) bool {
+	if len(b.pieces) == 0 {
+		return handed <= b.base+int64(start)
+	}
+	i := start / record
+	return i >= len(b.pieces) || handed <= b.pieces[i]
+}
+
+// begin records where in the stream the batch begins, unless some of it was given already.
+func (b *batch) begin(position int64) {
+	if b.given == 0 {
+		b.base = position
+	}
+}
+
+// beginPiece records where in the stream the next record of the batch begins.
+func (b *batch) beginPiece(position int64) { b.pieces = append(b.pieces, position) }
+
+// take counts n more bytes as handed to the network, or to TLS.
+func (b *batch) take(n int) { b.given += n }
+
+// addControl counts the frame from start on as a ping or an answer.
+func (b *batch) addControl(start int) {
+	b.control++
+	b.controlEnd = b.size()
+	b.controls += b.controlEnd - start
+}
+
+// lose gives up the memory: the connection is dead. What unsent needs stays.
+func (b *batch) lose(loss error) {
+	b.frameBuffer = frameBuffer{}
+	b.loss = loss
+}
+
+// enlist makes w wait for the batch.
+func (b *batch) enlist(w *waiter, flushes bool) {
+	b.waiters.add(w)
+	if flushes {
+		b.flushing++
+	}
+}
+
+// abandon takes w off the batch. A frame that it has waited for is nobody's to report now.
+func (b *batch) abandon(w *waiter, flushes bool) {
+	b.waiters.remove(w)
+	if flushes {
+		b.flushing--
+	} else {
+		b.unawaited++
+	}
+}
+
+// A frameBuffer is the memory of a batch.
 //
 // Frames of LengthPrefix{} are appended to bytes. Other Framers write to w: as long as it
 // fits w's buffer it is sent from there, what overflows is appended to bytes.
-type batch struct {
+type frameBuffer struct {
 	bytes  []byte
-	w      *bufio.Writer // over this batch; nil: not needed yet
+	w      *bufio.Writer // over this buffer; nil: not needed yet
 	view   []byte        // w's buffer, once sealed
 	sealed bool
 	spare  int // times in a row that bytes was much too large
-
-	frames int     // in the batch
-	kept   int     // of these, frames whose Write has returned, or whose Send has given up: nobody waits for them
-	first  *waiter // those who wait for the batch, in order of arrival
-	last   *waiter //
-	base   int64   // the position in the wire's stream where the batch begins
-	pieces []int64 // with TLS: where each piece of record bytes begins
-	taken  int     // bytes that were given to the wire, or to TLS
-	denied bool    // which has refused some of them
 }
 
 // writer returns w, which for a start has a buffer of that size.
-func (b *batch) writer(size int) *bufio.Writer {
+func (b *frameBuffer) writer(size int) *bufio.Writer {
 	if b.w == nil {
 		b.w = bufio.NewWriterSize(b, size)
 	}
@@ -51,7 +122,7 @@ func (b *batch) writer(size int) *bufio.Writer {
 }
 
 // Write is where w overflows to.
-func (b *batch) Write(p []byte) (int, error) {
+func (b *frameBuffer) Write(p []byte) (int, error) {
 	if b.sealed {
 		b.view = p // w's own buffer: it stays as it is until w is used again
 	} else {
@@ -60,21 +131,18 @@ func (b *batch) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// prefixed appends msg as a frame of LengthPrefix{}, and returns where that begins.
-func (b *batch) prefixed(msg []byte) (start int) {
+// appendLengthPrefixed appends msg as a frame of LengthPrefix{}, and returns where that begins.
+func (b *frameBuffer) appendLengthPrefixed(msg []byte) (start int) {
 	start = len(b.bytes)
-	size := 4 + len(msg)
-	if size > cap(b.bytes)-start {
+	if size := prefix + len(msg); size > cap(b.bytes)-start {
 		b.bytes = slices.Grow(b.bytes, size)
 	}
-	b.bytes = b.bytes[:start+size]
-	binary.BigEndian.PutUint32(b.bytes[start:], uint32(len(msg)))
-	copy(b.bytes[start+4:], msg)
+	b.bytes = append(appendFrameHeader(b.bytes, len(msg)), msg...)
 	return start
 }
 
-// size returns the bytes in the batch.
-func (b *batch) size() int {
+// size returns the bytes in the buffer.
+func (b *frameBuffer) size() int {
 	size := len(b.bytes) + len(b.view)
 	if b.w != nil {
 		size += b.w.Buffered()
@@ -83,7 +151,7 @@ func (b *batch) size() int {
 }
 
 // truncate takes back all but the first size bytes.
-func (b *batch) truncate(size int) {
+func (b *frameBuffer) truncate(size int) {
 	if b.w != nil {
 		b.w.Flush()
 	}
@@ -91,7 +159,7 @@ func (b *batch) truncate(size int) {
 }
 
 // seal ends the framing and returns the bytes to send, valid until reset.
-func (b *batch) seal() []byte {
+func (b *frameBuffer) seal() []byte {
 	if b.w == nil {
 		return b.bytes
 	}
@@ -103,9 +171,9 @@ func (b *batch) seal() []byte {
 	return b.bytes
 }
 
-// reset empties the batch for its next use. A buffer that was too small has
-// grown, up to limit.
-func (b *batch) reset(limit int) {
+// reset empties the buffer for its next use. A buffer that was too small has grown, up to
+// limit.
+func (b *frameBuffer) reset(limit int) {
 	buffer := 0
 	if b.w != nil {
 		if n := len(b.bytes); n > b.w.Size() && b.w.Size() < limit {
@@ -123,30 +191,37 @@ func (b *batch) reset(limit int) {
 		b.bytes, b.spare = nil, 0
 	}
 	b.view, b.sealed = nil, false
-	b.frames, b.kept, b.taken, b.denied = 0, 0, 0, false
-	b.first, b.last = nil, nil
-	b.pieces = b.pieces[:0]
 }
 
-// unsent reports whether the wire, having handed over that many bytes in all, has handed
-// over none of what begins at start in the batch.
-func (b *batch) unsent(start int, handed int64) bool {
-	switch {
-	case start >= b.taken:
-		return true
-	case len(b.pieces) > 0:
-		return handed <= b.pieces[start/record]
-	}
-	return handed <= b.base+int64(start)
+// A framing is how a connection frames messages: its Framer, and for LengthPrefix{} but for
+// MaxSize, by far the most common one, the short ways around it.
+type framing struct {
+	framer  Framer
+	builtin bool   // the Framer is one of this package
+	largest uint64 // message of LengthPrefix{}; 0: the Framer is another
 }
 
-// add puts w behind the others that wait for the batch.
-func (b *batch) add(w *waiter) {
-	w.batch = b
-	if b.last == nil {
-		b.first = w
-	} else {
-		b.last.next = w
+// fits reports whether msg can be framed by appendLengthPrefixed.
+func (f *framing) fits(msg []byte) bool { return f.largest > 0 && uint64(len(msg)) <= f.largest }
+
+// write puts a frame into b and returns where it begins. If the Framer refuses msg or
+// panics, nothing of it stays. Buffers begin with at most limit bytes.
+func (f *framing) write(b *frameBuffer, msg []byte, limit int) (start int, err error) {
+	if f.largest > 0 {
+		if uint64(len(msg)) > f.largest {
+			return 0, &permanentError{&FrameTooLargeError{Size: uint64(len(msg)), Max: int(f.largest)}}
+		}
+		return b.appendLengthPrefixed(msg), nil
 	}
-	b.last = w
+	before, framed := b.size(), false
+	defer func() {
+		if !framed {
+			b.truncate(before)
+		}
+	}()
+	if err := f.framer.WriteFrame(b.writer(min(minBatch, limit)), msg); err != nil {
+		return 0, &permanentError{err}
+	}
+	framed = true
+	return before, nil
 }

@@ -1,130 +1,6 @@
 package tcpclient
 
-import (
-	"context"
-	"encoding/binary"
-	"fmt"
-)
-
-// A Correlator puts ids into requests and finds them in replies, so that a server may
-// answer in any order. It is stateless: one value serves any number of connections. Ids
-// count from 1 on each connection, so a server may push with id 0.
-//
-// A reply with an id that was issued on this connection and that nobody waits for is
-// late, and dropped. One with any other id goes to Receive, as a message that is no reply.
-//
-// A Correlator whose ids are narrower than 64 bits also has a method MaxID() uint64: ids
-// run from 1 to that and start again, skipping those still waited for, and where there
-// are no more than 65536 of them those that were abandoned. When all are in use, Call
-// waits for one.
-type Correlator interface {
-	// AppendRequest appends request, marked with id, to dst. It borrows request. It
-	// runs under the Client's write lock, like WriteFrame, and must not call the
-	// Client.
-	AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error)
-
-	// SplitReply finds the id of a message and the reply in it, which may be the
-	// message as a whole or a part of it. ok is false for what is not a reply: that
-	// goes to Receive. It is called on the Client's reading goroutine.
-	SplitReply(msg []byte) (id uint64, reply []byte, ok bool)
-}
-
-// IDPrefix is a Correlator with the id in 8 bytes, big-endian, in front of the message.
-//
-//	+--- 8 bytes ---+---------------+
-//	|      id       |    message    |
-//	+---------------+---------------+
-type IDPrefix struct{}
-
-// AppendRequest appends id and request.
-func (IDPrefix) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error) {
-	return append(binary.BigEndian.AppendUint64(dst, id), request...), nil
-}
-
-// SplitReply returns the id and what is behind it. A message of less than 8 bytes is not
-// a reply.
-func (IDPrefix) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
-	if len(msg) < 8 {
-		return 0, nil, false
-	}
-	return binary.BigEndian.Uint64(msg), msg[8:], true
-}
-
-// IDField is a Correlator for protocols that have a field for an id inside the message:
-// the sequence_number of SMPP (Offset 12, Width 4, in a message with its header), the
-// correlation id of Kafka (Offset 4 in requests, 0 in replies, Width 4), the transaction
-// id of Modbus and of DNS (Offset 0, Width 2).
-//
-// Call fills the field in; what the request has there does not matter. The reply is the
-// whole message, with the id in it. Both offsets are literal: a ReplyOffset of 0 is the
-// first byte.
-//
-// Every message long enough to have the field counts as a reply. Where the server numbers
-// requests of its own in the same field, as SMPP's deliver_sm, wrap the IDField in a
-// Correlator that looks at the kind of the message first.
-type IDField struct {
-	Offset       int  // of the field in a request
-	Width        int  // bytes of the field, 1..8
-	LittleEndian bool // the least significant byte comes first
-	ReplyOffset  int  // of the field in a reply
-}
-
-// MaxID returns the largest id that the field can hold.
-func (f IDField) MaxID() uint64 { return 1<<(8*min(max(f.Width, 1), 8)) - 1 }
-
-func (f IDField) validate() error {
-	switch {
-	case f.Width < 1 || f.Width > 8:
-		return fmt.Errorf("IDField.Width %d: want 1 to 8", f.Width)
-	case f.Offset < 0:
-		return fmt.Errorf("IDField.Offset %d is negative", f.Offset)
-	case f.ReplyOffset < 0:
-		return fmt.Errorf("IDField.ReplyOffset %d is negative", f.ReplyOffset)
-	}
-	return nil
-}
-
-// AppendRequest appends request with id in its field. A request too short for the field
-// is refused with ErrInvalidFrame.
-func (f IDField) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error) {
-	if err := f.validate(); err != nil {
-		return dst, err
-	}
-	if len(request)-f.Width < f.Offset {
-		return dst, fmt.Errorf("%w: a request of %d bytes has no room for an id of %d bytes at offset %d",
-			ErrInvalidFrame, len(request), f.Width, f.Offset)
-	}
-	if id > f.MaxID() {
-		return dst, fmt.Errorf("%w: id %d does not fit %d bytes", ErrInvalidFrame, id, f.Width)
-	}
-	start := len(dst) + f.Offset
-	dst = append(dst, request...)
-	field := dst[start : start+f.Width]
-	for i := range field {
-		shift := 8 * i
-		if !f.LittleEndian {
-			shift = 8 * (f.Width - 1 - i)
-		}
-		field[i] = byte(id >> shift)
-	}
-	return dst, nil
-}
-
-// SplitReply returns the id in the field, and msg. A message too short for the field is
-// not a reply.
-func (f IDField) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
-	if f.validate() != nil || len(msg)-f.Width < f.ReplyOffset {
-		return 0, nil, false
-	}
-	for i, b := range msg[f.ReplyOffset : f.ReplyOffset+f.Width] {
-		shift := 8 * i
-		if !f.LittleEndian {
-			shift = 8 * (f.Width - 1 - i)
-		}
-		id |= uint64(b) << shift
-	}
-	return id, msg, true
-}
+import "context"
 
 // Call sends request and returns the reply to it, which is owned by the caller. Any
 // number of goroutines may have Calls in flight on one connection: their requests share
@@ -145,14 +21,14 @@ func (f IDField) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 // Call never repeats a request. When it fails, [errors.As] finds an [*OpError] whose
 // Unsent field says whether the server is certain not to have seen it.
 func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err error) {
-	for over := (*Conn)(nil); ; {
-		conn, err := c.connected(ctx, over)
+	for over := (*link)(nil); ; {
+		l, err := c.connected(ctx, over)
 		if err != nil {
 			return nil, c.opError(opCall, true, err)
 		}
-		reply, unsent, err := conn.out.call(ctx, request)
+		reply, unsent, err := l.out.call(ctx, request)
 		if err == errFull {
-			if err = conn.calls.wait(ctx); err == nil {
+			if err = l.calls.wait(ctx); err == nil {
 				continue
 			}
 		}
@@ -160,68 +36,42 @@ func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err er
 		case nil:
 			return reply, nil
 		case errOver:
-			over = conn
+			over = l
 		default:
 			return nil, c.opError(opCall, unsent, err)
 		}
 	}
 }
 
-// call frames request, marked with an id if there is a Correlator, and waits for the
-// reply. It returns errFull when there are too many calls.
+// call frames request, marked with an id if there is a Correlator, and waits for the reply.
+// It returns errFull when there are too many calls.
 func (o *outbox) call(ctx context.Context, request []byte) (reply []byte, unsent bool, err error) {
 	c, err := o.enterCall(ctx, request)
 	if err != nil {
 		return nil, true, err
 	}
-	if !o.leading {
-		o.leadOpenLocked(calling)
+	if o.canWriteLocked() {
+		o.writeInlineLocked() // a call waits for its reply, and not for its batch
 	} else {
-		if o.open.first == nil { // somebody has to lead when the flight has landed
-			o.open.add(&c.waiter)
-		}
+		o.requestFlushLocked()
 		o.mu.Unlock()
 	}
-	for {
-		select {
-		case <-c.waiter.signal:
-		case <-ctx.Done():
-		}
-		switch {
-		case c.ended.Load():
-			err = c.err
-		case ctx.Err() != nil:
-			err = ctx.Err()
-		case o.calls.hasEnded(c):
-			err = c.err
-		default:
-			o.takeTurn(&c.waiter)
-			continue
-		}
-		if err != nil || c.waiter.batch != nil {
-			unsent, err = o.release(c, err)
-		}
-		reply = c.reply
-		if !c.waiter.gone {
-			o.calls.recycle(c)
-		}
-		return reply, unsent, err
+	select {
+	case <-c.signal:
+		err = c.err
+	case <-ctx.Done():
+		err = ctx.Err()
 	}
+	if err != nil {
+		unsent, err = o.release(c, err)
+	}
+	reply = c.reply
+	o.calls.recycle(c)
+	return reply, unsent, err
 }
 
-// takeTurn leads if it is w's turn.
-func (o *outbox) takeTurn(w *waiter) {
-	o.mu.Lock()
-	turn := w.turn
-	w.turn = false
-	o.mu.Unlock()
-	if turn {
-		o.lead()
-	}
-}
-
-// enterCall enters a call and frames its request, both under the lock, so that replies
-// in order find the calls in order. The lock is held then; if enterCall fails, it is not.
+// enterCall enters a call and frames its request, both under the lock, so that replies in
+// order find the calls in order. The lock is held then; if enterCall fails, it is not.
 func (o *outbox) enterCall(ctx context.Context, request []byte) (c *call, err error) {
 	if err := o.lockRoom(ctx); err != nil {
 		return nil, err
@@ -234,32 +84,41 @@ func (o *outbox) enterCall(ctx context.Context, request []byte) (c *call, err er
 		if c != nil {
 			o.calls.retract(c)
 		}
-		o.mu.Unlock()
+		o.mu.Unlock() // also in a panic of the Correlator or the Framer
 	}()
-	if c = o.calls.enter(); c == nil {
+	if c = o.calls.enter(o.batches.number, o.batches.open.size()); c == nil {
 		return nil, errFull
 	}
-	if correlator := o.calls.correlator; correlator != nil {
-		marked, err := correlator.AppendRequest(o.marked[:0], c.id, request)
-		if err != nil {
-			return c, &permanentError{err}
-		}
-		if o.marked = marked; cap(marked) > o.limit || overlap(marked, request) {
-			o.marked = nil // too much to keep, or not ours
-		}
-		request = marked
+	if request, err = o.markLocked(c, request); err != nil {
+		return c, err
 	}
-	c.number = o.number
-	c.waiter.start, err = o.frameLocked(o.open, request)
+	_, err = o.frameLocked(request)
 	framed = err == nil
 	return c, err
+}
+
+// markLocked returns request with the id of c in it, in memory that is good until the lock
+// is released.
+func (o *outbox) markLocked(c *call, request []byte) ([]byte, error) {
+	correlator := o.calls.correlator
+	if correlator == nil {
+		return request, nil
+	}
+	marked, err := correlator.AppendRequest(o.marked[:0], c.id, request)
+	if err != nil {
+		return nil, &permanentError{err}
+	}
+	if o.marked = marked; cap(marked) > o.limit || overlap(marked, request) {
+		o.marked = nil // too much to keep, or not ours
+	}
+	return marked, nil
 }
 
 // overlap reports whether p and q begin at the same byte.
 func overlap(p, q []byte) bool { return len(p) > 0 && len(q) > 0 && &p[0] == &q[0] }
 
-// release lets the outbox forget c, which has ended, or whose caller gives up because of err. It
-// returns how c has ended, and whether the request is certain not to have been sent.
+// release lets the outbox forget c, which has ended with err or whose caller gives up because
+// of it. It returns how c has ended, and whether the request is certain not to have been sent.
 func (o *outbox) release(c *call, err error) (unsent bool, _ error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -268,17 +127,11 @@ func (o *outbox) release(c *call, err error) (unsent bool, _ error) {
 		err = c.err
 	}
 	switch {
-	case err == nil || o.landed.Load() >= c.number:
-	case o.failed:
-		unsent = o.unsentLocked(c.number, c.waiter.start)
-	case c.number == o.number:
-		o.open.kept++
-		o.wanted = true
+	case err == nil || o.batches.written.Load() >= c.batch:
+	case o.phase == phaseDead:
+		unsent = o.batches.unsent(c.batch, c.start)
 	default:
-		o.flight.kept++
-	}
-	if w := &c.waiter; w.batch != nil && !w.done {
-		o.leaveLocked(w)
+		o.batches.numbered(c.batch).unawaited++
 	}
 	return unsent, err
 }

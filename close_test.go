@@ -337,7 +337,7 @@ func TestClose(t *testing.T) {
 			w.onClose = func() { once.Do(func() { close(stuck) }) }
 		})
 		wait := start(t, func() error { return c.Send(t.Context(), []byte("stuck")) })
-		blocked(t, "(*wire).writeLocked")
+		blocked(t, "wire.(*Conn).Write")
 		began := time.Now()
 		prompt(t, "Close", func() { c.Close() })
 		require.Less(t, time.Since(began), closeTime)
@@ -444,7 +444,7 @@ func TestShutdown(t *testing.T) {
 			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
 			want := numbered(500, 1000)
 			sent := start(t, func() error { _, err := p.Write(frames(want...)); return err })
-			blocked(t, "(*intake).makeRoom")
+			blocked(t, "(*producer).makeRoom")
 			wait := start(t, func() error { return c.Shutdown(t.Context()) })
 			_, err := p.next()
 			require.Equal(t, io.EOF, err)

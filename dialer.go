@@ -5,13 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
-	"reflect"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // A Dialer holds the settings of a Client. The zero value is ready to use: frames with a
@@ -110,32 +110,14 @@ func Dial(ctx context.Context, network string, addresses ...string) (*Client, er
 // Timeout Is os.ErrDeadlineExceeded instead. Wrong settings are refused at once, with an
 // error of [ClassPermanent] that names each field and value.
 func (d *Dialer) Dial(ctx context.Context, network string, addresses ...string) (*Client, error) {
-	settings := d.copy()
-	if err := settings.validate(network, addresses); err != nil {
+	if err := d.validate(network, addresses); err != nil {
 		return nil, &OpError{Op: opDial, Addr: strings.Join(addresses, ", "), Err: Permanent(err)}
 	}
-	c := newClient(settings, network, addresses)
+	c := newClient(d.config(), network, addresses)
 	if err := ctx.Err(); err != nil {
 		return nil, c.opError(opDial, false, err)
 	}
 	return c.start(ctx)
-}
-
-// copy returns the settings as they are now. TLSConfig is its owner's not to change, as ever.
-func (d *Dialer) copy() *Dialer {
-	settings := *d
-	settings.NetDialer = clone(d.NetDialer)
-	settings.Reconnect = clone(d.Reconnect)
-	settings.Trace = clone(d.Trace)
-	return &settings
-}
-
-func clone[T any](p *T) *T {
-	if p == nil {
-		return nil
-	}
-	v := *p
-	return &v
 }
 
 const (
@@ -157,19 +139,71 @@ func orDefault(setting, def time.Duration) time.Duration {
 	return setting
 }
 
-func (d *Dialer) timeout() time.Duration      { return orDefault(d.Timeout, defaultTimeout) }
-func (d *Dialer) writeTimeout() time.Duration { return orDefault(d.WriteTimeout, defaultWriteTimeout) }
-func (d *Dialer) frameTimeout() time.Duration { return orDefault(d.FrameTimeout, defaultFrameTimeout) }
-
-func (d *Dialer) readBuffer() int  { return sizeOr(d.ReadBuffer, defaultBuffer) }
-func (d *Dialer) writeBuffer() int { return sizeOr(d.WriteBuffer, defaultBuffer) }
-func (d *Dialer) inbox() int       { return sizeOr(d.Inbox, defaultInbox) }
-
 func sizeOr(setting, def int) int {
 	if setting == 0 {
 		return def
 	}
 	return setting
+}
+
+// A config is the settings of a Dialer as they were when Dial was called, with the defaults
+// resolved. What TLSConfig points to is its owner's not to change, as ever.
+type config struct {
+	netDialer   net.Dialer
+	dialContext func(ctx context.Context, network, address string) (net.Conn, error) // nil: netDialer's
+	tlsConfig   *tls.Config
+	nagle       bool
+	framing     framing
+	handshake   func(ctx context.Context, conn *Conn) error
+	heartbeat   Heartbeat
+	backoff     *Backoff
+	correlator  Correlator
+	trace       *Trace
+
+	// 0: none.
+	timeout, writeTimeout, frameTimeout, userTimeout, flushDelay time.Duration
+
+	readBuffer, writeBuffer, inbox int
+}
+
+func (d *Dialer) config() *config {
+	return &config{
+		netDialer:    d.netDialer(),
+		dialContext:  d.DialContext,
+		tlsConfig:    d.TLSConfig,
+		nagle:        d.Nagle,
+		framing:      newFraming(d.framer()),
+		handshake:    d.Handshake,
+		heartbeat:    d.Heartbeat,
+		backoff:      clone(d.Reconnect),
+		correlator:   d.Correlator,
+		trace:        clone(d.Trace),
+		timeout:      orDefault(d.Timeout, defaultTimeout),
+		writeTimeout: orDefault(d.WriteTimeout, defaultWriteTimeout),
+		frameTimeout: orDefault(d.FrameTimeout, defaultFrameTimeout),
+		userTimeout:  d.UserTimeout,
+		flushDelay:   d.FlushDelay,
+		readBuffer:   sizeOr(d.ReadBuffer, defaultBuffer),
+		writeBuffer:  sizeOr(d.WriteBuffer, defaultBuffer),
+		inbox:        sizeOr(d.Inbox, defaultInbox),
+	}
+}
+
+// renegotiates reports whether the server may begin another handshake at any time.
+func (c *config) renegotiates() bool {
+	return c.tlsConfig != nil && c.tlsConfig.Renegotiation != tls.RenegotiateNever
+}
+
+func (d *Dialer) netDialer() net.Dialer {
+	if d.NetDialer != nil {
+		return *d.NetDialer
+	}
+	return net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable:   true,
+		Idle:     15 * time.Second,
+		Interval: 5 * time.Second,
+		Count:    3,
+	}}
 }
 
 func (d *Dialer) framer() Framer {
@@ -179,263 +213,99 @@ func (d *Dialer) framer() Framer {
 	return d.Framer
 }
 
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+// newFraming returns how f frames messages.
+func newFraming(f Framer) framing {
+	_, builtin := asBuiltin(f)
+	s := framing{framer: f, builtin: builtin}
+	if f, ok := f.(LengthPrefix); ok && f.isDefault() {
+		s.largest = min(sizeLimit(f.MaxSize, defaultMaxSize), math.MaxUint32)
+	}
+	return s
+}
+
 // validate checks all settings together, so that one look at the error mends them all.
 func (d *Dialer) validate(network string, addresses []string) error {
-	var errs []error
-	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	errs := slices.Concat(d.validateTarget(network, addresses), d.validateNumbers(), d.validateParts())
+	if len(errs) == 0 {
+		return nil
+	}
+	return multiError(errs)
+}
 
+// validateTarget checks what is dialed.
+func (d *Dialer) validateTarget(network string, addresses []string) (errs []error) {
 	if len(addresses) == 0 {
-		refuse("no address")
+		errs = append(errs, errors.New("no address"))
 	}
-	if d.DialContext == nil && slices.Contains(addresses, "") {
-		refuse("an address is empty")
-	}
-	switch network {
-	case "tcp", "tcp4", "tcp6", "unix":
-	default:
-		if d.DialContext == nil {
+	if d.DialContext == nil {
+		if slices.Contains(addresses, "") {
+			errs = append(errs, errors.New("an address is empty"))
+		}
+		if !slices.Contains([]string{"tcp", "tcp4", "tcp6", "unix"}, network) {
 			errs = append(errs, net.UnknownNetworkError(network))
 		}
 	}
 	if d.TLSConfig != nil && d.TLSConfig.ServerName == "" && !d.TLSConfig.InsecureSkipVerify {
 		for _, address := range addresses {
 			if host, _, err := net.SplitHostPort(address); err != nil && network == "unix" || err == nil && host == "" {
-				refuse("Dialer.TLSConfig.ServerName is empty and %q names no host", address)
+				errs = append(errs, fmt.Errorf("Dialer.TLSConfig.ServerName is empty and %q names no host", address))
 			}
 		}
 	}
+	return errs
+}
+
+// validateNumbers checks the settings that negative does not switch off.
+func (d *Dialer) validateNumbers() (errs []error) {
 	for _, setting := range []struct {
-		name  string
-		value time.Duration
+		name     string
+		value    any
+		negative bool
 	}{
-		{"FlushDelay", d.FlushDelay}, {"UserTimeout", d.UserTimeout},
-		{"Heartbeat.Interval", d.Heartbeat.Interval}, {"Heartbeat.Timeout", d.Heartbeat.Timeout},
+		{"FlushDelay", d.FlushDelay, d.FlushDelay < 0},
+		{"UserTimeout", d.UserTimeout, d.UserTimeout < 0},
+		{"ReadBuffer", d.ReadBuffer, d.ReadBuffer < 0},
+		{"WriteBuffer", d.WriteBuffer, d.WriteBuffer < 0},
+		{"Inbox", d.Inbox, d.Inbox < 0},
 	} {
-		if setting.value < 0 {
-			refuse("Dialer.%s %v is negative", setting.name, setting.value)
+		if setting.negative {
+			errs = append(errs, fmt.Errorf("Dialer.%s %v is negative", setting.name, setting.value))
 		}
 	}
-	for _, size := range []struct {
-		name  string
-		value int
-	}{
-		{"ReadBuffer", d.ReadBuffer}, {"WriteBuffer", d.WriteBuffer}, {"Inbox", d.Inbox},
-	} {
-		if size.value < 0 {
-			refuse("Dialer.%s %d is negative", size.name, size.value)
+	if d.UserTimeout > 0 {
+		if h := d.Heartbeat; h.Interval > 0 && d.UserTimeout < h.timeout() {
+			errs = append(errs, fmt.Errorf("Dialer.UserTimeout %v is below Heartbeat.Timeout %v", d.UserTimeout, h.timeout()))
+		}
+		if !wire.HasUserTimeout {
+			errs = append(errs, fmt.Errorf("Dialer.UserTimeout %v: TCP_USER_TIMEOUT: %w", d.UserTimeout, errors.ErrUnsupported))
 		}
 	}
-	if f, ok := ourFramer(d.framer()); ok {
+	return errs
+}
+
+// validateParts has those settings checked that know how.
+func (d *Dialer) validateParts() (errs []error) {
+	if f, ok := asBuiltin(d.framer()); ok {
 		if err := f.validate(); err != nil {
-			refuse("Dialer.Framer: %w", err)
+			errs = append(errs, fmt.Errorf("Dialer.Framer: %w", err))
 		}
 	}
 	if k, ok := d.Correlator.(interface{ validate() error }); ok {
 		if err := k.validate(); err != nil {
-			refuse("Dialer.Correlator: %w", err)
+			errs = append(errs, fmt.Errorf("Dialer.Correlator: %w", err))
 		}
 	}
-	if h := d.Heartbeat; h.Interval == 0 && h.Timeout != 0 {
-		refuse("Dialer.Heartbeat.Timeout %v needs an Interval", h.Timeout)
-	} else if h.Timeout != 0 && h.Timeout <= h.Interval {
-		refuse("Dialer.Heartbeat.Timeout %v must exceed Interval %v", h.Timeout, h.Interval)
+	errs = append(errs, d.Heartbeat.validate()...)
+	if d.Reconnect != nil {
+		errs = append(errs, d.Reconnect.validate()...)
 	}
-	if d.UserTimeout > 0 {
-		if h := d.Heartbeat; h.Interval > 0 && d.UserTimeout < h.timeout() {
-			refuse("Dialer.UserTimeout %v is below Heartbeat.Timeout %v", d.UserTimeout, h.timeout())
-		}
-		if !hasUserTimeout {
-			refuse("Dialer.UserTimeout %v: TCP_USER_TIMEOUT: %w", d.UserTimeout, errors.ErrUnsupported)
-		}
-	}
-	if b := d.Reconnect; b != nil {
-		if b.Min < 0 {
-			refuse("Dialer.Reconnect.Min %v is negative", b.Min)
-		}
-		if b.Max < 0 {
-			refuse("Dialer.Reconnect.Max %v is negative", b.Max)
-		}
-		if b.Max > 0 && b.Max < b.Min {
-			refuse("Dialer.Reconnect.Max %v is below Min %v", b.Max, b.Min)
-		}
-		if b.MaxAttempts < 0 {
-			refuse("Dialer.Reconnect.MaxAttempts %d is negative", b.MaxAttempts)
-		}
-	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return roundError(errs)
-}
-
-// connect makes one connection to address: lookup, TCP, TLS and Handshake, all within
-// the Timeout.
-func (d *Dialer) connect(ctx context.Context, network, address string) (conn *Conn, err error) {
-	attempt, cancel := ctx, context.CancelFunc(func() {})
-	if t := d.timeout(); t > 0 {
-		attempt, cancel = context.WithTimeout(ctx, t)
-	}
-	defer cancel()
-
-	op, doing := opDial, "connecting"
-	raw := net.Conn(nil)
-	defer func() {
-		if r := recover(); r != nil {
-			err = Permanent(panicked(r))
-		}
-		if err == nil {
-			return
-		}
-		if conn != nil {
-			conn.end(err)
-			conn = nil
-		} else if raw != nil {
-			closeQuietly(raw)
-		}
-		switch {
-		case ctx.Err() != nil:
-			err = ctx.Err()
-		case errors.As(err, new(*permanentError)): // whatever else it is
-		case attempt.Err() != nil, isTimeout(err), errors.Is(err, context.DeadlineExceeded):
-			// A socket's deadline may fire a moment before its context does. When Dial returns,
-			// the two are to agree.
-			if due, ok := ctx.Deadline(); ok && !time.Now().Before(due) {
-				await(ctx.Done(), dialGrace)
-				err = context.DeadlineExceeded
-			} else {
-				err = attemptTimeout{doing, err}
-			}
-		}
-		err = &OpError{Op: op, Addr: address, Err: err}
-	}()
-
-	err = errGoexit // until a hook returns
-	if raw, err = d.dial(attempt, network, address); err != nil {
-		return nil, err
-	}
-	conn = d.newConn(raw, address)
-	err = errGoexit // likewise
-	if err := attempt.Err(); err != nil {
-		return conn, err // the hook has handed it over late
-	}
-	if err := d.prepare(raw); err != nil {
-		return conn, err
-	}
-	stop := conn.guard(attempt)
-	defer stop()
-	if d.TLSConfig != nil {
-		op, doing = opHandshake, "in the TLS handshake"
-		if err := conn.startTLS(attempt, d.TLSConfig, address); err != nil {
-			return conn, err
-		}
-	}
-	if d.Handshake != nil {
-		op, doing = opHandshake, "in the Handshake"
-		if err := d.Handshake(attempt, conn); err != nil {
-			return conn, err
-		}
-	}
-	conn.taken.Store(true)
-	stop()
-	// Asked only now: a context is done a moment before what waits for it is called.
-	if err := attempt.Err(); err != nil {
-		return conn, err
-	}
-	return conn, conn.wire.reason()
-}
-
-// closeQuietly closes a connection that has panicked in another method, and may do so in this
-// one: a nil pointer in an interface.
-func closeQuietly(raw net.Conn) {
-	defer func() { recover() }()
-	raw.Close()
-}
-
-// isNil reports whether raw is nil, or a nil pointer in an interface.
-func isNil(raw net.Conn) bool {
-	v := reflect.ValueOf(raw)
-	return !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil()
-}
-
-// dial makes the raw connection.
-func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if d.DialContext != nil {
-		raw, err := d.DialContext(ctx, network, address)
-		if err == nil && isNil(raw) {
-			return nil, errors.New("DialContext returned neither a connection nor an error")
-		}
-		return raw, err
-	}
-	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
-		Enable:   true,
-		Idle:     15 * time.Second,
-		Interval: 5 * time.Second,
-		Count:    3,
-	}}
-	if d.NetDialer != nil {
-		dialer = *d.NetDialer
-	}
-	tried := watchAddresses(&dialer)
-	raw, err := dialer.DialContext(ctx, network, address)
-	if err != nil {
-		return nil, tried.explain(err)
-	}
-	return raw, nil
-}
-
-// prepare sets the options of a new connection.
-func (d *Dialer) prepare(raw net.Conn) error {
-	// On loopback a dial to a port of the ephemeral range can meet itself in a
-	// simultaneous open, and would then block the port for the real server.
-	if addr, ok := raw.LocalAddr().(*net.TCPAddr); ok && addr.String() == raw.RemoteAddr().String() {
-		if conn, ok := raw.(*net.TCPConn); ok {
-			conn.SetLinger(0) // a reset: no TIME_WAIT on that port
-		}
-		return fmt.Errorf("connected to itself at %v: %w", addr, syscall.ECONNREFUSED)
-	}
-	conn, ok := raw.(*net.TCPConn)
-	if !ok {
-		return nil
-	}
-	if d.UserTimeout > 0 {
-		if err := setUserTimeout(conn, d.UserTimeout); err != nil {
-			return fmt.Errorf("setting TCP_USER_TIMEOUT: %w", err)
-		}
-	}
-	return conn.SetNoDelay(!d.Nagle)
-}
-
-// attempts are the addresses that a net.Dialer has tried for one name. Its own error
-// tells of the first only.
-type attempts struct {
-	mu    sync.Mutex // guards following; the families are tried concurrently
-	tried []string
-}
-
-func watchAddresses(dialer *net.Dialer) *attempts {
-	a := new(attempts)
-	control, controlContext := dialer.Control, dialer.ControlContext
-	dialer.ControlContext = func(ctx context.Context, network, address string, c syscall.RawConn) error {
-		a.mu.Lock()
-		a.tried = append(a.tried, address)
-		a.mu.Unlock()
-		switch {
-		case controlContext != nil:
-			return controlContext(ctx, network, address, c)
-		case control != nil:
-			return control(network, address, c)
-		}
-		return nil
-	}
-	return a
-}
-
-// explain adds the addresses that were tried to err, if there were several.
-func (a *attempts) explain(err error) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.tried) < 2 {
-		return err
-	}
-	return fmt.Errorf("%w (tried %s)", err, strings.Join(a.tried, ", "))
+	return errs
 }

@@ -1,7 +1,5 @@
 package tcpclient
 
-import "encoding/binary"
-
 // This file is how streams of messages of some size are read: from the socket straight into
 // the memory of the Inbox, where the frames are cut in place. It saves the copy out of the
 // read buffer, a third of the cost of messages of 1 KiB.
@@ -16,100 +14,99 @@ const (
 	directSlab = 1<<16 - 1
 )
 
-// direct reports whether the next read of conn may be a direct one. That takes a peer who
-// has just sent enough at once: memory follows what was received.
-func (c *Client) direct(conn *Conn) bool {
-	t := &c.intake
-	return t.typical >= minDirect && conn.got >= directSlab/4 && conn.maxRead > directSlab && t.direct &&
-		len(conn.carry) == 0 && conn.carried == nil && !c.watched && !conn.calls.used.Load() &&
-		conn.in.Buffered() < maxDirect && conn.isDirect(conn.buffered())
+// mayReadDirectly reports whether the next read of the socket may be a direct one. That takes
+// a peer who has just sent enough at once: memory follows what was received.
+func (r *reader) mayReadDirectly() bool {
+	f := r.frames
+	return r.producer.typical >= minDirect && f.lastRead >= directSlab/4 && f.maxRead > directSlab && r.slabs &&
+		len(f.unread) == 0 && f.unreadErr == nil && !r.watched && !r.calls.used.Load() &&
+		f.in.Buffered() < maxDirect && r.isDirect(f.buffered())
 }
 
 // isDirect reports whether p may be the start of a frame that is read directly.
-func (c *Conn) isDirect(p []byte) bool {
-	return len(p) < prefix || uint64(binary.BigEndian.Uint32(p)) <= min(c.plain, maxDirect)
+func (r *reader) isDirect(p []byte) bool {
+	return len(p) < prefix || frameSize(p) <= min(r.frames.framing.largest, maxDirect)
 }
 
-// readDirect takes in messages until something comes for which this is not the way: a Call,
-// of which the reply may be the next message, or messages of other sizes. That is left to conn's
+// readDirectly takes in messages until something comes for which this is not the way: a Call,
+// of which the reply may be the next message, or messages of other sizes. That is left to the
 // read buffer.
-func (c *Client) readDirect(conn *Conn) error {
-	t := &c.intake
-	defer func() { conn.got, conn.filled = 0, false }() // for the next time, too, it takes such a peer
-	t.turn(nil)
-	rest := copy(t.slab.data[:directSlab], conn.buffered()) // bytes of an unfinished frame, behind the messages in the slab
-	conn.in.Discard(rest)
+func (r *reader) readDirectly() error {
+	t, f := r.producer, r.frames
+	defer f.doubt() // for the next time, too, it takes such a peer
+	t.rotate(nil)
+	rest := t.slab.lay(f.buffered()) // bytes of an unfinished frame, after the messages in the slab
+	f.in.Discard(rest)
 	for {
-		conn.midFrame = rest > 0
 		s := t.slab
-		free := s.data[len(s.data):cap(s.data)]
-		fill := min((slabMessages-s.n)*(t.typical+prefix), len(free)) // what is beyond has to be moved
-		n, err := (*source)(conn).Read(free[rest:max(fill, rest+minSlab)])
-		if err != nil {
-			conn.carried = err // behind the rest
-		}
-		if rest += n; conn.calls.used.Load() {
-			conn.unread(free[:rest])
+		fill := min((slabMessages-s.n)*(t.typical+prefix), s.room()) // what comes after that has to be moved
+		n := f.readInto(s.free(), rest, max(fill, rest+minSlab))
+		if rest += n; r.calls.used.Load() {
+			f.giveBack(s.free()[:rest])
 			return nil
 		}
-		left, over := t.cut(rest, conn)
+		left, over := t.cut(rest, f.framing.largest, r.origin)
 		if left < rest {
-			conn.arrived()
+			f.arrived()
 		}
 		s, rest = t.slab, left
-		p := s.data[len(s.data) : len(s.data)+rest]
+		p := s.free()[:rest]
 		switch {
 		case over != nil:
 			return over
-		case conn.carried != nil || t.typical < minDirect || !conn.isDirect(p):
-			conn.unread(p)
+		case f.unreadErr != nil || t.typical < minDirect || !r.isDirect(p):
+			f.giveBack(p)
 			return nil
-		case s.n > slabMessages/4*3 || cap(s.data)-len(s.data) < directSlab/4:
-			t.turn(p)
+		case s.n > slabMessages/4*3 || s.room() < directSlab/4:
+			t.rotate(p)
 		}
 	}
 }
 
-// cut takes the frames that lie whole at the start of the rest that was read behind the slab's
+// readInto reads the socket once, into what is between rest and end in p; the first rest
+// bytes there are of an unfinished frame. An error comes after what was read.
+func (r *frameReader) readInto(p []byte, rest, end int) (n int) {
+	r.inFrame = rest > 0
+	n, err := r.Read(p[rest:end])
+	if err != nil {
+		r.unreadErr = err
+	}
+	return n
+}
+
+// doubt forgets how much the last read has brought.
+func (r *frameReader) doubt() { r.lastRead, r.bufferFilled = 0, false }
+
+// cut takes the frames that lie whole at the start of the rest that was read after the slab's
 // messages, and returns what is left of that. It stops where messages have become small: they
 // are not to have slabs of this size.
-func (t *intake) cut(rest int, conn *Conn) (left int, err error) {
+func (t *producer) cut(rest int, largest uint64, from upstream) (left int, err error) {
 	for rest >= prefix && err == nil && t.typical >= minDirect {
-		s := t.slab
-		p := s.data[len(s.data) : len(s.data)+rest]
-		size := binary.BigEndian.Uint32(p)
-		if uint64(size) > conn.plain || int64(size) > int64(rest-prefix) {
+		p := t.slab.free()[:rest]
+		size := frameSize(p)
+		if size > largest || size > uint64(rest-prefix) {
 			break
 		}
-		err = t.admit(int(size), conn)
-		s.data = s.data[:len(s.data)+prefix+int(size)]
-		t.record(s, int(size))
-		if rest -= prefix + int(size); s.n == slabMessages {
-			t.turn(s.data[len(s.data) : len(s.data)+rest])
+		err = t.admit(int(size), from)
+		t.record(prefix+int(size), int(size))
+		if rest -= prefix + int(size); t.slab.n == slabMessages {
+			t.rotate(t.slab.free()[:rest])
 		}
 	}
 	return rest, err
 }
 
-// turn makes a new slab the one that takes messages, with rest behind them, which was read behind
-// those of the old one.
-func (t *intake) turn(rest []byte) {
-	old := t.slab
-	s := t.fresh()
-	if cap(s.data) != directSlab { // or larger, for a large message: offsets would not fit
-		s.data = make([]byte, 0, directSlab)
+// rotate makes a new slab the one that takes messages, with rest after them, which was read
+// after those of the old one.
+func (t *producer) rotate(rest []byte) {
+	next := t.inbox.newSlab()
+	if cap(next.data) != directSlab { // or larger, for a large message: offsets would not fit
+		next.trade(make([]byte, 0, directSlab))
 	}
-	copy(s.data[:directSlab], rest) // before the old one is anybody else's
-	t.slab = old
-	t.roll()
-	t.slab = s
+	next.lay(rest) // before the old one is anybody else's
+	t.closeSlab()
+	t.slab = next
 }
 
-// unread gives bytes that were read to the read buffer, which is empty.
-func (c *Conn) unread(p []byte) {
-	c.carry = append(c.spill[:0], p...)
-	c.total -= int64(len(p))
-	if len(p) <= prefix+maxDirect { // the start of a frame, as nearly always
-		c.spill = c.carry
-	}
-}
+// lay copies p after the messages, without making one of it.
+func (s *slab) lay(p []byte) int { return copy(s.free(), p) }

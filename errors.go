@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // An OpError is the error of every method that talks to the network. It says which
@@ -74,41 +76,29 @@ func (e roundError) Unwrap() []error { return e }
 // The sentinels. Each is found by [errors.Is] inside the [OpError] of a call.
 var (
 	// ErrClosed: the Client was closed, by Close or Shutdown. Is [net.ErrClosed].
-	ErrClosed error = closedError{}
+	ErrClosed = wire.ErrClosed
 
 	// ErrDisconnected: the connection ended, other than by our own Close or Shutdown.
 	// The error also Is its cause: io.EOF, io.ErrUnexpectedEOF, ECONNRESET,
 	// ErrHeartbeatTimeout, a [*FrameTooLargeError] and so on.
-	ErrDisconnected = errors.New("disconnected")
+	ErrDisconnected = wire.ErrDisconnected
 
 	// ErrInvalidFrame: the bytes received are not a frame, or the message given cannot be one.
 	ErrInvalidFrame = errors.New("invalid frame")
 
 	// ErrHeartbeatTimeout: the peer was silent for [Heartbeat].Timeout.
-	ErrHeartbeatTimeout error = timeoutError("heartbeat timeout: the peer is silent")
+	ErrHeartbeatTimeout error = wire.TimeoutError("heartbeat timeout: the peer is silent")
 
 	// ErrWriteTimeout: the peer's TCP took no byte for [Dialer].WriteTimeout.
-	ErrWriteTimeout error = timeoutError("write timeout: the peer takes no data")
+	ErrWriteTimeout = wire.ErrWriteTimeout
 
 	// ErrFrameTimeout: the rest of a frame did not come within [Dialer].FrameTimeout.
-	ErrFrameTimeout error = timeoutError("frame timeout: the rest of a frame did not arrive")
+	ErrFrameTimeout error = wire.TimeoutError("frame timeout: the rest of a frame did not arrive")
 
 	// ErrInboxFull: nobody received for a second while something that needs the reader
 	// waited behind a full Inbox.
 	ErrInboxFull = errors.New("inbox full: nobody receives")
 )
-
-type closedError struct{}
-
-func (closedError) Error() string        { return "client closed" }
-func (closedError) Is(target error) bool { return target == net.ErrClosed }
-
-// A timeoutError is a timeout of the connection. Unlike os.ErrDeadlineExceeded it
-// means that the connection is dead.
-type timeoutError string
-
-func (e timeoutError) Error() string { return string(e) }
-func (timeoutError) Timeout() bool   { return true }
 
 // An attemptTimeout is the end of the Dialer's own budget for one address. It Is
 // os.ErrDeadlineExceeded and deliberately not context.DeadlineExceeded, which would
@@ -147,13 +137,6 @@ func (e *panicError) Unwrap() error {
 	err, _ := e.value.(error)
 	return err
 }
-
-// A disconnectedError is the end of a connection and its cause.
-type disconnectedError struct{ cause error }
-
-func (e *disconnectedError) Error() string        { return "disconnected: " + e.cause.Error() }
-func (e *disconnectedError) Is(target error) bool { return target == ErrDisconnected }
-func (e *disconnectedError) Unwrap() error        { return e.cause }
 
 // A lossError is the end of a connection that took messages of finished Writes with it. It
 // Is what the end is.
@@ -294,7 +277,7 @@ func verdict(err error) Class {
 	case ErrInboxFull:
 		return ClassTemporary // the connection lives on; somebody has to receive
 	case ErrInvalidFrame:
-		return ClassPermanent // a message was refused; inbound ones come as a disconnectedError
+		return ClassPermanent // a message was refused; inbound ones come as a DisconnectedError
 	case ErrDisconnected, ErrHeartbeatTimeout, ErrWriteTimeout, ErrFrameTimeout,
 		io.EOF, io.ErrUnexpectedEOF, io.ErrShortWrite, io.ErrNoProgress, io.ErrClosedPipe:
 		return ClassDisconnected
@@ -304,12 +287,12 @@ func verdict(err error) Class {
 		return ClassPermanent // this platform will not learn it
 	}
 	switch e := err.(type) {
-	case *disconnectedError, attemptTimeout:
+	case *wire.DisconnectedError, attemptTimeout:
 		return ClassDisconnected
 	case *permanentError:
 		return ClassPermanent
 	case *FrameTooLargeError:
-		return ClassPermanent // this message was refused; inbound ones come as a disconnectedError
+		return ClassPermanent // this message was refused; inbound ones come as a DisconnectedError
 	case *net.AddrError, net.UnknownNetworkError, net.InvalidAddrError, *net.ParseError:
 		return ClassPermanent // a typing error in the address
 	case *net.DNSError:

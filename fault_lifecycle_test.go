@@ -559,7 +559,7 @@ func faultLeftBehind(t *testing.T) {
 		},
 		"Close with a full Inbox": func(t *testing.T, c *tcpclient.Client, p *peer) {
 			go p.Write(frames(numbered(1000, 1000)...))
-			blocked(t, "(*intake).makeRoom")
+			blocked(t, "(*producer).makeRoom")
 			c.Close()
 		},
 	}

@@ -8,19 +8,12 @@ import (
 )
 
 const (
-	// minSlab is the memory for the first message, of which the size is not known.
-	minSlab = 512
-
-	// slabMessages and slabBytes are when a slab is full.
-	slabMessages = 64
-	slabBytes    = 8 << 10
-
 	// overhead is what a message counts in the Inbox beside its bytes.
 	overhead = 64
 
-	// liftFactor and liftBytes are what an Inbox may grow to during Shutdown.
-	liftFactor = 8
-	liftBytes  = 16 << 20
+	// raiseFactor and raiseBytes are what an Inbox may grow to during Shutdown.
+	raiseFactor = 8
+	raiseBytes  = 16 << 20
 
 	// maxLosses is how many unreceived losses are kept apart.
 	maxLosses = 16
@@ -28,20 +21,18 @@ const (
 
 // An inbox holds the messages between the reading goroutine and those who receive.
 //
-// Messages lie one behind the other in slabs, which are recycled. The reader, by way of
-// its intake, fills the last slab and publishes what is whole before it waits for the
-// socket, so that a burst costs one lock and one wake-up.
+// Messages lie one after the other in slabs, which are recycled. The reader, by way of its
+// producer, fills the last slab and publishes what is whole before it waits for the socket,
+// so that a burst costs one lock and one wake-up.
 type inbox struct {
 	ready chan struct{} // one slot: somebody waits, and there may be something
 	room  chan struct{} // one slot: the reader waits, and there may be room
 
 	mu      sync.Mutex // guards following
 	limit   int        // bytes of messages, each with its overhead
-	lifted  bool       // limit was lifted
-	head    *slab      // what may be received, in order of arrival; only the first is in part received
-	tail    *slab
-	free    *slab
-	spare   int   // bytes of memory in free
+	raised  bool       // limit was raised
+	queue   slabQueue  // what may be received; only the first slab is in part received
+	free    slabPool
 	used    int   // bytes of messages in the queue, each with its overhead
 	losses  int   // lost connections in the queue
 	waiting int   // calls that wait for ready
@@ -51,35 +42,9 @@ type inbox struct {
 	full atomic.Bool // the reader waits for room; set and cleared under mu
 }
 
-// Where the last messages of a slab may begin: those of a run that began before slabBytes. Slabs
-// that are read into directly are as large as fits.
-const _ = uint16(slabBytes + slabMessages*(prefix+maxRun)) // fits slab.starts
-
-// A slab is a run of messages in one piece of memory, or the loss of a connection.
-type slab struct {
-	// Owned by the reader until the slab is closed. Behind what is published it may
-	// write at any time, before that it writes no more.
-	data   []byte
-	n      int                  // messages in data
-	starts [slabMessages]uint16 // where each of them begins
-	ends   [slabMessages]int    // and ends
-
-	// Guarded by inbox.mu.
-	next      *slab
-	view      []byte // data as far as it is published
-	published int    // messages in view
-	received  int    // of these, as far as is known: see taken
-	queued    bool   // the slab is in the queue
-	closed    bool   // the reader adds nothing any more
-	held      int    // loops over Messages that are in view
-	loss      error
-
-	taken atomic.Int32 // while held > 0: received, raised by the loops without the lock
-}
-
 // A cursor is the place of a loop over Messages in a slab. While it has messages there
-// the loop takes them without the lock, one by one: others that receive
-// meanwhile get the ones behind.
+// the loop takes them without the lock, one by one: others that receive meanwhile get
+// those that follow.
 type cursor struct {
 	slab      *slab // held
 	view      []byte
@@ -102,30 +67,6 @@ func (in *inbox) next(c *cursor) ([]byte, bool) {
 	return c.view[start:end:end], true
 }
 
-// claim takes the next of the first published messages of s, which is held.
-func (s *slab) claim(published int) (i int, ok bool) {
-	for {
-		taken := s.taken.Load()
-		if int(taken) >= published {
-			return 0, false
-		}
-		if s.taken.CompareAndSwap(taken, taken+1) {
-			return int(taken), true
-		}
-	}
-}
-
-// bounds returns where message i begins and ends.
-func (s *slab) bounds(i int) (start, end int) { return int(s.starts[i]), s.ends[i] }
-
-// hold lets a loop take messages without the lock, until held is lowered again.
-func (s *slab) hold() {
-	if s.held == 0 {
-		s.taken.Store(int32(s.received))
-	}
-	s.held++
-}
-
 func newInbox(limit int) *inbox {
 	return &inbox{limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
@@ -142,8 +83,8 @@ func (in *inbox) receive(ctx context.Context, buf []byte) ([]byte, error) {
 	}
 	start, end := s.bounds(i)
 	msg := s.view[start:end]
-	if alone := s.closed && s.n == 1 && s.held == 0; alone && len(msg) >= max(slabBytes/2, cap(s.data)/2) {
-		s.data = buf[:0]
+	if s.isTradable(len(msg)) {
+		s.trade(buf)
 	} else {
 		msg = append(buf[:0], msg...)
 	}
@@ -182,8 +123,7 @@ func (in *inbox) releaseLocked(c *cursor) {
 	}
 	*c = cursor{}
 	in.accountLocked()
-	s.held--
-	if s.held == 0 && !s.queued && s.closed {
+	if s.letGo() {
 		in.recycleLocked(s)
 	}
 }
@@ -193,8 +133,8 @@ func (in *inbox) releaseLocked(c *cursor) {
 func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 	for {
 		in.tidyLocked()
-		if s := in.head; s != nil && s.loss != nil {
-			in.popLocked()
+		if s := in.queue.head; s != nil && s.loss != nil {
+			in.queue.pop()
 			in.losses--
 			in.passOnLocked()
 			return nil, 0, s.loss
@@ -203,7 +143,7 @@ func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 				return s, i, nil
 			}
 		}
-		if in.end != nil && in.head == nil {
+		if in.end != nil && in.queue.head == nil {
 			in.passOnLocked()
 			return nil, 0, in.end
 		}
@@ -225,9 +165,10 @@ func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 // claimLocked takes the next message of s, the first slab.
 func (in *inbox) claimLocked(s *slab) (i int, ok bool) {
 	if s.held == 0 {
-		if i = s.received; i == s.published {
+		if s.isReceived() {
 			return 0, false
 		}
+		i = s.received
 		in.freeLocked(s, i+1)
 		return i, true
 	}
@@ -248,7 +189,7 @@ func (in *inbox) account() {
 // without the lock. It is exact when the reader waits for room, and for a loop that finds it
 // waiting.
 func (in *inbox) accountLocked() {
-	if s := in.head; s != nil && s.held > 0 {
+	if s := in.queue.head; s != nil && s.held > 0 {
 		in.freeLocked(s, int(s.taken.Load()))
 	}
 }
@@ -258,18 +199,15 @@ func (in *inbox) freeLocked(s *slab, received int) {
 	if s.received == received {
 		return // the reader is woken for room, or it would wake itself for ever
 	}
-	for ; s.received < received; s.received++ {
-		start, end := s.bounds(s.received)
-		in.used -= end - start + overhead
-	}
+	in.used -= s.receive(received)
 	in.roomLocked()
 }
 
 // tidyLocked takes slabs of which nothing is left off the queue and recycles them.
 func (in *inbox) tidyLocked() {
 	in.accountLocked()
-	for s := in.head; s != nil && s.loss == nil && s.closed && s.received == s.published; s = in.head {
-		in.popLocked()
+	for s := in.queue.head; s != nil && s.isOver(); s = in.queue.head {
+		in.queue.pop()
 		in.accountLocked()
 		if s.held == 0 {
 			in.recycleLocked(s)
@@ -278,14 +216,14 @@ func (in *inbox) tidyLocked() {
 }
 
 // passOnLocked wakes one more of those who wait, if there is something for them. Whoever
-// was woken passes on, and so nobody is forgotten.
+// was woken passes on, and so no one is forgotten.
 func (in *inbox) passOnLocked() {
 	if in.waiting == 0 {
 		return
 	}
 	in.tidyLocked()
-	s := in.head
-	if s == nil && in.end == nil || s != nil && s.loss == nil && s.received == s.published {
+	s := in.queue.head
+	if s == nil && in.end == nil || s != nil && s.loss == nil && s.isReceived() {
 		return
 	}
 	select {
@@ -295,45 +233,63 @@ func (in *inbox) passOnLocked() {
 	}
 }
 
-func (in *inbox) pushLocked(s *slab) {
-	if in.tail == nil {
-		in.head = s
-	} else {
-		in.tail.next = s
+// publishLocked makes what was added to s receivable, messages of that many bytes, and
+// returns how many more there is room for.
+func (in *inbox) publishLocked(s *slab, bytes int) (room int) {
+	if in.end == nil { // else no one is to have it any more
+		s.publish()
+		if !s.queued {
+			in.queue.push(s)
+		}
+		in.used += bytes
 	}
-	in.tail = s
-	s.queued = true
+	in.passOnLocked()
+	return in.limit - in.used
 }
 
-func (in *inbox) popLocked() {
-	s := in.head
-	in.head = s.next
-	if in.head == nil {
-		in.tail = nil
+// closeLocked ends s, to which the reader adds nothing any more.
+func (in *inbox) closeLocked(s *slab) {
+	if s.close() {
+		in.recycleLocked(s) // no one will ask for it
+	} else if s.queued {
+		in.tidyLocked()
 	}
-	s.next, s.queued = nil, false
+	in.passOnLocked()
 }
+
+// wokeSomeoneLocked reports whether one who waits was woken since it was last asked.
+func (in *inbox) wokeSomeoneLocked() bool {
+	woken := in.woken
+	in.woken = false
+	return woken
+}
+
+// hasRoomLocked reports whether need bytes fit into the inbox, or it is empty.
+func (in *inbox) hasRoomLocked(need int) bool { return in.used == 0 || in.used+need <= in.limit }
 
 // recycleLocked keeps s for its memory, within reason.
-func (in *inbox) recycleLocked(s *slab) {
-	if in.free != nil && in.spare+cap(s.data) > in.limit {
-		return
-	}
-	s.data, s.view = s.data[:0], nil
-	s.n, s.published, s.received, s.closed = 0, 0, 0, false
-	s.next, in.free = in.free, s
-	in.spare += cap(s.data)
+func (in *inbox) recycleLocked(s *slab) { in.free.put(s, in.limit) }
+
+// newSlab returns an empty slab.
+func (in *inbox) newSlab() *slab {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.free.get()
 }
 
-// slabLocked returns an empty slab.
-func (in *inbox) slabLocked() *slab {
-	s := in.free
-	if s == nil {
-		return new(slab)
+// lose puts the loss of a connection after all that it brought.
+func (in *inbox) lose(err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch last := in.queue.tail; {
+	case in.end != nil:
+	case in.losses >= maxLosses && last.loss != nil:
+		last.loss = err
+	default:
+		in.queue.push(&slab{loss: err})
+		in.losses++
+		in.passOnLocked()
 	}
-	in.free, s.next = s.next, nil
-	in.spare -= cap(s.data)
-	return s
 }
 
 // finish makes err follow what is in the queue, unless something does already.
@@ -353,22 +309,21 @@ func (in *inbox) close(err error) {
 	if in.end == nil {
 		in.end = err
 	}
-	for in.head != nil {
-		in.head.taken.Store(slabMessages) // for a loop that is in it
-		in.popLocked()
+	for in.queue.head != nil {
+		in.queue.pop().taken.Store(slabMessages) // for a loop that is in it
 	}
 	in.used, in.losses = 0, 0
 	in.roomLocked()
 	in.passOnLocked()
 }
 
-// lift lets the inbox take more than its limit, for a Shutdown that waits for nobody to
-// receive. Behind the new limit the connection is cut: memory is bounded all the same.
-func (in *inbox) lift() {
+// raiseLimit lets the inbox take more than its limit, for a Shutdown that waits for no one to
+// receive. At the new limit the connection is cut: memory is bounded all the same.
+func (in *inbox) raiseLimit() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.limit = max(liftFactor*min(in.limit, math.MaxInt/liftFactor), liftBytes)
-	in.lifted = true
+	in.limit = max(raiseFactor*min(in.limit, math.MaxInt/raiseFactor), raiseBytes)
+	in.raised = true
 	in.roomLocked()
 }
 

@@ -1,6 +1,7 @@
 package tcpclient
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -29,19 +31,19 @@ func replyTo(id uint64) []byte { return append(binary.BigEndian.AppendUint64(nil
 // mustEnter enters a call for which there is room.
 func mustEnter(t *testing.T, k *calls) *call {
 	t.Helper()
-	c := k.enter()
+	c := k.enter(1, 0)
 	require.NotNil(t, c, "there should be room")
 	return c
 }
 
 func requireFull(t *testing.T, k *calls) {
 	t.Helper()
-	require.Nil(t, k.enter(), "there should be no room")
+	require.Nil(t, k.enter(1, 0), "there should be no room")
 }
 
-// outcome is what became of c: "waits", its reply or its error.
-func outcome(k *calls, c *call) string {
-	if !c.ended.Load() {
+// resultOf is what became of c: "waits", its reply or its error.
+func resultOf(k *calls, c *call) string {
+	if !c.ended {
 		return "waits"
 	}
 	defer k.recycle(c)
@@ -57,11 +59,11 @@ func TestCallsInOrder(t *testing.T) {
 		a, b, c := mustEnter(t, k), mustEnter(t, k), mustEnter(t, k)
 		k.abandon(b)
 		require.True(t, k.answer([]byte("1")))
-		require.Equal(t, "waits", outcome(k, c))
+		require.Equal(t, "waits", resultOf(k, c))
 		require.True(t, k.answer([]byte("2")), "late, and nobody's")
 		require.True(t, k.answer([]byte("3")))
-		require.Equal(t, "1", outcome(k, a))
-		require.Equal(t, "3", outcome(k, c))
+		require.Equal(t, "1", resultOf(k, a))
+		require.Equal(t, "3", resultOf(k, c))
 		require.False(t, k.answer([]byte("4")), "nothing is asked: a push")
 	})
 
@@ -72,8 +74,8 @@ func TestCallsInOrder(t *testing.T) {
 		c := mustEnter(t, k)
 		k.answer([]byte("1"))
 		k.answer([]byte("2"))
-		require.Equal(t, "1", outcome(k, a))
-		require.Equal(t, "2", outcome(k, c))
+		require.Equal(t, "1", resultOf(k, a))
+		require.Equal(t, "2", resultOf(k, c))
 		require.False(t, k.answer([]byte("3")))
 	})
 
@@ -84,8 +86,8 @@ func TestCallsInOrder(t *testing.T) {
 		b := mustEnter(t, k)
 		require.True(t, k.answer([]byte("1")), "late")
 		require.True(t, k.answer([]byte("2")))
-		require.Equal(t, "error: "+ErrInboxFull.Error(), outcome(k, a))
-		require.Equal(t, "2", outcome(k, b))
+		require.Equal(t, "error: "+ErrInboxFull.Error(), resultOf(k, a))
+		require.Equal(t, "2", resultOf(k, b))
 	})
 
 	t.Run("65,536 may be outstanding, abandoned ones included", func(t *testing.T) {
@@ -99,10 +101,10 @@ func TestCallsInOrder(t *testing.T) {
 		requireFull(t, k)
 		for range maxInOrder - 1 {
 			require.True(t, k.answer([]byte("late")))
-			require.False(t, c.ended.Load())
+			require.False(t, c.ended)
 		}
 		require.True(t, k.answer([]byte("mine")))
-		require.Equal(t, "mine", outcome(k, c))
+		require.Equal(t, "mine", resultOf(k, c))
 	})
 
 	// A queue that is never empty must not grow: what was answered is compacted away.
@@ -116,19 +118,22 @@ func TestCallsInOrder(t *testing.T) {
 			for i := range 4000 {
 				open = append(open, mustEnter(t, k))
 				require.True(t, k.answer(fmt.Append(nil, i)))
-				require.Equal(t, fmt.Sprint(i), outcome(k, open[0]))
+				require.Equal(t, fmt.Sprint(i), resultOf(k, open[0]))
 				open = open[1:]
 				if i%3 == 0 { // the middle one goes, and is replaced
 					gone := len(open) / 2
 					k.abandon(open[gone])
-					require.Nil(t, k.queue[k.first+gone], "its own place, at %d with %d outstanding", i, standing)
-					k.queue[k.first+gone] = open[gone] // and back, for the next round
+					q := k.pending.(*callQueue)
+					require.Nil(t, q.calls[q.first+gone], "its own place, at %d with %d outstanding", i, standing)
+					q.calls[q.first+gone] = open[gone] // and back, for the next round
+					open[gone].ended = false
 					k.live++
 				}
 			}
-			require.LessOrEqual(t, cap(k.queue), 8*(standing+64), "with %d outstanding", standing)
-			for _, c := range k.queue[len(k.queue):cap(k.queue)] {
-				require.Nil(t, c, "what is behind the queue should be free for the garbage collector")
+			q := k.pending.(*callQueue).calls
+			require.LessOrEqual(t, cap(q), 8*(standing+64), "with %d outstanding", standing)
+			for _, c := range q[len(q):cap(q)] {
+				require.Nil(t, c, "what is after the queue should be free for the garbage collector")
 			}
 		}
 	})
@@ -141,7 +146,7 @@ func TestCallsByID(t *testing.T) {
 			c := mustEnter(t, k)
 			require.Equal(t, id, c.id)
 			require.True(t, k.answer(replyTo(id)))
-			require.Equal(t, "reply", outcome(k, c))
+			require.Equal(t, "reply", resultOf(k, c))
 		}
 	})
 
@@ -165,7 +170,7 @@ func TestCallsByID(t *testing.T) {
 			for range 1000 {
 				k.abandon(mustEnter(t, k))
 			}
-			require.Zero(t, k.byID.n, "%T", correlator)
+			require.Zero(t, k.pending.(*idTable).calls.n, "%T", correlator)
 		}
 	})
 
@@ -174,13 +179,13 @@ func TestCallsByID(t *testing.T) {
 	t.Run("abandoned ids of four bytes are bounded", func(t *testing.T) { // P6
 		k := newCalls(IDField{Width: 4}, new(counters))
 		for range 3 << 16 {
-			c := k.enter()
+			c := k.enter(1, 0)
 			if c == nil {
 				break // that would be bounded, too
 			}
 			k.abandon(c)
 		}
-		require.LessOrEqual(t, k.byID.n, 1<<17)
+		require.LessOrEqual(t, k.pending.(*idTable).calls.n, 1<<17)
 	})
 
 	t.Run("ids start again at 1 and skip those in use", func(t *testing.T) {
@@ -209,10 +214,10 @@ func TestCallsByID(t *testing.T) {
 		mustEnter(t, k)
 		require.False(t, k.answer(replyTo(2)))
 		for range 3 {
-			k.answer(replyTo(k.issued))
+			k.answer(replyTo(k.pending.(*idTable).issued))
 			mustEnter(t, k)
 		}
-		require.Equal(t, uint64(1), k.issued)
+		require.Equal(t, uint64(1), k.pending.(*idTable).issued)
 		require.True(t, k.answer(replyTo(2)))
 	})
 
@@ -224,7 +229,7 @@ func TestCallsByID(t *testing.T) {
 				require.Equal(t, uint64(1), c.id)
 				requireFull(t, k)
 				k.answer(replyTo(1))
-				require.Equal(t, "reply", outcome(k, c))
+				require.Equal(t, "reply", resultOf(k, c))
 			}
 		}
 	})
@@ -257,15 +262,15 @@ func TestCallsRetract(t *testing.T) {
 				k.answer(replyTo(id))
 				require.NotPanics(t, func() { k.retract(refused) })
 				for _, c := range before {
-					require.Contains(t, outcome(k, c), "reply")
+					require.Contains(t, resultOf(k, c), "reply")
 				}
 				require.Zero(t, k.live, "calls that are waited for")
 				c := mustEnter(t, k)
 				require.True(t, k.answer(replyTo(c.id)))
-				require.Contains(t, outcome(k, c), "reply")
+				require.Contains(t, resultOf(k, c), "reply")
 				require.Zero(t, k.live)
 				select {
-				case <-k.settled():
+				case <-k.whenDrained():
 				default:
 					require.Fail(t, "nobody waits, and yet Shutdown would")
 				}
@@ -285,8 +290,8 @@ func TestCallsRetractFailed(t *testing.T) {
 		after := mustEnter(t, k)
 		require.True(t, k.answer([]byte("late, to the one before")))
 		require.True(t, k.answer([]byte("mine")))
-		require.Equal(t, "error: "+ErrInboxFull.Error(), outcome(k, before))
-		require.Equal(t, "mine", outcome(k, after))
+		require.Equal(t, "error: "+ErrInboxFull.Error(), resultOf(k, before))
+		require.Equal(t, "mine", resultOf(k, after))
 	})
 
 	t.Run("by id, the id is free", func(t *testing.T) {
@@ -298,7 +303,7 @@ func TestCallsRetractFailed(t *testing.T) {
 	})
 }
 
-func TestCallsSettled(t *testing.T) {
+func TestCallsDrained(t *testing.T) {
 	for name, finish := range map[string]func(k *calls, c *call){
 		"a reply":        func(k *calls, c *call) { k.answer(replyTo(c.id)) },
 		"a context":      func(k *calls, c *call) { k.abandon(c) },
@@ -308,20 +313,20 @@ func TestCallsSettled(t *testing.T) {
 		t.Run("when the last call has ended by "+name, func(t *testing.T) {
 			for _, correlator := range []Correlator{nil, IDPrefix{}, narrow{max: 9}} {
 				k := newCalls(correlator, new(counters))
-				<-k.settled()
+				<-k.whenDrained()
 				first, second := mustEnter(t, k), mustEnter(t, k)
 				k.abandon(first)
-				settled := k.settled()
+				drained := k.whenDrained()
 				select {
-				case <-settled:
-					t.Fatal("settled too soon")
+				case <-drained:
+					t.Fatal("drained too soon")
 				default:
 				}
 				if correlator == nil && name == "a reply" {
 					k.answer([]byte("late"))
 				}
 				finish(k, second)
-				<-settled
+				<-drained
 			}
 		})
 	}
@@ -337,8 +342,8 @@ func TestCallsEnd(t *testing.T) {
 			k.abandon(gone)
 			k.end(boom)
 			k.end(errors.New("a second end"))
-			require.Contains(t, outcome(k, answered), "reply")
-			require.Equal(t, "error: boom", outcome(k, open), "the first end counts")
+			require.Contains(t, resultOf(k, answered), "reply")
+			require.Equal(t, "error: boom", resultOf(k, open), "the first end counts")
 			require.NoError(t, k.wait(t.Context()), "nobody waits for room on a connection that is over")
 		})
 	}
@@ -355,7 +360,7 @@ func TestCallsRoom(t *testing.T) {
 		for range waiters {
 			wg.Go(func() {
 				for {
-					if c := k.enter(); c != nil {
+					if c := k.enter(1, 0); c != nil {
 						entered <- c
 						return
 					}
@@ -443,7 +448,7 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 	for step := range 3000 {
 		switch op := random.IntN(20); {
 		case op < 8: // enter
-			c := k.enter()
+			c := k.enter(1, 0)
 			if c == nil {
 				require.True(t, limit > 0 && len(places) == limit, "step %d: no room with %d of %d places taken", step, len(places), limit)
 				continue
@@ -475,7 +480,7 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 				}
 				continue
 			}
-			id := random.Uint64N(k.issued + 3)
+			id := random.Uint64N(k.pending.(*idTable).issued + 3)
 			msg := message(id, text)
 			if limit > 0 && id > uint64(limit) {
 				continue
@@ -508,7 +513,7 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 		case len(open) > 0: // somebody looks
 			i := random.IntN(len(open))
 			m := open[i]
-			got := outcome(k, m.call)
+			got := resultOf(k, m.call)
 			if _, ok := correlator.(IDField); ok && m.want != "waits" && m.want[0] != 'e' {
 				got = got[1:] // the reply is the whole message
 			}
@@ -531,78 +536,78 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 	require.Equal(t, waiting, k.live)
 }
 
-func TestIDField(t *testing.T) {
-	t.Run("MaxID is the largest id that fits", func(t *testing.T) {
-		for width, want := range map[int]uint64{1: 1<<8 - 1, 2: 1<<16 - 1, 3: 1<<24 - 1, 4: 1<<32 - 1, 7: 1<<56 - 1, 8: math.MaxUint64} {
-			require.Equal(t, want, IDField{Width: width}.MaxID(), "Width %d", width)
-		}
-	})
-
-	t.Run("puts the id where the protocol has it", func(t *testing.T) {
-		for _, test := range []struct {
-			name          string
-			f             IDField
-			id            uint64
-			request, want string
-		}{
-			{"SMPP", IDField{Offset: 12, Width: 4, ReplyOffset: 12}, 0x01020304, "lenncmd.stat????body", "lenncmd.stat\x01\x02\x03\x04body"},
-			{"Kafka", IDField{Offset: 4, Width: 4}, 7, "kkvv????rest", "kkvv\x00\x00\x00\x07rest"},
-			{"Modbus, DNS", IDField{Width: 2}, 0xabcd, "??rest", "\xab\xcdrest"},
-			{"little-endian", IDField{Offset: 1, Width: 3, LittleEndian: true}, 0x010203, "x???y", "x\x03\x02\x01y"},
-			{"one byte at the end", IDField{Offset: 2, Width: 1}, 255, "ab?", "ab\xff"},
-			{"eight bytes", IDField{Width: 8}, math.MaxUint64 - 1, "????????", "\xff\xff\xff\xff\xff\xff\xff\xfe"},
-		} {
-			request := []byte(test.request)
-			got, err := test.f.AppendRequest([]byte("before"), test.id, request)
-			require.NoError(t, err, test.name)
-			require.Equal(t, "before"+test.want, string(got), test.name)
-			require.Equal(t, test.request, string(request), "%s: the caller's request was changed", test.name)
-		}
-	})
-
-	t.Run("finds it in the reply, which is the whole message", func(t *testing.T) {
-		for _, test := range []struct {
-			f   IDField
-			msg string
-			id  uint64
-			ok  bool
-		}{
-			{IDField{Offset: 4, Width: 4, ReplyOffset: 0}, "\x00\x00\x01\x00rest", 256, true},
-			{IDField{Width: 2, ReplyOffset: 2}, "ab\x01\x02", 0x102, true},
-			{IDField{Width: 2, ReplyOffset: 2}, "ab\x01", 0, false},
-			{IDField{Width: 2, ReplyOffset: 2, LittleEndian: true}, "ab\x01\x02", 0x201, true},
-			{IDField{Width: 8}, "\xff\xff\xff\xff\xff\xff\xff\xff", math.MaxUint64, true},
-			{IDField{Width: 8}, "", 0, false},
-			{IDField{Width: 2, ReplyOffset: math.MaxInt}, "abcd", 0, false},
-		} {
-			id, reply, ok := test.f.SplitReply([]byte(test.msg))
-			require.Equal(t, test.ok, ok, "%+v", test.f)
-			require.Equal(t, test.id, id, "%+v", test.f)
-			if ok {
-				require.Equal(t, test.msg, string(reply), "%+v", test.f)
-			}
-		}
-	})
-
-	t.Run("refuses what has no room for the id", func(t *testing.T) {
-		for _, f := range []IDField{{Width: 2, Offset: 3}, {Width: 8}, {Width: 1, Offset: 4}, {Width: 1, Offset: math.MaxInt}} {
-			got, err := f.AppendRequest([]byte("before"), 1, []byte("four"))
-			require.ErrorIs(t, err, ErrInvalidFrame, "%+v", f)
-			require.Equal(t, "before", string(got))
-		}
-	})
-
-	// The id comes from somebody who does not know how much fits: a Correlator around an
-	// IDField that has forgotten MaxID. Cut off, it would be the id of another call.
-	t.Run("refuses an id that does not fit", func(t *testing.T) {
-		_, err := IDField{Width: 1}.AppendRequest(nil, 256, []byte("?x"))
-		require.Error(t, err)
-	})
-}
-
 // failAll ends all calls that wait.
 func failAll(k *calls, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.failLocked(k.epoch, err)
+}
+
+func TestCallsWaitForRoom(t *testing.T) {
+	t.Run("is found by those who wait when calls are abandoned", func(t *testing.T) {
+		// With more ids than are kept for abandoned calls, these come free at once.
+		synctest.Test(t, func(t *testing.T) {
+			k := newCalls(narrow{max: maxKept + 1}, new(counters))
+			var entered []*call
+			for range maxKept + 1 {
+				entered = append(entered, mustEnter(t, k))
+			}
+			requireFull(t, k)
+			found := make(chan error, 1)
+			go func() { found <- k.wait(t.Context()) }()
+			synctest.Wait()
+			require.Empty(t, found)
+			k.abandon(entered[0])
+			synctest.Wait()
+			require.Len(t, found, 1, "there is room, and one still waits for it")
+			require.NoError(t, <-found)
+			mustEnter(t, k)
+		})
+	})
+
+	t.Run("is not waited for once calls are refused", func(t *testing.T) { // P7
+		// A Call that was refused for want of room, and comes to wait when Close has been.
+		synctest.Test(t, func(t *testing.T) {
+			for _, k := range []*calls{newCalls(nil, new(counters)), newCalls(narrow{max: 3}, new(counters))} {
+				for !k.pending.full() {
+					mustEnter(t, k)
+				}
+				requireFull(t, k)
+				k.close()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				require.ErrorIs(t, k.wait(ctx), ErrClosed)
+				cancel()
+			}
+		})
+	})
+}
+
+func TestCallsStall(t *testing.T) {
+	t.Run("who has only begun to wait for room does not fail with those who have waited", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCalls(narrow{max: 1}, new(counters))
+			require.NotNil(t, k.enter(1, 0))
+			wait := func(ctx context.Context) <-chan error {
+				ended := make(chan error, 1)
+				go func() { ended <- k.wait(ctx) }()
+				synctest.Wait()
+				return ended
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			first := wait(ctx)
+			cancel()
+			require.ErrorIs(t, <-first, context.Canceled)
+			for range stallTicks {
+				k.stall(true)
+			}
+			second := wait(t.Context())
+			k.stall(false)
+			synctest.Wait()
+			require.Empty(t, second)
+			for range stallTicks {
+				k.stall(false)
+			}
+			require.ErrorIs(t, <-second, ErrInboxFull)
+		})
+	})
 }

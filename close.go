@@ -1,0 +1,198 @@
+package tcpclient
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+const (
+	// closeTime is how long Close takes at the most.
+	closeTime = time.Second
+
+	// closeFlush is how long Close goes on flushing to a peer that takes something,
+	// and closeStall to one that takes nothing.
+	closeFlush = 500 * time.Millisecond
+	closeStall = 200 * time.Millisecond
+
+	// closeNotify is how long Close waits for the socket to take the last words of
+	// TLS, and for the peer to hang up on what was flushed.
+	closeNotify = 100 * time.Millisecond
+)
+
+// Shutdown ends the exchange in an orderly way: it refuses further messages, waits for
+// the replies to the Calls in flight, flushes, sends FIN, and takes in what the server
+// still has to say until its FIN. It returns nil when that has come, be it before ours. It never waits for
+// somebody to Receive: what has arrived stays receivable after Shutdown has returned,
+// and then Receive returns ErrClosed.
+//
+// Behind FIN there are no pings: with a Heartbeat, a server that then says nothing for its
+// Timeout is dead, and Shutdown says so.
+//
+// When ctx is done first the connection is closed hard, and Shutdown returns an error
+// that Is ctx.Err(), of [ClassPermanent]: there is nothing left to try again on. A
+// connection that cannot be half-closed is closed after the flush.
+// If ctx is done already, Shutdown does nothing, and its error Is ctx.Err(); after Shutdown or
+// Close it does nothing and returns ErrClosed.
+func (c *Client) Shutdown(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return c.opError(opClose, false, err)
+	}
+	if !c.enter(clientDraining) {
+		return c.opError(opClose, false, ErrClosed)
+	}
+	c.in.raiseLimit()
+	l := c.link.Load()
+	if l == nil {
+		c.stop() // between two connections there is nothing to wait for
+	} else {
+		l.drain(ctx.Done())
+	}
+	hard := false
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		hard = true
+		c.abort()
+	}
+	late := time.NewTimer(closeTime)
+	defer late.Stop()
+	defer context.AfterFunc(ctx, func() { late.Reset(dialGrace) })()
+	c.join(late.C)
+	err := c.shutdownError(ctx, c.outcome(l), l != nil && l.out.hasSentFIN(), hard)
+	if hard && err != nil {
+		err = Permanent(err) // nothing can be tried again on a connection that was closed hard
+	}
+	return c.opError(opClose, false, err)
+}
+
+// shutdownError is what Shutdown returns after such an end. fin says that we have sent FIN, hard
+// that the context has ended everything.
+func (c *Client) shutdownError(ctx context.Context, end outcome, fin, hard bool) (err error) {
+	switch {
+	case hard && !end.peerClosed:
+		if err = ctx.Err(); end.reason != nil && end.reason != ErrClosed && lossIn(end.reason) == nil {
+			err = multiError{end.reason, err}
+		}
+	case end.hungUp():
+		// FIN came before ours, and the peer owed us nothing.
+	case end.reason != ErrClosed || fin && !end.peerClosed:
+		err = end.reason
+	}
+	if loss := end.loss; loss != nil {
+		if err == nil || errors.Is(loss, err) {
+			return loss
+		}
+		return multiError{loss, err}
+	}
+	return err
+}
+
+// outcome returns how l has ended, which was there when Close or Shutdown began, or how the
+// Client has if there was none. The loss may be that of a connection before.
+func (c *Client) outcome(l *link) outcome {
+	end := c.endOf(l)
+	if loss := c.takeLoss(); loss != nil {
+		end.loss = loss
+	}
+	return end
+}
+
+func (c *Client) endOf(l *link) outcome {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.ended.reason != nil:
+		return c.ended
+	case l != nil:
+		return l.outcomeSoFar()
+	}
+	return outcome{reason: c.err}
+}
+
+// Close flushes what was written, as far as the peer takes it at once, closes the
+// connection and drops the messages that were not received. All calls that wait return
+// ErrClosed.
+//
+// Close returns within a second, and after the Client's goroutines have ended, unless
+// they are in code of the user, a Framer or a hook, that does not return. It returns an
+// error if it could not flush all that was written, whether or not somebody waits for that, too,
+// or if something was lost before and nobody was told. Further calls wait for the
+// goroutines, too, and return nil.
+func (c *Client) Close() error {
+	if !c.enter(clientClosing) {
+		<-c.closed
+		return nil
+	}
+	late := time.NewTimer(closeTime)
+	defer late.Stop()
+	l := c.link.Load()
+	c.in.close(c.closeReason())
+	if l != nil {
+		l.closeGracefully(c.done)
+	}
+	c.abort()
+	select {
+	case <-c.done:
+		close(c.closed) // before the Trace is waited for: it may be waiting in a Close of its own
+		c.trace.wait(late.C)
+	case <-late.C:
+		close(c.closed)
+	}
+	return c.opError(opClose, false, c.outcome(l).loss)
+}
+
+// enter begins a phase, of which no further messages are taken, and wakes those who wait for a
+// connection with theirs. It returns false if that phase has begun before, or a later one.
+func (c *Client) enter(phase clientPhase) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.phase >= phase {
+		return false
+	}
+	c.phase = phase
+	c.changedLocked()
+	return true
+}
+
+// isEnding reports whether Close or Shutdown was called: there will be no other connection.
+func (c *Client) isEnding() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.phase != clientRunning
+}
+
+// isClosing reports whether Close was called: the connection is dropped.
+func (c *Client) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.phase == clientClosing
+}
+
+// closeReason is what Receive says after a Close: the end of a connection that was dying
+// already comes first, if it is that of the Client.
+func (c *Client) closeReason() error {
+	if c.config.backoff == nil {
+		if reason := c.latest().wire.Cause(); reason != nil {
+			return reason
+		}
+	}
+	return ErrClosed
+}
+
+// join waits until the Client's goroutines have ended, or it is late.
+func (c *Client) join(late <-chan time.Time) {
+	select {
+	case <-c.done:
+		c.trace.wait(late)
+	case <-late:
+	}
+}
+
+// abort ends run, wherever it is, and unblocks all who wait.
+func (c *Client) abort() {
+	c.stop()
+	if l := c.link.Load(); l != nil {
+		l.wire.Kill(ErrClosed)
+	}
+}

@@ -1,0 +1,77 @@
+package tcpclient
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestIDField(t *testing.T) {
+	t.Run("MaxID is the largest id that fits", func(t *testing.T) {
+		for width, want := range map[int]uint64{1: 1<<8 - 1, 2: 1<<16 - 1, 3: 1<<24 - 1, 4: 1<<32 - 1, 7: 1<<56 - 1, 8: math.MaxUint64} {
+			require.Equal(t, want, IDField{Width: width}.MaxID(), "Width %d", width)
+		}
+	})
+
+	t.Run("puts the id where the protocol has it", func(t *testing.T) {
+		for _, test := range []struct {
+			name          string
+			f             IDField
+			id            uint64
+			request, want string
+		}{
+			{"SMPP", IDField{Offset: 12, Width: 4, ReplyOffset: 12}, 0x01020304, "lenncmd.stat????body", "lenncmd.stat\x01\x02\x03\x04body"},
+			{"Kafka", IDField{Offset: 4, Width: 4}, 7, "kkvv????rest", "kkvv\x00\x00\x00\x07rest"},
+			{"Modbus, DNS", IDField{Width: 2}, 0xabcd, "??rest", "\xab\xcdrest"},
+			{"little-endian", IDField{Offset: 1, Width: 3, LittleEndian: true}, 0x010203, "x???y", "x\x03\x02\x01y"},
+			{"one byte at the end", IDField{Offset: 2, Width: 1}, 255, "ab?", "ab\xff"},
+			{"eight bytes", IDField{Width: 8}, math.MaxUint64 - 1, "????????", "\xff\xff\xff\xff\xff\xff\xff\xfe"},
+		} {
+			request := []byte(test.request)
+			got, err := test.f.AppendRequest([]byte("before"), test.id, request)
+			require.NoError(t, err, test.name)
+			require.Equal(t, "before"+test.want, string(got), test.name)
+			require.Equal(t, test.request, string(request), "%s: the caller's request was changed", test.name)
+		}
+	})
+
+	t.Run("finds it in the reply, which is the whole message", func(t *testing.T) {
+		for _, test := range []struct {
+			f   IDField
+			msg string
+			id  uint64
+			ok  bool
+		}{
+			{IDField{Offset: 4, Width: 4, ReplyOffset: 0}, "\x00\x00\x01\x00rest", 256, true},
+			{IDField{Width: 2, ReplyOffset: 2}, "ab\x01\x02", 0x102, true},
+			{IDField{Width: 2, ReplyOffset: 2}, "ab\x01", 0, false},
+			{IDField{Width: 2, ReplyOffset: 2, LittleEndian: true}, "ab\x01\x02", 0x201, true},
+			{IDField{Width: 8}, "\xff\xff\xff\xff\xff\xff\xff\xff", math.MaxUint64, true},
+			{IDField{Width: 8}, "", 0, false},
+			{IDField{Width: 2, ReplyOffset: math.MaxInt}, "abcd", 0, false},
+		} {
+			id, reply, ok := test.f.SplitReply([]byte(test.msg))
+			require.Equal(t, test.ok, ok, "%+v", test.f)
+			require.Equal(t, test.id, id, "%+v", test.f)
+			if ok {
+				require.Equal(t, test.msg, string(reply), "%+v", test.f)
+			}
+		}
+	})
+
+	t.Run("refuses what has no room for the id", func(t *testing.T) {
+		for _, f := range []IDField{{Width: 2, Offset: 3}, {Width: 8}, {Width: 1, Offset: 4}, {Width: 1, Offset: math.MaxInt}} {
+			got, err := f.AppendRequest([]byte("before"), 1, []byte("four"))
+			require.ErrorIs(t, err, ErrInvalidFrame, "%+v", f)
+			require.Equal(t, "before", string(got))
+		}
+	})
+
+	// The id comes from somebody who does not know how much fits: a Correlator around an
+	// IDField that has forgotten MaxID. Cut off, it would be the id of another call.
+	t.Run("refuses an id that does not fit", func(t *testing.T) {
+		_, err := IDField{Width: 1}.AppendRequest(nil, 256, []byte("?x"))
+		require.Error(t, err)
+	})
+}

@@ -1,0 +1,148 @@
+package tcpclient
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
+)
+
+// A link is a connection in use.
+type link struct {
+	addr   string
+	wire   *wire.Conn
+	secure bool // there is TLS
+	out    *outbox
+	calls  *calls
+	reader *reader
+}
+
+// An origin is where the messages of a link come from. It is the upstream of a producer.
+type origin struct {
+	*wire.Conn
+	calls *calls
+}
+
+func (o *origin) stall(received bool) { o.calls.stall(received) }
+
+// An outcome is how a link has ended.
+type outcome struct {
+	reason     error // everybody gets
+	loss       error // messages are lost, which was not reported; else nil
+	peerClosed bool  // the peer's FIN has come, and was expected
+	unfinished bool  // calls waited for replies, or messages were not handed over
+}
+
+// hungUp reports whether the peer has ended the connection between two messages, and nothing
+// was left to do.
+func (o *outcome) hungUp() bool {
+	d, ok := o.reason.(*wire.DisconnectedError)
+	return ok && d.Cause == io.EOF && !o.unfinished
+}
+
+// newLink puts a connection to use whose Handshake is over. Messages go to p. loss is that of
+// the connection before, if it was not reported.
+func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer, loss error) *link {
+	l := &link{addr: conn.addr, wire: conn.wire, secure: conn.tls != nil}
+	l.calls = newCalls(c.correlator, count)
+	l.out = newOutbox(c, conn.framing, conn.wire, conn.transport(c.renegotiates()), l.calls, count, loss)
+	if conn.tls != nil {
+		conn.records.start(l.out.tlsAdded)
+	}
+	l.reader = &reader{
+		watch:    newHeartbeatWatch(&c.heartbeat, c.frameTimeout, l.out),
+		calls:    l.calls,
+		out:      l.out,
+		hooks:    &c.heartbeat,
+		watched:  c.heartbeat.IsPong != nil || c.heartbeat.Answer != nil,
+		producer: p,
+		origin:   &origin{conn.wire, l.calls},
+		count:    count,
+		trace:    trace,
+		slabs:    c.inbox > 2*directSlab,
+	}
+	l.reader.frames = conn.frames.successor(l.reader)
+	conn.wire.Watch(l.reader.watch)
+	return l
+}
+
+// end closes the connection because of err, and returns when nothing of it is at work.
+// finExpected says that the peer's FIN is no surprise.
+func (l *link) end(err error, finExpected bool) outcome {
+	o := outcome{peerClosed: (finExpected || l.out.hasSentFIN()) && errors.Is(err, io.EOF) && l.wire.Cause() == nil}
+	if o.peerClosed {
+		err = ErrClosed // the peer's answer to our FIN
+	}
+	l.calls.ending()
+	o.reason = l.wire.Kill(err)
+	l.out.end()
+	hadPending := l.calls.end(o.reason)
+	o.unfinished = hadPending || l.out.hasLost()
+	l.wire.Join()
+	o.loss = l.out.takeLoss()
+	return o
+}
+
+// outcomeSoFar is the outcome of a link that was killed, whose reader is held up in code of the
+// user.
+func (l *link) outcomeSoFar() outcome {
+	return outcome{reason: l.wire.Cause(), loss: l.out.takeLossNow(), unfinished: true}
+}
+
+// drain takes no further messages, and sends FIN after all that was taken, and after the
+// replies to the calls in flight, for which it waits unless done is closed.
+func (l *link) drain(done <-chan struct{}) {
+	l.out.seal()
+	select {
+	case <-l.calls.whenDrained():
+	case <-done:
+	}
+	l.out.finish()
+}
+
+// closeGracefully flushes what was written, as long as the peer takes it, and sends FIN, for
+// Close. It takes less than closeTime. ended is closed when the peer has hung up.
+func (l *link) closeGracefully(ended <-chan struct{}) {
+	l.out.seal()
+	l.calls.close()
+	flushed := l.out.isFlushed()
+	if flushed && !l.secure {
+		return
+	}
+	l.out.finish()
+	if !l.awaitFIN() || flushed {
+		return
+	}
+	// A socket that is closed with unread data on it resets the connection, and what
+	// was just flushed may be lost on the way. So the reader goes on until the peer
+	// has seen our FIN.
+	late := time.NewTimer(closeNotify)
+	defer late.Stop()
+	select {
+	case <-ended:
+	case <-late.C:
+	}
+}
+
+// awaitFIN waits until FIN was sent, as long as the peer takes what comes before it.
+func (l *link) awaitFIN() bool {
+	look := time.NewTicker(closeNotify)
+	defer look.Stop()
+	for start := time.Now(); ; {
+		flushed := l.out.isFlushed()
+		select {
+		case <-l.out.finished:
+			return true
+		case <-look.C:
+		}
+		now := time.Now()
+		moved := start
+		if p := l.wire.Progress(); p.After(start) {
+			moved = p
+		}
+		if flushed || now.Sub(start) >= closeFlush || now.Sub(moved) >= closeStall {
+			return false
+		}
+	}
+}

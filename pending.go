@@ -1,0 +1,241 @@
+package tcpclient
+
+import (
+	"math"
+	"math/bits"
+)
+
+const (
+	// maxInOrder is how many calls may be outstanding without ids, abandoned ones
+	// included.
+	maxInOrder = 1 << 16
+
+	// maxKept is how many ids there may be for abandoned ones to be kept out of use.
+	maxKept = 1 << 16
+)
+
+// A pending is the requests of a connection that are not answered yet: a queue, or a table by
+// id. Calls that are abandoned keep their place for the late reply, where an id does not tell
+// that it is late.
+type pending interface {
+	// full reports whether there is no room for another call.
+	full() bool
+
+	// enter gives c a place, and returns its id.
+	enter(c *call) (id uint64)
+
+	// retract takes back the call that was entered last, of which nothing was written.
+	retract(id uint64)
+
+	// match finds the call that msg is the reply to, and frees its place. c is nil for one
+	// that was abandoned; ok is false for what is no reply.
+	match(id uint64) (c *call, ok bool)
+
+	// abandon keeps the place of a call, or frees it.
+	abandon(id uint64)
+
+	// each calls f for every call that was not abandoned. f may abandon it.
+	each(f func(c *call))
+}
+
+// newPending returns a queue without a Correlator, else a table.
+func newPending(correlator Correlator) pending {
+	if correlator == nil {
+		return &callQueue{oldest: 1}
+	}
+	t := &idTable{limit: math.MaxUint64}
+	if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
+		t.limit = max(narrow.MaxID(), 1)
+	}
+	return t
+}
+
+// A callQueue is what waits for replies in order. The ids of its calls are their numbers.
+type callQueue struct {
+	calls  []*call // from first on; nil: abandoned
+	first  int     // index of the oldest, which has the number oldest
+	oldest uint64
+}
+
+func (q *callQueue) full() bool { return len(q.calls)-q.first >= maxInOrder }
+
+func (q *callQueue) enter(c *call) (id uint64) {
+	q.calls = append(q.calls, c)
+	return q.oldest + uint64(len(q.calls)-q.first-1)
+}
+
+func (q *callQueue) retract(id uint64) {
+	if id >= q.oldest { // else the server has answered what it was not asked
+		q.calls = q.calls[:len(q.calls)-1]
+	}
+}
+
+func (q *callQueue) match(uint64) (c *call, ok bool) {
+	if q.first == len(q.calls) {
+		return nil, false
+	}
+	c = q.calls[q.first]
+	q.calls[q.first] = nil
+	q.first++
+	q.oldest++
+	if q.first == len(q.calls) {
+		q.calls, q.first = q.calls[:0], 0
+	} else if q.first >= 64 && q.first >= len(q.calls)/2 {
+		n := copy(q.calls, q.calls[q.first:])
+		clear(q.calls[n:])
+		q.calls, q.first = q.calls[:n], 0
+	}
+	return c, true
+}
+
+func (q *callQueue) abandon(id uint64) { q.calls[q.first+int(id-q.oldest)] = nil }
+
+func (q *callQueue) each(f func(c *call)) {
+	for _, c := range q.calls {
+		if c != nil {
+			f(c)
+		}
+	}
+}
+
+// An idTable finds calls by their ids, which count from 1 to limit and start again.
+type idTable struct {
+	limit   uint64
+	issued  uint64 // the last id
+	wrapped bool   // ids have started again at 1
+	calls   callTable
+}
+
+func (t *idTable) full() bool { return uint64(t.calls.n) >= t.limit }
+
+func (t *idTable) enter(c *call) (id uint64) {
+	for {
+		if t.issued == t.limit {
+			t.issued, t.wrapped = 0, true
+		}
+		t.issued++
+		if _, taken := t.calls.get(t.issued); !taken {
+			break
+		}
+	}
+	t.calls.put(t.issued, c)
+	return t.issued
+}
+
+func (t *idTable) retract(id uint64) { t.calls.remove(id) }
+
+func (t *idTable) match(id uint64) (c *call, ok bool) {
+	c, known := t.calls.get(id)
+	if known {
+		t.calls.remove(id)
+		return c, true
+	}
+	// Else it is late, and was abandoned, if it was ever issued.
+	return nil, id != 0 && id <= t.limit && (t.wrapped || id <= t.issued)
+}
+
+func (t *idTable) abandon(id uint64) {
+	if t.limit <= maxKept {
+		t.calls.put(id, nil)
+		return
+	}
+	// The id will not come again before very many other calls, if ever, and that it was
+	// issued tells that its reply is late. To keep it would fill the memory.
+	t.calls.remove(id)
+}
+
+func (t *idTable) each(f func(c *call)) { t.calls.each(f) }
+
+// A callTable finds calls by their ids: a hash table with open addressing. A map costs a
+// seventh more of a Call among 512.
+type callTable struct {
+	entries []callEntry // a power of two of them, at most half in use
+	shift   int         // 64 less its exponent
+	n       int         // in use
+}
+
+type callEntry struct {
+	id   uint64 // 0: not in use
+	call *call  // nil: abandoned, and its id not free yet
+}
+
+const minTable = 16
+
+// home returns where id would be if it were alone. Ids count up, and multiplying by the
+// golden ratio spreads them (Knuth): neighbours would make runs that remove has to mend.
+func (t *callTable) home(id uint64) int { return int(id * 0x9E3779B97F4A7C15 >> t.shift) }
+
+// slot returns where id is, or where it would go.
+func (t *callTable) slot(id uint64) int {
+	mask := len(t.entries) - 1
+	i := t.home(id)
+	for t.entries[i].id != id && t.entries[i].id != 0 {
+		i = (i + 1) & mask
+	}
+	return i
+}
+
+func (t *callTable) get(id uint64) (c *call, ok bool) {
+	if t.n == 0 || id == 0 {
+		return nil, false
+	}
+	e := t.entries[t.slot(id)]
+	return e.call, e.id == id
+}
+
+// put enters c under id, which is not 0, or replaces what is there.
+func (t *callTable) put(id uint64, c *call) {
+	if 2*t.n >= len(t.entries) {
+		t.grow()
+	}
+	e := &t.entries[t.slot(id)]
+	if e.id == 0 {
+		t.n++
+	}
+	*e = callEntry{id, c}
+}
+
+func (t *callTable) grow() {
+	old := t.entries
+	t.entries = make([]callEntry, max(minTable, 2*len(old)))
+	t.shift = 64 - bits.TrailingZeros(uint(len(t.entries)))
+	for _, e := range old {
+		if e.id != 0 {
+			t.entries[t.slot(e.id)] = e
+		}
+	}
+}
+
+// remove takes id out, if it is there, and closes the gap: an entry that was pushed on by
+// another moves back.
+func (t *callTable) remove(id uint64) {
+	if _, ok := t.get(id); !ok {
+		return
+	}
+	t.n--
+	mask := len(t.entries) - 1
+	gap := t.slot(id)
+	for i := (gap + 1) & mask; t.entries[i].id != 0; i = (i + 1) & mask {
+		if (i-t.home(t.entries[i].id))&mask >= (i-gap)&mask {
+			t.entries[gap] = t.entries[i]
+			gap = i
+		}
+	}
+	t.entries[gap] = callEntry{}
+	if t.n == 0 && len(t.entries) > 64*minTable {
+		t.entries = nil // the memory of a crowd that has gone
+	}
+}
+
+// each calls f for every call that was not abandoned. f may abandon or remove it.
+func (t *callTable) each(f func(c *call)) {
+	var all []*call
+	for _, e := range t.entries {
+		if e.call != nil {
+			all = append(all, e.call)
+		}
+	}
+	for _, c := range all {
+		f(c)
+	}
+}

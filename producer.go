@@ -1,0 +1,309 @@
+package tcpclient
+
+import (
+	"runtime"
+	"time"
+)
+
+const (
+	// prefix is the header of LengthPrefix{}.
+	prefix = 4
+
+	// maxRun is the size of the largest message that addRun takes.
+	maxRun = 512
+
+	// fewReplies is the largest number of replies in one read after which the reader yields.
+	// After more, a yield would make one batch of all requests that follow, and client and
+	// server would wait for each other in turn; without it they soon travel in two.
+	fewReplies = 16
+)
+
+// An upstream is what a producer has to know of the connection that it takes messages from,
+// while it waits for room.
+type upstream interface {
+	Dead() <-chan struct{}
+	ReadUntil() time.Time // the time up to which a dead connection is still read
+	Cause() error
+	stall(received bool)
+}
+
+// A producer is the reading goroutine's end of the inbox, and owned by it. It outlives
+// connections.
+type producer struct {
+	inbox   *inbox
+	count   *counters
+	slab    *slab // takes messages
+	pending int   // bytes added since publish, each message with its overhead
+	budget  int   // room as of the last publication
+	burst   int   // memory for the next slab, as bursts have needed it
+	typical int   // size of the larger messages of late
+	yields  bool  // somebody was woken: let them run before the next read
+	replies int   // that calls were given since the last read
+	seen    int   // messages not yet counted
+	bytes   int   // their sizes
+	stall   *time.Timer
+}
+
+func newProducer(in *inbox, count *counters) *producer {
+	return &producer{inbox: in, count: count}
+}
+
+// storage returns memory for the next message: empty, with some capacity.
+func (t *producer) storage() []byte {
+	s := t.slab
+	if s != nil && s.n > 0 && s.room() < t.typical {
+		if 2*(s.n-s.published) > s.n { // filled by a burst: more may follow
+			t.burst = min(2*max(t.burst, cap(s.data)), slabBytes)
+		}
+		t.closeSlab()
+		s = nil
+	}
+	if s == nil {
+		s = t.newSlab()
+	}
+	if s.n == 0 && t.typical < slabBytes/2 {
+		s.allocate(max(minSlab, min(slabMessages*t.typical, t.burst)))
+	}
+	return s.free()[:0]
+}
+
+// add takes msg, which is in the memory of storage or has outgrown it. ours says that no one
+// else has that memory. While the inbox is full add waits. If the connection dies meanwhile,
+// add takes msg all the same, and returns why there must be no other.
+func (t *producer) add(msg []byte, ours bool, from upstream) error {
+	over := t.admit(len(msg), from)
+	s := t.slab
+	switch free := s.free(); {
+	case len(msg) == 0 || len(free) > 0 && &msg[0] == &free[0]:
+		t.addBytes(len(msg), len(msg))
+	case !ours:
+		t.appendCopy(msg)
+	default:
+		if s.n > 0 {
+			t.closeSlab()
+			s = t.newSlab()
+		}
+		s.trade(msg)
+		t.addBytes(len(msg), len(msg))
+	}
+	return over
+}
+
+// copy is add for a message in memory that is not the inbox's.
+func (t *producer) copy(msg []byte, from upstream) error {
+	over := t.admit(len(msg), from)
+	t.appendCopy(msg)
+	return over
+}
+
+// appendCopy adds a copy of msg.
+func (t *producer) appendCopy(msg []byte) {
+	s := t.slab
+	if s == nil || s.room() < len(msg) {
+		t.typical = max(t.typical, len(msg))
+		t.storage()
+		s = t.slab
+		s.allocate(len(msg)) // of no effect where there are messages: there is room then
+	}
+	copy(s.free(), msg)
+	t.addBytes(len(msg), len(msg))
+}
+
+// addRun takes the frames of LengthPrefix{} that lie whole at the start of p, as many as are
+// small and have room, and returns their bytes in p. One copy takes them all, headers
+// included, which stay between the messages: for those of 64 bytes that costs a third of
+// taking them one by one.
+func (t *producer) addRun(p []byte, limit uint64) (taken int) {
+	first := frameSize(p)
+	if first > limit || int(first) > len(p)-prefix {
+		return 0
+	}
+	s := t.slab
+	if s == nil || s.room() < prefix+int(first) {
+		t.closeSlab()
+		s = t.newSlab()
+		s.allocate(min(max(len(p), minSlab), slabBytes))
+	}
+	p = p[:min(s.room(), len(p))]
+	before, need := s.n, 0
+	for s.n < slabMessages && len(p)-taken >= prefix {
+		size := frameSize(p[taken:])
+		if size > limit || int(size) > len(p)-taken-prefix {
+			break
+		}
+		if need += int(size) + overhead; t.pending+need > t.budget {
+			need -= int(size) + overhead
+			break
+		}
+		s.mark(taken+prefix, int(size))
+		taken += prefix + int(size)
+	}
+	many := s.n - before
+	if many == 0 {
+		return 0
+	}
+	bytes := need - many*overhead
+	s.append(p[:taken])
+	t.pending += need
+	t.seen += many
+	t.bytes += bytes
+	t.typical = max(bytes/many, t.typical-t.typical/8)
+	if s.isFull() {
+		t.closeSlab()
+	}
+	return taken
+}
+
+// admit waits until the inbox has room for a message of size bytes.
+func (t *producer) admit(size int, from upstream) error {
+	need := size + overhead
+	if t.pending+need <= t.budget {
+		return nil
+	}
+	return t.makeRoom(need, from)
+}
+
+// addBytes makes a message of the last size of the next used bytes in the slab, and ends that
+// when it is full.
+func (t *producer) addBytes(used, size int) {
+	t.record(used, size)
+	if t.slab.isFull() {
+		t.closeSlab()
+	}
+}
+
+// record is addBytes for slabs of any size.
+func (t *producer) record(used, size int) {
+	t.slab.add(used, size)
+	t.pending += size + overhead
+	t.seen++
+	t.bytes += size
+	t.typical = max(size, t.typical-t.typical/8)
+}
+
+// newSlab begins a new slab.
+func (t *producer) newSlab() *slab {
+	t.slab = t.inbox.newSlab()
+	return t.slab
+}
+
+// publish makes what was added receivable.
+func (t *producer) publish() {
+	t.flushCounts()
+	if t.pending > 0 {
+		t.inbox.mu.Lock()
+		t.publishLocked()
+		t.yields = t.inbox.wokeSomeoneLocked() || t.yields
+		t.inbox.mu.Unlock()
+	}
+	if t.yields || t.replies > 0 && t.replies <= fewReplies {
+		// Who was woken may well answer, and be answered, before a read would have had to
+		// wait for that.
+		runtime.Gosched()
+	}
+	t.yields, t.replies = false, 0
+}
+
+// answered counts a message that was a reply.
+func (t *producer) answered() { t.replies++ }
+
+// flushCounts adds the messages seen to the Stats.
+func (t *producer) flushCounts() {
+	if t.seen > 0 {
+		t.count.received(t.seen, t.bytes)
+		t.seen, t.bytes = 0, 0
+	}
+}
+
+func (t *producer) publishLocked() {
+	t.budget = t.inbox.publishLocked(t.slab, t.pending)
+	t.pending = 0
+}
+
+// closeSlab publishes and closes the slab.
+func (t *producer) closeSlab() {
+	if t.slab == nil {
+		return
+	}
+	t.flushCounts()
+	t.inbox.mu.Lock()
+	defer t.inbox.mu.Unlock()
+	if t.pending > 0 {
+		t.publishLocked()
+	}
+	t.inbox.closeLocked(t.slab)
+	t.slab = nil
+}
+
+// makeRoom publishes and waits until need bytes fit into the inbox, or it is empty, or
+// the connection and the time to read it are over. Calls whose replies come after this
+// message do not wait for longer than stallTime.
+func (t *producer) makeRoom(need int, from upstream) error {
+	t.flushCounts()
+	in := t.inbox
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if t.pending > 0 {
+		t.publishLocked()
+	}
+	t.budget = need
+	in.full.Store(true) // from now on loops over Messages account for what they take
+	defer in.full.Store(false)
+	if in.accountLocked(); in.hasRoomLocked(need) {
+		t.budget = max(in.limit-in.used, need)
+		return nil
+	}
+	from.stall(true)
+	stall := t.startStall()
+	defer stall.Stop()
+	dead, over := from.Dead(), (<-chan time.Time)(nil)
+	for ticks := 0; !in.hasRoomLocked(need); { // ticks since somebody received
+		if in.raised {
+			return ErrInboxFull
+		}
+		in.mu.Unlock()
+		select {
+		case <-in.room:
+			ticks = 0
+		case <-stall.C:
+			ticks++
+			from.stall(ticks < stallTicks)
+			stall.Reset(stallTick)
+		case <-dead:
+			dead = nil
+			last := time.NewTimer(time.Until(from.ReadUntil()))
+			defer last.Stop()
+			over = last.C
+		case <-over:
+			in.mu.Lock()
+			return from.Cause()
+		}
+		in.mu.Lock()
+		in.full.Store(true)
+		in.accountLocked()
+	}
+	t.budget = max(in.limit-in.used, need)
+	return nil
+}
+
+// startStall returns the timer of makeRoom, which is kept: a fast stream waits often.
+func (t *producer) startStall() *time.Timer {
+	if t.stall == nil {
+		t.stall = time.NewTimer(stallTick)
+	} else {
+		t.stall.Reset(stallTick)
+	}
+	return t.stall
+}
+
+// lose puts the loss of a connection after all that it brought.
+func (t *producer) lose(err error) {
+	t.closeSlab()
+	t.inbox.lose(err)
+}
+
+// finish makes err follow all that has come.
+func (t *producer) finish(err error) {
+	t.closeSlab()
+	t.inbox.finish(err)
+}

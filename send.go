@@ -1,0 +1,598 @@
+package tcpclient
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/liveness"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
+)
+
+// errOver is what an outbox says to a message that it did not take because its connection
+// has ended. The Client knows what comes next.
+var errOver = errors.New("connection over")
+
+// A phase is how far the writing side of a connection is in its life.
+type phase int
+
+const (
+	phaseOpen      phase = iota // takes messages
+	phaseSealed                 // takes only pings and answers; writes what it took
+	phaseFinishing              // writes what it took, then FIN
+	phaseDead                   // writes nothing, and has told all that waited
+)
+
+// A writer is who hands batches to the network. There is one at a time.
+type writer int
+
+const (
+	writerNone   writer = iota // there is nothing to write that somebody needs written
+	writerInline               // the goroutine of a caller, which does not wait for the network
+	writerHelper               // the outbox's own, which waits
+)
+
+// A finState is what became of our FIN.
+type finState int32
+
+const (
+	finPending     finState = iota
+	finBegun                // it may have been sent
+	finSent                 // or the connection was dead before
+	finUnsupported          // there is no half of this connection to close
+)
+
+const (
+	// maxAlone is how many batches in a row may carry one frame before a writer no longer
+	// yields for others to join. Once in retryShared batches it tries again.
+	maxAlone    = 4
+	retryShared = 16
+
+	// maxControl is how many bytes of pings and answers are kept for a peer that does not
+	// read them.
+	maxControl = 16 << 10
+
+	// flushing is where the frame of one begins who waits for all that was written.
+	flushing = -1
+)
+
+// An outbox is the writing side of one connection: group commit.
+//
+// Messages are framed into the open batch under a lock that is never held across I/O.
+// Who needs them written, and finds no writer, becomes the writer: it yields once, so that
+// others may join, makes the open batch the flight, and hands the network what that takes at
+// once. What is left, or has joined meanwhile, is for the helper: a goroutine that ends when
+// there is nothing to do. The others wait for their batch. A call waits for its reply
+// instead, and calls.lose ends it if its request is lost.
+type outbox struct {
+	framing   framing
+	limit     int // bytes in the open batch that make the next message wait
+	transport transport
+	wire      *wire.Conn
+	calls     *calls // whose requests go out here
+	count     *counters
+	ended     chan struct{}  // closed when the phase is dead
+	finished  chan struct{}  // closed when FIN was sent, or will not be
+	running   sync.WaitGroup // the helper, and the timer while it is set
+	fin       atomic.Int32   // a finState; set under mu
+
+	helper func() // help, made once
+
+	mu             sync.Mutex // guards following, and what is in batches
+	phase          phase
+	writer         writer
+	finishing      uint64 // in phaseFinishing: number of the last batch with messages
+	flushRequested bool   // the open batch is to be written
+	batches        batches
+	loss           unreported
+	controlAt      int64 // where the last ping or answer ends in the stream of the connection
+	timer          flushTimer
+	idleWaiters    waitList
+	marked         []byte // memory for requests with their ids
+}
+
+// newOutbox returns the writing side of a connection. loss is that of the one before, if it
+// was not reported.
+func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, count *counters, loss error) *outbox {
+	o := &outbox{
+		framing:   f,
+		limit:     c.writeBuffer,
+		transport: t,
+		wire:      w,
+		calls:     calls,
+		count:     count,
+		ended:     make(chan struct{}),
+		finished:  make(chan struct{}),
+		batches:   batches{number: 1, open: new(batch)},
+		loss:      unreported{err: loss},
+		timer:     flushTimer{delay: c.flushDelay},
+	}
+	o.helper = o.help
+	return o
+}
+
+// write frames msg as soon as there is room for it.
+func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error) {
+	if _, err := o.enter(ctx, msg); err != nil {
+		return true, err
+	}
+	o.batches.open.unawaited++
+	if o.timer.delay > 0 && !o.timer.set {
+		o.timer.start(o.flushDue)
+		o.running.Add(1)
+	}
+	o.mu.Unlock()
+	return false, nil
+}
+
+// join frames msg if that can be done at once, and returns the number of its batch and where in
+// that the frame begins. If writes is true the caller is to write, and holds the lock. Number 0
+// says that nothing was done: msg is too large or for another Framer, there is no room, or
+// the connection has an end or a loss to report.
+func (o *outbox) join(msg []byte) (number uint64, start int, writes bool) {
+	o.mu.Lock()
+	if !o.fitsLocked(msg) {
+		o.mu.Unlock()
+		return 0, 0, false
+	}
+	open := o.batches.open
+	open.frames++
+	number, start = o.batches.number, open.appendLengthPrefixed(msg)
+	if o.canWriteLocked() {
+		return number, start, true
+	}
+	o.requestFlushLocked()
+	o.mu.Unlock()
+	return number, start, false
+}
+
+// fitsLocked reports whether msg can be framed at once, by appendLengthPrefixed.
+func (o *outbox) fitsLocked(msg []byte) bool {
+	return o.framing.fits(msg) && len(o.batches.open.bytes) < o.limit && o.phase == phaseOpen && o.loss.err == nil
+}
+
+// send frames msg and returns when it was handed over.
+func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
+	start, err := o.enter(ctx, msg)
+	if err != nil {
+		return true, err
+	}
+	return o.flushLocked(ctx, o.batches.number, start)
+}
+
+// enter frames msg as soon as there is room for it, and returns where it begins. The lock is
+// held then; if enter fails, it is not.
+func (o *outbox) enter(ctx context.Context, msg []byte) (start int, err error) {
+	o.mu.Lock()
+	if o.fitsLocked(msg) {
+		o.batches.open.frames++
+		return o.batches.open.appendLengthPrefixed(msg), nil
+	}
+	o.mu.Unlock()
+	return o.enterSlowly(ctx, msg)
+}
+
+// enterSlowly is enter for what may have to wait, or does not go in at all, or runs code of
+// the user.
+func (o *outbox) enterSlowly(ctx context.Context, msg []byte) (start int, err error) {
+	if err := o.lockRoom(ctx); err != nil {
+		return 0, err
+	}
+	entered := false
+	defer func() {
+		if !entered {
+			o.mu.Unlock() // also in a panic of the Framer
+		}
+	}()
+	start, err = o.frameLocked(msg)
+	entered = err == nil
+	return start, err
+}
+
+// lockRoom takes the lock when there is room for a message. While the open batch is full it
+// flushes that first, and reports its fate; then the lock is not held.
+func (o *outbox) lockRoom(ctx context.Context) error {
+	for {
+		o.mu.Lock()
+		if err := o.overLocked(); err != nil {
+			o.mu.Unlock()
+			return err
+		}
+		if o.batches.open.size() < o.limit {
+			return nil
+		}
+		if _, err := o.flushLocked(ctx, o.batches.number, flushing); err != nil {
+			return err
+		}
+	}
+}
+
+// frameLocked puts a frame into the open batch and returns where it begins.
+func (o *outbox) frameLocked(msg []byte) (start int, err error) {
+	open := o.batches.open
+	if start, err = o.framing.write(&open.frameBuffer, msg, o.limit); err == nil {
+		open.frames++
+	}
+	return start, err
+}
+
+// flush returns when all that was framed before was handed over.
+func (o *outbox) flush(ctx context.Context) error {
+	o.mu.Lock()
+	if err := o.overLocked(); err != nil {
+		o.mu.Unlock()
+		return err
+	}
+	_, err := o.flushLocked(ctx, o.batches.last(), flushing)
+	return err
+}
+
+// overLocked returns nil while messages are taken, the loss to the first who asks after
+// frames were lost, and errOver then.
+func (o *outbox) overLocked() error {
+	switch {
+	case o.loss.err != nil:
+		return o.loss.take()
+	case o.phase != phaseOpen:
+		return errOver
+	}
+	return nil
+}
+
+// flushLocked waits until the batch of that number is written, in which the caller's frame
+// begins at start. It releases the lock.
+func (o *outbox) flushLocked(ctx context.Context, number uint64, start int) (unsent bool, err error) {
+	switch {
+	case o.batches.written.Load() >= number:
+		o.mu.Unlock()
+		return false, nil
+	case number == o.batches.number && o.canWriteLocked():
+		return o.writeLocked(ctx, number, start)
+	case number == o.batches.number:
+		o.requestFlushLocked()
+	}
+	o.mu.Unlock()
+	runtime.Gosched() // as in Client.Send
+	return o.await(ctx, number, start)
+}
+
+// writeLocked makes the caller the writer of the open batch, in which its frame begins at
+// start, and returns the fate of that. It releases the lock.
+func (o *outbox) writeLocked(ctx context.Context, number uint64, start int) (unsent bool, err error) {
+	if o.writeInlineLocked() {
+		return false, nil
+	}
+	return o.await(ctx, number, start)
+}
+
+// await waits until the batch of that number is written or lost, or ctx is done. Then the
+// frame is still sent, and if it is lost that is reported like the loss of a Write's.
+func (o *outbox) await(ctx context.Context, number uint64, start int) (unsent bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if unsent, err, over := o.fateLocked(number, start); over {
+		return unsent, err
+	}
+	w := o.idleWaiters.take()
+	defer o.idleWaiters.put(w) // before the lock is released
+	o.batches.numbered(number).enlist(w, start == flushing)
+	for {
+		o.mu.Unlock()
+		select {
+		case <-w.signal:
+		case <-ctx.Done():
+		}
+		o.mu.Lock()
+		if unsent, err, over := o.fateLocked(number, start); over {
+			return unsent, err
+		}
+		if ctx.Err() != nil {
+			o.batches.numbered(number).abandon(w, start == flushing)
+			return false, ctx.Err()
+		}
+	}
+}
+
+// fateLocked returns what has become of the frame at start in the batch of that number;
+// over is false while that is not known.
+func (o *outbox) fateLocked(number uint64, start int) (unsent bool, err error, over bool) {
+	switch {
+	case o.batches.written.Load() >= number:
+		return false, nil, true
+	case o.phase != phaseDead:
+		return false, nil, false
+	case start == flushing:
+		return false, o.batches.numbered(number).takeLoss(o.wire.Cause()), true
+	}
+	return o.batches.unsent(number, start), o.wire.Cause(), true
+}
+
+// end is called when the wire is dead. It returns when no goroutine of the outbox is left.
+func (o *outbox) end() {
+	o.mu.Lock()
+	if o.writer == writerNone {
+		o.failLocked()
+	}
+	o.mu.Unlock()
+	<-o.ended
+
+	o.mu.Lock()
+	if o.timer.stop() { // and it is not set again: no message is taken any more
+		o.running.Done()
+	}
+	o.mu.Unlock()
+	o.running.Wait()
+}
+
+// seal makes the outbox refuse further messages, but for pings and their answers. What it
+// took is still written.
+func (o *outbox) seal() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.phase = max(o.phase, phaseSealed)
+}
+
+// finish makes the helper write all that was taken, and then FIN. finished is closed after that.
+func (o *outbox) finish() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.phase < phaseFinishing {
+		o.phase = phaseFinishing
+		o.finishing = o.batches.last()
+		o.requestFlushLocked()
+	}
+}
+
+// isFlushed reports whether all that was taken has been handed over.
+func (o *outbox) isFlushed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.batches.flight == nil && o.batches.open.frames == 0
+}
+
+// finState returns what has become of our FIN. It takes no lock: code of the user may have that.
+func (o *outbox) finState() finState { return finState(o.fin.Load()) }
+
+// hasSentFIN reports whether the peer may have seen our FIN.
+func (o *outbox) hasSentFIN() bool {
+	fin := o.finState()
+	return fin == finBegun || fin == finSent
+}
+
+// hasLost reports, after end, whether messages that were taken were not handed over.
+func (o *outbox) hasLost() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.batches.messages() > 0
+}
+
+// takeLoss returns, once, the end that took frames with it, if it was not reported.
+func (o *outbox) takeLoss() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.loss.take()
+}
+
+// takeLossNow is takeLoss while the reader is held up in code of the user and end was not
+// called: whatever is still here after Kill is lost.
+func (o *outbox) takeLossNow() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.writer == writerNone {
+		o.failLocked()
+	} else if o.batches.messages() > 0 {
+		o.loss.reported = true
+		return &lossError{o.wire.Cause()}
+	}
+	return o.loss.take()
+}
+
+// writeControl puts a ping or an answer after what was framed before it, past the limit of
+// the batch, and has that written. It never waits: what a peer that does not read would pile up
+// here is dropped. The goroutine that reads calls it. That may write itself, except through
+// TLS, where it may be inside a handshake of its own.
+func (o *outbox) writeControl(msg []byte) error {
+	entered, err := o.enterControl(msg)
+	if !entered {
+		return err
+	}
+	if o.writer == writerNone && o.transport.readerCanTry() {
+		o.writer = writerInline
+		o.tryOpenLocked()
+		return nil
+	}
+	o.requestFlushLocked()
+	o.mu.Unlock()
+	return nil
+}
+
+// enterControl frames a ping or an answer, unless such are no longer taken. The lock is held
+// then; if it has not entered, it is not.
+func (o *outbox) enterControl(msg []byte) (entered bool, err error) {
+	o.mu.Lock()
+	defer func() {
+		if !entered {
+			o.mu.Unlock() // also in a panic of the Framer
+		}
+	}()
+	if !o.takesControlLocked() {
+		return false, nil
+	}
+	start, err := o.frameLocked(msg)
+	if err != nil {
+		return false, err
+	}
+	o.batches.open.addControl(start)
+	return true, nil
+}
+
+// takesControlLocked reports whether pings and answers are written: until all messages are, and
+// FIN comes next, and not without bound.
+func (o *outbox) takesControlLocked() bool {
+	if o.phase >= phaseFinishing && o.batches.written.Load() >= o.finishing || o.phase == phaseDead {
+		return false
+	}
+	return o.batches.open.controls <= maxControl
+}
+
+// outbound says how far the network is with what we send.
+func (o *outbox) outbound() liveness.Outbound {
+	unacknowledged := o.wire.Unacknowledged()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	acked := o.wire.Handed() - int64(unacknowledged)
+	return liveness.Outbound{
+		Acked:  acked,
+		Queued: unacknowledged > 0 || o.writer != writerNone || !o.transport.readerCanTry(), // a ping waits for the helper
+		Behind: o.batches.hasControl() || acked < o.controlAt,
+	}
+}
+
+// flushDue has the open batch written for the timer.
+func (o *outbox) flushDue() {
+	defer o.running.Done()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.timer.set = false
+	if o.batches.open.frames > 0 && o.phase != phaseDead {
+		o.requestFlushLocked()
+	}
+}
+
+// A flushTimer is that of FlushDelay.
+type flushTimer struct {
+	delay time.Duration // 0: there are only explicit flushes
+	timer *time.Timer
+	set   bool // f was not called yet
+}
+
+// start sets the timer to call f.
+func (t *flushTimer) start(f func()) {
+	t.set = true
+	if t.timer == nil {
+		t.timer = time.AfterFunc(t.delay, f)
+		return
+	}
+	t.timer.Reset(t.delay)
+}
+
+// stop reports whether it has kept the timer from calling f.
+func (t *flushTimer) stop() bool {
+	if !t.set || !t.timer.Stop() {
+		return false
+	}
+	t.set = false
+	return true
+}
+
+// An unreported is a loss of frames that no one who waits for them reports. The next call does.
+type unreported struct {
+	err      error
+	reported bool // Close has reported all there may be
+}
+
+// take returns the loss, once.
+func (u *unreported) take() error {
+	err := u.err
+	u.err = nil
+	return err
+}
+
+// batches are the two batches of an outbox, guarded by its lock: one takes frames while the
+// other one is written.
+type batches struct {
+	written  atomic.Uint64 // number of the last batch that was handed over
+	number   uint64        // of the open batch; the flight has the one before
+	open     *batch
+	flight   *batch // nil: none
+	spare    *batch // was written last; nil during a flight
+	failedAt int64  // how far the stream was handed over when the connection died
+	company  company
+}
+
+// numbered returns the batch of that number, which was not handed over.
+func (b *batches) numbered(number uint64) *batch {
+	if number == b.number {
+		return b.open
+	}
+	return b.flight
+}
+
+// last returns the number of the last batch that has frames.
+func (b *batches) last() uint64 {
+	if b.open.frames == 0 {
+		return b.number - 1
+	}
+	return b.number
+}
+
+// seal makes the open batch the flight.
+func (b *batches) seal() {
+	b.number++
+	b.company.sailed(b.open.frames)
+	b.flight, b.open, b.spare = b.open, b.spare, nil
+	if b.open == nil {
+		b.open = new(batch)
+	}
+}
+
+// complete ends the flight, which was handed over.
+func (b *batches) complete(limit int) {
+	b.written.Store(b.number - 1)
+	b.flight.waiters.wake()
+	b.flight.reset(limit)
+	b.flight, b.spare = nil, b.flight
+}
+
+// fail keeps what is here as it is, for those who ask: the connection is dead, of whose stream
+// handed bytes were handed over.
+func (b *batches) fail(handed int64) {
+	b.failedAt = handed
+	b.open.waiters.wake()
+	if b.flight != nil {
+		b.flight.waiters.wake()
+	}
+}
+
+// unsent reports, after fail, whether the frame at start in the batch of that number, which was
+// not handed over, is certain not to have been sent.
+func (b *batches) unsent(number uint64, start int) bool {
+	return number == b.number || b.flight.unsent(start, b.failedAt)
+}
+
+// messages returns how many frames of the application are here.
+func (b *batches) messages() int {
+	n := b.open.messages()
+	if b.flight != nil {
+		n += b.flight.messages()
+	}
+	return n
+}
+
+// hasControl reports whether pings or answers are here.
+func (b *batches) hasControl() bool {
+	return b.open.control > 0 || b.flight != nil && b.flight.control > 0
+}
+
+// company is whether others are likely to join a batch while its writer yields.
+type company struct {
+	alone int // batches in a row that carried one frame: yielding brings nothing
+	asked int
+}
+
+func (c *company) isLikely() bool {
+	c.asked++
+	return c.alone < maxAlone || c.asked%retryShared == 0
+}
+
+// sailed records how many frames a batch has carried.
+func (c *company) sailed(frames int) {
+	if frames > 1 {
+		c.alone = 0
+	} else {
+		c.alone++
+	}
+}

@@ -1,0 +1,276 @@
+package tcpclient
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
+)
+
+// A transport hands batches to the network, in order. One goroutine at a time uses it: the
+// outbox's writer. Only owed is for any.
+type transport interface {
+	// tryWrite hands over of b what the network takes at once. It reports whether that was
+	// all. Otherwise write goes on, on a goroutine that may wait.
+	tryWrite(b *batch) (done bool)
+
+	// write hands over the rest of b. It blocks until that is done, or the connection is dead.
+	write(b *batch) (done bool)
+
+	// canTry reports whether tryWrite takes anything at all: whether the network can be asked
+	// without waiting for it. readerCanTry says so for the goroutine that reads.
+	canTry() bool
+	readerCanTry() bool
+
+	// position returns where in the stream of the connection the next batch begins.
+	position() int64
+
+	// owed reports whether TLS has bytes of its own to send. tryFlush hands over what the
+	// network takes of them at once, and flush all.
+	owed() bool
+	tryFlush() (done bool)
+	flush() (done bool)
+
+	// closeWrite sends what TLS and TCP have to say at the end. Nothing is written after it.
+	closeWrite() error
+}
+
+// A plainTransport writes the memory of the batch itself.
+type plainTransport struct {
+	wire   *wire.Conn
+	handed int64 // bytes, since the connection was made
+}
+
+func newPlainTransport(w *wire.Conn) *plainTransport {
+	return &plainTransport{wire: w, handed: w.Handed()}
+}
+
+func (t *plainTransport) tryWrite(b *batch) (done bool) {
+	p := b.seal()
+	b.begin(t.handed)
+	n, _ := t.wire.TryWrite(p) // an error is the end of the wire, which knows it
+	return t.took(b, n, len(p))
+}
+
+func (t *plainTransport) write(b *batch) (done bool) {
+	p := b.seal()
+	b.begin(t.handed)
+	n, _ := t.wire.Write(p[b.given:])
+	return t.took(b, n, len(p))
+}
+
+func (t *plainTransport) took(b *batch, n, size int) (done bool) {
+	t.handed += int64(n)
+	b.take(n)
+	return b.given == size
+}
+
+func (t *plainTransport) canTry() bool       { return t.wire.CanTryWrite() }
+func (t *plainTransport) readerCanTry() bool { return t.wire.CanTryWrite() }
+func (t *plainTransport) position() int64    { return t.handed }
+func (t *plainTransport) owed() bool         { return false }
+func (t *plainTransport) tryFlush() bool     { return true }
+func (t *plainTransport) flush() bool        { return true }
+func (t *plainTransport) closeWrite() error  { return t.wire.CloseWrite() }
+
+// A tlsTransport encrypts into a buffer, and hands that over.
+type tlsTransport struct {
+	wire         *wire.Conn
+	conn         *tls.Conn
+	buffer       *tlsBuffer
+	renegotiates bool // the server may begin another handshake, which a Write then waits for
+}
+
+// maxRecords is how many records are encrypted before their bytes are handed over: memory
+// for them is bounded, and they share a system call.
+const maxRecords = 4
+
+func (t *tlsTransport) tryWrite(b *batch) (done bool) { return t.writeRecords(b, t.wire.TryWrite) }
+func (t *tlsTransport) write(b *batch) (done bool)    { return t.writeRecords(b, t.wire.Write) }
+
+func (t *tlsTransport) writeRecords(b *batch, handOver func([]byte) (int, error)) (done bool) {
+	b.begin(t.position())
+	for rest := b.seal()[b.given:]; ; {
+		if !t.buffer.handOver(handOver) {
+			return false
+		}
+		if len(rest) == 0 {
+			return true
+		}
+		for i := 0; i < maxRecords && len(rest) > 0; i++ {
+			b.beginPiece(t.position())
+			n, err := t.encrypt(rest[:min(len(rest), record)])
+			b.take(n)
+			rest = rest[n:]
+			if err != nil {
+				t.wire.FailWrite(err) // TLS itself may have refused
+				return false
+			}
+		}
+	}
+}
+
+// encrypt gives p to TLS. If that has to wait for a handshake, which the reader makes, what the
+// reader has to send for it is handed over meanwhile.
+func (t *tlsTransport) encrypt(p []byte) (n int, err error) {
+	if !t.renegotiates {
+		return t.conn.Write(p)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n, err = t.conn.Write(p)
+	}()
+	for {
+		select {
+		case <-done:
+			return n, err
+		case <-t.buffer.added:
+			t.flush()
+		}
+	}
+}
+
+func (t *tlsTransport) canTry() bool          { return t.wire.CanTryWrite() && !t.renegotiates }
+func (t *tlsTransport) readerCanTry() bool    { return false }
+func (t *tlsTransport) position() int64       { return t.wire.Handed() + int64(t.buffer.size()) }
+func (t *tlsTransport) owed() bool            { return t.buffer.size() > 0 }
+func (t *tlsTransport) tryFlush() (done bool) { return t.buffer.handOver(t.wire.TryWrite) }
+func (t *tlsTransport) flush() (done bool)    { return t.buffer.handOver(t.wire.Write) }
+
+func (t *tlsTransport) closeWrite() error {
+	if err := t.conn.CloseWrite(); err != nil {
+		return err
+	}
+	if !t.flush() {
+		return t.wire.Cause()
+	}
+	t.buffer.close()
+	return t.wire.CloseWrite()
+}
+
+// maxTLSBuffer is how many bytes TLS may have to send while the peer takes none: the answers
+// to a flood of key updates.
+const maxTLSBuffer = 1 << 20
+
+var errTLSFlood = errors.New("TLS has too much to answer to a peer that takes no data")
+
+// A tlsBuffer is the connection below TLS. TLS writes on the goroutine that writes, and from
+// within Read, on the one that reads: answers to key updates, alerts. It must not see a
+// timeout, which would spoil it, and the one that reads must not wait for the peer. So what
+// it writes is kept here, for the one that writes to hand over.
+//
+// During the TLS handshake and a Handshake nothing is kept: Write blocks.
+type tlsBuffer struct {
+	*wire.Conn
+	added chan struct{} // one slot: there is something to hand over
+
+	mu      sync.Mutex // guards following
+	phase   tlsPhase
+	onAdd   func() // called, without the lock, when there is something to hand over
+	waiting []byte // written since what is in handing was taken
+	left    int    // bytes of handing
+
+	handing []byte // owned by the one that writes: goes to the wire next
+}
+
+func newTLSBuffer(w *wire.Conn) *tlsBuffer {
+	return &tlsBuffer{Conn: w, added: make(chan struct{}, 1)}
+}
+
+type tlsPhase int
+
+const (
+	tlsThrough   tlsPhase = iota // Write hands over, and blocks
+	tlsBuffering                 // Write keeps
+	tlsClosed                    // FIN was sent: Write drops
+)
+
+// start begins to keep what is written. onAdd is called when something was.
+func (b *tlsBuffer) start(onAdd func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.phase, b.onAdd = tlsBuffering, onAdd
+}
+
+// close drops what was kept since the last handOver, and all that is written from now on.
+func (b *tlsBuffer) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.phase, b.waiting, b.left = tlsClosed, nil, 0
+}
+
+// Write takes all of p, or the connection is dead.
+func (b *tlsBuffer) Write(p []byte) (int, error) {
+	if err := b.Cause(); err != nil {
+		return 0, err
+	}
+	b.mu.Lock()
+	phase := b.phase
+	if phase == tlsBuffering {
+		b.waiting = append(b.waiting, p...)
+	}
+	full := len(b.waiting) > maxTLSBuffer
+	b.mu.Unlock()
+	switch {
+	case phase == tlsThrough:
+		return b.Conn.Write(p)
+	case full:
+		b.FailWrite(errTLSFlood)
+		return 0, errTLSFlood
+	case phase == tlsBuffering:
+		select {
+		case b.added <- struct{}{}:
+		default:
+		}
+		b.onAdd()
+	}
+	return len(p), nil
+}
+
+// size returns how many bytes are to be handed over.
+func (b *tlsBuffer) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.left + len(b.waiting)
+}
+
+// handOver gives all bytes to write, which may take a part. It reports whether that took all.
+func (b *tlsBuffer) handOver(write func([]byte) (int, error)) (done bool) {
+	for {
+		p := b.next()
+		if len(p) == 0 {
+			return true
+		}
+		n, _ := write(p) // an error is the end of the wire, which knows it
+		b.took(n)
+		if n < len(p) {
+			return false
+		}
+	}
+}
+
+// next returns the bytes that go to the wire next.
+func (b *tlsBuffer) next() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left == 0 {
+		if cap(b.handing) > 2*maxRecords*record {
+			b.handing = nil // the memory of a flood
+		}
+		b.handing, b.waiting = b.waiting, b.handing[:0]
+		b.left = len(b.handing)
+	}
+	return b.handing[len(b.handing)-b.left:]
+}
+
+// took records that n of these were taken.
+func (b *tlsBuffer) took(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left -= n
+}
+
+var _ net.Conn = (*tlsBuffer)(nil)
