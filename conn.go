@@ -330,7 +330,7 @@ func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
 		vigil:   vigil{frameTimeout: d.frameTimeout()},
 		maxRead: d.readBuffer(),
 	}
-	if f, ok := c.framer.(LengthPrefix); ok && f.isPlain() {
+	if f, ok := c.framer.(LengthPrefix); ok && f.isDefault() {
 		c.plain = min(sizeLimit(f.MaxSize, defaultMaxSize), math.MaxUint32)
 	}
 	if _, layered := raw.(interface{ NetConn() net.Conn }); layered || raw.SetDeadline(time.Time{}) != nil {
@@ -346,7 +346,7 @@ func (d *Dialer) newConn(raw net.Conn, address string) *Conn {
 		dead:         make(chan struct{}),
 	}
 	c.top = c.wire
-	_, c.ours = ourFramer(c.framer)
+	_, c.ours = asBuiltin(c.framer)
 	size := min(minRead, c.maxRead)
 	if !c.ours {
 		size = c.maxRead // it may want to Peek at any part of that

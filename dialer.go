@@ -225,7 +225,7 @@ func (d *Dialer) validate(network string, addresses []string) error {
 			refuse("Dialer.%s %d is negative", size.name, size.value)
 		}
 	}
-	if f, ok := ourFramer(d.framer()); ok {
+	if f, ok := asBuiltin(d.framer()); ok {
 		if err := f.validate(); err != nil {
 			refuse("Dialer.Framer: %w", err)
 		}

@@ -190,8 +190,7 @@ func (e *FrameTooLargeError) Error() string {
 		b.WriteString(" bytes")
 	}
 	fmt.Fprintf(&b, ", limit %d", e.Max)
-	hint, _ := protocolHint(e.Size, e.Header)
-	b.WriteString(hint)
+	b.WriteString(protocolHint(e.Size, e.Header))
 	return b.String()
 }
 
