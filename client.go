@@ -99,7 +99,7 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 	c.join(late.C)
 	if err := ctx.Err(); err != nil {
 		if tried := c.lastFailure(); tried != nil {
-			err = roundError{err, tried}
+			err = multiError{err, tried}
 		}
 		return nil, c.opError(opDial, false, err)
 	}
@@ -346,7 +346,7 @@ func (c *Client) downError(ctx context.Context, err error, fin, hard bool) error
 		if err == nil || err == ErrClosed || errors.Is(err, ctx.Err()) && lossIn(err) == nil {
 			err = ctx.Err()
 		} else {
-			err = roundError{err, ctx.Err()}
+			err = multiError{err, ctx.Err()}
 		}
 	case err == nil && hasHungUp(reason) && !c.latest().calls.owed():
 		// FIN came before ours, and the peer owed us nothing.
@@ -358,7 +358,7 @@ func (c *Client) downError(ctx context.Context, err error, fin, hard bool) error
 		case err == nil || errors.Is(lost, err):
 			err = lost
 		case lossIn(err) == nil: // else the flush was told already
-			err = roundError{lost, err}
+			err = multiError{lost, err}
 		}
 	}
 	if hard && err != nil {

@@ -265,7 +265,7 @@ func (d *Dialer) validate(network string, addresses []string) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return roundError(errs)
+	return multiError(errs)
 }
 
 // connect makes one connection to address: lookup, TCP, TLS and Handshake, all within

@@ -57,11 +57,11 @@ func (e *OpError) Timeout() bool {
 	return errors.As(e.Err, &t) && t.Timeout()
 }
 
-// A roundError is several errors in one line, such as what became of all addresses of a Dial
+// A multiError is several errors in one line, such as what became of all addresses of a Dial
 // or all that is wrong with its settings.
-type roundError []error
+type multiError []error
 
-func (e roundError) Error() string {
+func (e multiError) Error() string {
 	texts := make([]string, len(e))
 	for i, err := range e {
 		texts[i] = reasonText(err)
@@ -69,7 +69,7 @@ func (e roundError) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-func (e roundError) Unwrap() []error { return e }
+func (e multiError) Unwrap() []error { return e }
 
 // The sentinels. Each is found by [errors.Is] inside the [OpError] of a call.
 var (

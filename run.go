@@ -167,7 +167,7 @@ func (c *Client) round(ctx context.Context, attempt int) (*Conn, error) {
 	if len(errs) == 1 {
 		return nil, errs[0]
 	}
-	return nil, &OpError{Op: opDial, Addr: strings.Join(c.addresses, ", "), Err: roundError(errs)}
+	return nil, &OpError{Op: opDial, Addr: strings.Join(c.addresses, ", "), Err: multiError(errs)}
 }
 
 // attach puts conn to use.
