@@ -311,7 +311,7 @@ func ownClass(err error) Class {
 	case *permanentError:
 		return ClassPermanent
 	case *FrameTooLargeError:
-		return ClassPermanent // likewise
+		return ClassPermanent // as ErrInvalidFrame
 	case *net.AddrError, net.UnknownNetworkError, net.InvalidAddrError, *net.ParseError:
 		return ClassPermanent // the address is malformed
 	case *net.DNSError:
