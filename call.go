@@ -7,25 +7,25 @@ import (
 )
 
 // A Correlator puts ids into requests and finds them in replies, so that a server may
-// answer in any order. It is stateless: one value serves any number of connections. Ids
-// count from 1 on each connection, so a server may push with id 0.
+// answer in any order. It is stateless: one value serves any number of connections, and its
+// methods may be called concurrently. Ids count from 1 on each connection, so a server may
+// push with id 0.
 //
-// A reply with an id that was issued on this connection and that nobody waits for is
-// late, and dropped. One with any other id goes to Receive, as a message that is no reply.
+// A message with the id of a waiting Call is its reply. One with another id that was issued
+// on this connection is late, and dropped. Any other message goes to Receive.
 //
-// A Correlator whose ids are narrower than 64 bits also has a method MaxID() uint64: ids
-// run from 1 to that and start again, skipping those still waited for, and where there
-// are no more than 65536 of them those that were abandoned. When all are in use, Call
-// waits for one.
+// A Correlator whose ids are narrower than 64 bits also has a method MaxID() uint64. Ids
+// then run from 1 to MaxID and start again, skipping those of waiting Calls and, if MaxID
+// is at most 65536, those of abandoned Calls. When all are in use, Call waits for one.
 type Correlator interface {
-	// AppendRequest appends request, marked with id, to dst. It borrows request. It
-	// runs under the Client's write lock, like WriteFrame, and must not call the
-	// Client.
+	// AppendRequest appends request, marked with id, to dst. It borrows request until it
+	// returns. It runs under the Client's write lock, like WriteFrame, and must not call
+	// the Client. If it fails, only its Call does.
 	AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error)
 
-	// SplitReply finds the id of a message and the reply in it, which may be the
-	// message as a whole or a part of it. ok is false for what is not a reply: that
-	// goes to Receive. It is called on the Client's reading goroutine.
+	// SplitReply returns the id of a message and the reply in it, which may be all of msg
+	// or a part of it. ok is false for a message that is no reply. It is called on the
+	// Client's reading goroutine, must not block and must not keep msg.
 	SplitReply(msg []byte) (id uint64, reply []byte, ok bool)
 }
 
@@ -41,8 +41,8 @@ func (IDPrefix) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, er
 	return append(binary.BigEndian.AppendUint64(dst, id), request...), nil
 }
 
-// SplitReply returns the id and what is behind it. A message of less than 8 bytes is not
-// a reply.
+// SplitReply returns the id and the bytes after it. A message of less than 8 bytes is no
+// reply.
 func (IDPrefix) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 	if len(msg) < 8 {
 		return 0, nil, false
@@ -50,23 +50,22 @@ func (IDPrefix) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 	return binary.BigEndian.Uint64(msg), msg[8:], true
 }
 
-// IDField is a Correlator for protocols that have a field for an id inside the message:
-// the sequence_number of SMPP (Offset 12, Width 4, in a message with its header), the
-// correlation id of Kafka (Offset 4 in requests, 0 in replies, Width 4), the transaction
-// id of Modbus and of DNS (Offset 0, Width 2).
+// IDField is a Correlator for protocols with an id field inside the message: the
+// sequence_number of SMPP (both offsets 12, Width 4, in a message with its header), the
+// correlation id of Kafka (Offset 4, ReplyOffset 0, Width 4), the transaction id of Modbus
+// and of DNS (both offsets 0, Width 2).
 //
-// Call fills the field in; what the request has there does not matter. The reply is the
-// whole message, with the id in it. Both offsets are literal: a ReplyOffset of 0 is the
-// first byte.
+// Call fills in the field, whatever the request has there. The reply is the whole message,
+// with the id in it. Both offsets are literal: 0 is the first byte.
 //
-// Every message long enough to have the field counts as a reply. Where the server numbers
-// requests of its own in the same field, as SMPP's deliver_sm, wrap the IDField in a
-// Correlator that looks at the kind of the message first.
+// Every message that is long enough for the field counts as a reply. If the server numbers
+// requests of its own in the same field, as SMPP does with deliver_sm, wrap the IDField in
+// a Correlator that looks at the kind of the message first.
 type IDField struct {
-	Offset       int  // of the field in a request
-	Width        int  // bytes of the field, 1..8
+	Offset       int  // of the field in a request, in bytes
+	Width        int  // of the field in bytes, 1 to 8
 	LittleEndian bool // the least significant byte comes first
-	ReplyOffset  int  // of the field in a reply
+	ReplyOffset  int  // of the field in a reply, in bytes
 }
 
 // MaxID returns the largest id that the field can hold.
@@ -84,8 +83,8 @@ func (f IDField) validate() error {
 	return nil
 }
 
-// AppendRequest appends request with id in its field. A request too short for the field
-// is refused with ErrInvalidFrame.
+// AppendRequest appends request with id in its field. It refuses a request that is too
+// short for the field with ErrInvalidFrame.
 func (f IDField) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
 		return dst, err
@@ -110,8 +109,8 @@ func (f IDField) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, e
 	return dst, nil
 }
 
-// SplitReply returns the id in the field, and msg. A message too short for the field is
-// not a reply.
+// SplitReply returns the id in the field, and msg. A message that is too short for the
+// field is no reply.
 func (f IDField) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 	if f.validate() != nil || len(msg)-f.Width < f.ReplyOffset {
 		return 0, nil, false
@@ -127,23 +126,23 @@ func (f IDField) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 }
 
 // Call sends request and returns the reply to it, which is owned by the caller. Any
-// number of goroutines may have Calls in flight on one connection: their requests share
-// system calls, and the reading goroutine hands each reply to its caller.
+// number of goroutines may Call at once: their requests share system calls, and each gets
+// its own reply.
 //
-// Without a [Dialer].Correlator each message that arrives answers the oldest request that
-// is unanswered. That needs a server that answers every request, in order, with one
-// message: where a reply may be several lines, as with Redis, memcached and SMTP, it
-// takes a [Framer] that makes one message of them. With a Correlator the id decides. What
-// is not a reply goes to Receive, and if nobody receives and the Inbox is full for a
-// second, all Calls end with ErrInboxFull rather than wait behind it.
+// Without a [Dialer].Correlator each message that arrives is the reply to the oldest
+// unanswered request. The server must then answer every request, in order, with one
+// message. If a reply may be several lines, as with Redis, memcached and SMTP, the
+// [Framer] has to make one message of them. With a Correlator the id decides, and a message
+// that is no reply goes to Receive. If no goroutine receives and the Inbox stays full for a
+// second, the Calls that have waited as long end with ErrInboxFull.
 //
-// Call blocks until the reply has come, ctx is done, the connection has ended or the
+// Call blocks until the reply has arrived, ctx is done, the connection has ended or the
 // Client is closed; while disconnected it waits for the next connection. It borrows
-// request until it returns. When ctx ends, Call returns at once, the connection lives
-// on, and the late reply is dropped: nobody else gets it.
+// request until it returns. When ctx ends, Call returns at once, the connection lives on,
+// and the late reply is dropped.
 //
 // Call never repeats a request. When it fails, [errors.As] finds an [*OpError] whose
-// Unsent field says whether the server is certain not to have seen it.
+// Unsent field says whether the server has certainly not seen the request.
 func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err error) {
 	for over := (*Conn)(nil); ; {
 		conn, err := c.connected(ctx, over)
