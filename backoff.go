@@ -12,31 +12,31 @@ const (
 	defaultMin = 100 * time.Millisecond
 	defaultMax = 30 * time.Second
 
-	// stableTime is how long a connection must have lived, at the most, before the
-	// next failure counts as the first.
+	// stableTime is the longest that a connection must live to end a row of attempts.
 	stableTime = 10 * time.Second
 )
 
-// A Backoff makes a Client reconnect, and says how long it waits before each attempt: a
-// random time between zero and a ceiling that starts at Min and doubles with every
-// attempt in a row, up to Max. This "full jitter" spreads the clients of a server that
-// has gone over the whole time, so that it is not overrun when it comes back.
+// A Backoff makes a Client reconnect. Before each attempt the Client waits for a random
+// time between zero and a ceiling, which starts at Min and doubles with each attempt in a
+// row, up to Max. This "full jitter" spreads the clients of a server over the whole wait,
+// so that they do not return all at once.
 //
-// An attempt is one round over all addresses; names are resolved anew each time. A
-// connection that has lived for Max or 10 s, whichever is less, ends the row. One that
-// ends sooner continues it, even if a handshake succeeded and messages arrived: a
-// server may well take the time to say that it is full.
+// An attempt tries all addresses once, and resolves their names anew. A connection that
+// has lived for Max or 10 s, whichever is less, ends the row of attempts. One that ends
+// sooner continues the row, even if its Handshake succeeded and messages arrived: a server
+// that is full may say so in a message.
 //
-// An error of [ClassPermanent] ends the Client instead of being tried again.
+// An error of [ClassPermanent] ends the Client: the Client does not try again.
 type Backoff struct {
-	// Min and Max bound the ceiling. 0: 100 ms and 30 s.
+	// Min is the first ceiling, Max the highest. Min 0: 100 ms, or Max if that is less.
+	// Max 0: 30 s, or Min if that is more.
 	Min, Max time.Duration
 
-	// MaxAttempts in a row, after which the Client ends with the last error, as a
-	// permanent one. 0: no limit.
+	// MaxAttempts is the number of attempts in a row after which the Client ends. The last
+	// error becomes that of the Client, as one of ClassPermanent. 0: no limit.
 	MaxAttempts int
 
-	// FirstDial makes Dial itself try again until its context ends. Without it Dial
+	// FirstDial makes Dial itself try again, until its context ends. Without it Dial
 	// returns the error of its first attempt.
 	FirstDial bool
 }
@@ -64,13 +64,13 @@ func (b *Backoff) validate() (errs []error) {
 func (b *Backoff) min() time.Duration { return orDefault(b.Min, min(defaultMin, b.max())) }
 func (b *Backoff) max() time.Duration { return orDefault(b.Max, max(defaultMax, b.Min)) }
 
-// stable is how long a connection must have lived to end a row of attempts.
+// stable returns how long a connection must live to end a row of attempts.
 func (b *Backoff) stable() time.Duration { return min(b.max(), stableTime) }
 
-// ceiling is the longest wait after that many failures in a row, the last of them err.
+// ceiling returns the longest wait after so many failures in a row, the last of them err.
 func (b *Backoff) ceiling(failures int, err error) time.Duration {
 	if errors.Is(err, syscall.EADDRNOTAVAIL) {
-		return b.max() // out of local ports: only time frees them, and we are part of it
+		return b.max() // no local port is free: our attempts use them up, only time frees them
 	}
 	ceiling := b.min()
 	for ; failures > 1 && ceiling < b.max(); failures-- {
@@ -119,7 +119,7 @@ func (r *retries) exhausted() bool {
 	return r.backoff.MaxAttempts > 0 && r.attempts >= r.backoff.MaxAttempts
 }
 
-// exhausted is the end of a Client whose attempts are used up.
+// exhausted returns the error of a Client whose attempts are used up.
 func exhausted(attempts int, err error) error {
 	return Permanent(&exhaustedError{attempts, err})
 }
@@ -135,5 +135,5 @@ func (e *exhaustedError) Error() string {
 
 func (e *exhaustedError) Unwrap() error { return e.last }
 
-// jitter returns a random time from zero to ceiling.
+// jitter returns a random time, at least zero and below ceiling.
 func jitter(ceiling time.Duration) time.Duration { return rand.N(max(ceiling, 1)) }

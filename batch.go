@@ -134,7 +134,7 @@ func (b *frameBuffer) Write(p []byte) (int, error) {
 // appendLengthPrefixed appends msg as a frame of LengthPrefix{}, and returns where that begins.
 func (b *frameBuffer) appendLengthPrefixed(msg []byte) (start int) {
 	start = len(b.bytes)
-	if size := prefix + len(msg); size > cap(b.bytes)-start {
+	if size := frameHeader + len(msg); size > cap(b.bytes)-start {
 		b.bytes = slices.Grow(b.bytes, size)
 	}
 	b.bytes = append(appendFrameHeader(b.bytes, len(msg)), msg...)

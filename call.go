@@ -3,23 +3,23 @@ package tcpclient
 import "context"
 
 // Call sends request and returns the reply to it, which is owned by the caller. Any
-// number of goroutines may have Calls in flight on one connection: their requests share
-// system calls, and the reading goroutine hands each reply to its caller.
+// number of goroutines may Call at once: their requests share system calls, and each gets
+// its own reply.
 //
-// Without a [Dialer].Correlator each message that arrives answers the oldest request that
-// is unanswered. That needs a server that answers every request, in order, with one
-// message: where a reply may be several lines, as with Redis, memcached and SMTP, it
-// takes a [Framer] that makes one message of them. With a Correlator the id decides. What
-// is not a reply goes to Receive, and if nobody receives and the Inbox is full for a
-// second, all Calls end with ErrInboxFull rather than wait behind it.
+// Without a [Dialer].Correlator each message that arrives is the reply to the oldest
+// unanswered request. The server must then answer every request, in order, with one
+// message. If a reply may be several lines, as with Redis, memcached and SMTP, the
+// [Framer] has to make one message of them. With a Correlator the id decides, and a message
+// that is no reply goes to Receive. If no goroutine receives and the Inbox stays full for a
+// second, the Calls that have waited as long end with ErrInboxFull.
 //
-// Call blocks until the reply has come, ctx is done, the connection has ended or the
+// Call blocks until the reply has arrived, ctx is done, the connection has ended or the
 // Client is closed; while disconnected it waits for the next connection. It borrows
-// request until it returns. When ctx ends, Call returns at once, the connection lives
-// on, and the late reply is dropped: nobody else gets it.
+// request until it returns. When ctx ends, Call returns at once, the connection lives on,
+// and the late reply is dropped.
 //
 // Call never repeats a request. When it fails, [errors.As] finds an [*OpError] whose
-// Unsent field says whether the server is certain not to have seen it.
+// Unsent field says whether the server has certainly not seen the request.
 func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err error) {
 	for over := (*link)(nil); ; {
 		l, err := c.connected(ctx, over)

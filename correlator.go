@@ -6,25 +6,25 @@ import (
 )
 
 // A Correlator puts ids into requests and finds them in replies, so that a server may
-// answer in any order. It is stateless: one value serves any number of connections. Ids
-// count from 1 on each connection, so a server may push with id 0.
+// answer in any order. It is stateless: one value serves any number of connections, and its
+// methods may be called concurrently. Ids count from 1 on each connection, so a server may
+// push with id 0.
 //
-// A reply with an id that was issued on this connection and that nobody waits for is
-// late, and dropped. One with any other id goes to Receive, as a message that is no reply.
+// A message with the id of a waiting Call is its reply. One with another id that was issued
+// on this connection is late, and dropped. Any other message goes to Receive.
 //
-// A Correlator whose ids are narrower than 64 bits also has a method MaxID() uint64: ids
-// run from 1 to that and start again, skipping those still waited for, and where there
-// are no more than 65536 of them those that were abandoned. When all are in use, Call
-// waits for one.
+// A Correlator whose ids are narrower than 64 bits also has a method MaxID() uint64. Ids
+// then run from 1 to MaxID and start again, skipping those of waiting Calls and, if MaxID
+// is at most 65536, those of abandoned Calls. When all are in use, Call waits for one.
 type Correlator interface {
-	// AppendRequest appends request, marked with id, to dst. It borrows request. It
-	// runs under the Client's write lock, like WriteFrame, and must not call the
-	// Client.
+	// AppendRequest appends request, marked with id, to dst. It borrows request until it
+	// returns. It runs under the Client's write lock, like WriteFrame, and must not call
+	// the Client. If it fails, only its Call does.
 	AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error)
 
-	// SplitReply finds the id of a message and the reply in it, which may be the
-	// message as a whole or a part of it. ok is false for what is not a reply: that
-	// goes to Receive. It is called on the Client's reading goroutine.
+	// SplitReply returns the id of a message and the reply in it, which may be all of msg
+	// or a part of it. ok is false for a message that is no reply. It is called on the
+	// Client's reading goroutine, must not block and must not keep msg.
 	SplitReply(msg []byte) (id uint64, reply []byte, ok bool)
 }
 
@@ -40,8 +40,8 @@ func (IDPrefix) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, er
 	return append(binary.BigEndian.AppendUint64(dst, id), request...), nil
 }
 
-// SplitReply returns the id and what is behind it. A message of less than 8 bytes is not
-// a reply.
+// SplitReply returns the id and the bytes after it. A message of less than 8 bytes is no
+// reply.
 func (IDPrefix) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 	if len(msg) < 8 {
 		return 0, nil, false
@@ -49,23 +49,22 @@ func (IDPrefix) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 	return binary.BigEndian.Uint64(msg), msg[8:], true
 }
 
-// IDField is a Correlator for protocols that have a field for an id inside the message:
-// the sequence_number of SMPP (Offset 12, Width 4, in a message with its header), the
-// correlation id of Kafka (Offset 4 in requests, 0 in replies, Width 4), the transaction
-// id of Modbus and of DNS (Offset 0, Width 2).
+// IDField is a Correlator for protocols with an id field inside the message: the
+// sequence_number of SMPP (both offsets 12, Width 4, in a message with its header), the
+// correlation id of Kafka (Offset 4, ReplyOffset 0, Width 4), the transaction id of Modbus
+// and of DNS (both offsets 0, Width 2).
 //
-// Call fills the field in; what the request has there does not matter. The reply is the
-// whole message, with the id in it. Both offsets are literal: a ReplyOffset of 0 is the
-// first byte.
+// Call fills in the field, whatever the request has there. The reply is the whole message,
+// with the id in it. Both offsets are literal: 0 is the first byte.
 //
-// Every message long enough to have the field counts as a reply. Where the server numbers
-// requests of its own in the same field, as SMPP's deliver_sm, wrap the IDField in a
-// Correlator that looks at the kind of the message first.
+// Every message that is long enough for the field counts as a reply. If the server numbers
+// requests of its own in the same field, as SMPP does with deliver_sm, wrap the IDField in
+// a Correlator that looks at the kind of the message first.
 type IDField struct {
-	Offset       int  // of the field in a request
-	Width        int  // bytes of the field, 1..8
+	Offset       int  // of the field in a request, in bytes
+	Width        int  // of the field in bytes, 1 to 8
 	LittleEndian bool // the least significant byte comes first
-	ReplyOffset  int  // of the field in a reply
+	ReplyOffset  int  // of the field in a reply, in bytes
 }
 
 // MaxID returns the largest id that the field can hold.
@@ -83,8 +82,8 @@ func (f IDField) validate() error {
 	return nil
 }
 
-// AppendRequest appends request with id in its field. A request too short for the field
-// is refused with ErrInvalidFrame.
+// AppendRequest appends request with id in its field. It refuses a request that is too
+// short for the field with ErrInvalidFrame.
 func (f IDField) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
 		return dst, err
@@ -109,8 +108,8 @@ func (f IDField) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, e
 	return dst, nil
 }
 
-// SplitReply returns the id in the field, and msg. A message too short for the field is
-// not a reply.
+// SplitReply returns the id in the field, and msg. A message that is too short for the
+// field is no reply.
 func (f IDField) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 	if f.validate() != nil || len(msg)-f.Width < f.ReplyOffset {
 		return 0, nil, false

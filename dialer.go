@@ -17,9 +17,9 @@ import (
 // A Dialer holds the settings of a Client. The zero value is ready to use: frames with a
 // 4-byte big-endian length prefix, TCP_NODELAY, keep-alive, no heartbeat, no reconnect.
 //
-// Zero means the default. Negative means off for Timeout, WriteTimeout and FrameTimeout
-// and is refused elsewhere. Dial copies the settings: a Dialer may be used by any number
-// of goroutines that do not change it, and changed afterwards.
+// Zero means the default. Negative means off for Timeout, WriteTimeout and FrameTimeout,
+// and is refused elsewhere. Dial copies the settings, so any number of goroutines may Dial
+// at once, and the Dialer may be changed when they have.
 type Dialer struct {
 	// NetDialer makes the connections. nil: a net.Dialer with keep-alive after 15 s,
 	// then every 5 s, 3 probes.
@@ -28,36 +28,38 @@ type Dialer struct {
 	// TLSConfig switches TLS on. Its ServerName defaults to the host of the address.
 	TLSConfig *tls.Config
 
-	// DialContext replaces NetDialer: proxies, tests. TLSConfig still applies.
+	// DialContext replaces NetDialer: proxies, tests. TLSConfig still applies. It may
+	// block until its context ends. A connection that it returns later is closed.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// Timeout is for one address as a whole: lookup, TCP, TLS and Handshake. 0: 10 s.
+	// Timeout bounds the attempt to connect to one address: lookup, TCP, TLS and
+	// Handshake together. 0: 10 s.
 	Timeout time.Duration
 
 	// Nagle lets the kernel hold back small writes until earlier ones are
 	// acknowledged. The default is TCP_NODELAY.
 	Nagle bool
 
-	// UserTimeout is TCP_USER_TIMEOUT: how long data that was sent may stay
-	// unacknowledged before the kernel gives the connection up. 0: not set.
+	// UserTimeout is TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before
+	// the kernel ends the connection. 0: not set.
 	//
-	// It finds the dead peer of a busy writer, for whom keep-alive is suspended. On an
-	// idle connection it does nothing by itself, it overrides the keep-alive's count,
-	// and it ends a connection whose live peer keeps its window shut that long. Linux
-	// only; elsewhere Dial refuses it with errors.ErrUnsupported. It must not be
-	// below the Heartbeat's Timeout.
+	// It finds the dead peer of a busy writer, for whom the kernel suspends keep-alive. It
+	// does nothing by itself on an idle connection. It overrides the keep-alive's count,
+	// and it ends a connection whose live peer keeps its window shut for so long. It
+	// must not be below the Heartbeat's Timeout. Linux only: elsewhere Dial refuses it with
+	// errors.ErrUnsupported.
 	UserTimeout time.Duration
 
 	// Framer marks the messages in the stream. nil: LengthPrefix{}.
 	Framer Framer
 
-	// Handshake is called on every new connection before it is used for anything
-	// else: a login, a subscription. It runs on the Client's goroutine under what is
-	// left of Timeout; when that is over, the connection is closed under its calls.
-	// An error ends this attempt; [Permanent] around it ends the Client.
+	// Handshake is called on every new connection before it is used for anything else: a
+	// login, a subscription. It may block until its context ends, which is when Timeout is
+	// over; then the connection is closed. If it returns an error, the attempt fails. If
+	// that error is [Permanent], the Client ends.
 	Handshake func(ctx context.Context, conn *Conn) error
 
-	// Heartbeat finds a peer that has gone without a word. Zero: none.
+	// Heartbeat finds a peer that vanished in silence. Zero: none.
 	Heartbeat Heartbeat
 
 	// Reconnect makes the Client dial again when a connection ends. nil: the Client
@@ -68,28 +70,29 @@ type Dialer struct {
 	// replies come in the order of the requests.
 	Correlator Correlator
 
-	// WriteTimeout is how long the peer's TCP may take no byte of what is to be
-	// written before the connection is dead. 0: 10 s.
+	// WriteTimeout ends a connection to which we write when the peer's TCP takes no byte
+	// for so long. 0: 10 s.
 	WriteTimeout time.Duration
 
-	// FrameTimeout is the time for the rest of a frame once its first byte is here.
-	// 0: 30 s, which is 1.1 Mbit/s for a frame of 4 MiB.
+	// FrameTimeout ends a connection when the rest of a frame does not arrive within this
+	// time after its first byte. 0: 30 s, which is 1.1 Mbit/s for a frame of 4 MiB.
 	FrameTimeout time.Duration
 
-	// FlushDelay flushes what was written and not flushed after this time at the
-	// latest. 0: there are only explicit flushes.
+	// FlushDelay is the time after which written messages are flushed without a call of
+	// Flush. 0: never.
 	FlushDelay time.Duration
 
-	// ReadBuffer and WriteBuffer are the bytes that are read and written at once, as
-	// long as frames are smaller. The buffers start small and grow to this with use.
-	// A Write that finds WriteBuffer bytes waiting flushes them first. 0: 64 KiB.
+	// ReadBuffer and WriteBuffer are the most bytes that are read and written at once,
+	// unless a frame is larger. The buffers start small and grow with use. A Write that
+	// finds WriteBuffer bytes waiting flushes them first. 0: 64 KiB.
 	ReadBuffer, WriteBuffer int
 
-	// Inbox is how many bytes are kept ahead of Receive, each message counting its
-	// length + 64; then TCP pushes back. One message always fits. 0: 256 KiB.
+	// Inbox is the number of bytes that are kept for Receive, where each message counts its
+	// length + 64. When the Inbox is full, TCP pushes back. One message always fits.
+	// 0: 256 KiB.
 	Inbox int
 
-	// Trace is told of connections made and lost. nil: nobody is.
+	// Trace is called when connections are made and lost. nil: none.
 	Trace *Trace
 }
 
@@ -98,17 +101,17 @@ func Dial(ctx context.Context, network string, addresses ...string) (*Client, er
 	return new(Dialer).Dial(ctx, network, addresses...)
 }
 
-// Dial connects and returns when the first connection is ready. The networks are "tcp",
-// "tcp4", "tcp6" and "unix"; with DialContext, what that understands.
+// Dial connects to the first address that answers, and returns when that connection is
+// ready, Handshake included. The networks are "tcp", "tcp4", "tcp6" and "unix", or with
+// DialContext whatever that understands.
 //
-// Addresses are alternatives, tried in order, each with a Timeout of its own. If all
-// fail, the error names each; an [OpError] with Op "dial" or "handshake" for every one
-// is found by [errors.As].
+// Addresses are alternatives, tried in order, each with a Timeout of its own. If all fail,
+// the error names each, and [errors.As] finds an [OpError] with Op "dial" or "handshake".
 //
-// ctx bounds Dial, not the life of the Client. When it is done, Dial returns an error
-// that Is ctx.Err(); a connection that DialContext hands over late is closed. The end of
-// Timeout Is os.ErrDeadlineExceeded instead. Wrong settings are refused at once, with an
-// error of [ClassPermanent] that names each field and value.
+// ctx bounds Dial, not the life of the Client. When ctx is done, Dial returns an error
+// that Is ctx.Err(). An attempt that ends by Timeout Is os.ErrDeadlineExceeded instead.
+// Wrong settings are refused at once, with an error of [ClassPermanent] that names each
+// field and value.
 func (d *Dialer) Dial(ctx context.Context, network string, addresses ...string) (*Client, error) {
 	if err := d.validate(network, addresses); err != nil {
 		return nil, &OpError{Op: opDial, Addr: strings.Join(addresses, ", "), Err: Permanent(err)}

@@ -25,7 +25,7 @@ func (r *reader) mayReadDirectly() bool {
 
 // isDirect reports whether p may be the start of a frame that is read directly.
 func (r *reader) isDirect(p []byte) bool {
-	return len(p) < prefix || frameSize(p) <= min(r.frames.framing.largest, maxDirect)
+	return len(p) < frameHeader || frameSize(p) <= min(r.frames.framing.largest, maxDirect)
 }
 
 // readDirectly takes in messages until something comes for which this is not the way: a Call,
@@ -39,7 +39,7 @@ func (r *reader) readDirectly() error {
 	f.in.Discard(rest)
 	for {
 		s := t.slab
-		fill := min((slabMessages-s.n)*(t.typical+prefix), s.room()) // what comes after that has to be moved
+		fill := min((slabMessages-s.n)*(t.typical+frameHeader), s.room()) // what comes after that has to be moved
 		n := f.readInto(s.free(), rest, max(fill, rest+minSlab))
 		if rest += n; r.calls.used.Load() {
 			f.giveBack(s.free()[:rest])
@@ -81,15 +81,15 @@ func (r *frameReader) doubt() { r.lastRead, r.bufferFilled = 0, false }
 // messages, and returns what is left of that. It stops where messages have become small: they
 // are not to have slabs of this size.
 func (t *producer) cut(rest int, largest uint64, from upstream) (left int, err error) {
-	for rest >= prefix && err == nil && t.typical >= minDirect {
+	for rest >= frameHeader && err == nil && t.typical >= minDirect {
 		p := t.slab.free()[:rest]
 		size := frameSize(p)
-		if size > largest || size > uint64(rest-prefix) {
+		if size > largest || size > uint64(rest-frameHeader) {
 			break
 		}
 		err = t.admit(int(size), from)
-		t.record(prefix+int(size), int(size))
-		if rest -= prefix + int(size); t.slab.n == slabMessages {
+		t.record(frameHeader+int(size), int(size))
+		if rest -= frameHeader + int(size); t.slab.n == slabMessages {
 			t.rotate(t.slab.free()[:rest])
 		}
 	}

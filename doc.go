@@ -1,8 +1,8 @@
 // Package tcpclient exchanges whole messages with a server over one TCP connection.
 //
 // TCP delivers a stream of bytes: what was written at once may arrive in pieces or glued
-// to its neighbours, and a peer that is gone may go unnoticed for a quarter of an hour. A
-// [Client] sends and receives messages, and says when the other side is gone.
+// to its neighbours, and a peer that has gone may go unnoticed for a quarter of an hour. A
+// [Client] sends and receives messages, and reports when the other side is gone.
 //
 //	client, err := tcpclient.Dial(ctx, "tcp", "10.0.0.7:9000")
 //	if err != nil {
@@ -14,63 +14,64 @@
 //	}
 //	reply, err := client.Receive(ctx)
 //
-// The settings are in a [Dialer], of which the zero value works.
+// A [Dialer] holds the settings. Its zero value is ready to use.
 //
 // # Framing
 //
-// A [Framer] marks where a message begins and ends. The default is a length of four
-// bytes, big-endian, in front of each:
+// A [Framer] marks where a message begins and ends. The default puts a length of four
+// bytes, big-endian, in front of each message:
 //
 //	00 00 00 05  h e l l o  00 00 00 02  h i
 //	└─ length ─┘ └message┘  └─ length ─┘ └─┘
 //
-// [LengthPrefix] has a field for nearly every protocol with a length in its header;
-// [Varint], [Delimiter], [Lines], [Fixed], [Decimal] and [ContentLength] are the
-// others. A protocol that none of them fits is two methods, which the package
-// tcpclienttest checks.
+// [LengthPrefix] describes nearly every binary header with a length in it. [Varint],
+// [Delimiter], [Lines], [Fixed], [Decimal] and [ContentLength] are the other Framers. For
+// any other protocol, write a type with two methods; package tcpclienttest checks it.
 //
-// A message arrives whole or not at all. A length that the peer merely announces costs
-// nothing: memory follows the bytes that came. After bytes that are no frame the
-// connection is finished; there is no search for the next frame.
+// A message arrives whole or not at all. Memory follows the bytes that have arrived, never
+// a length that the peer announces. Bytes that are no frame end the connection; the Client
+// does not search for the next frame.
 //
 // # Writing
 //
-// [Client.Write] puts a message into a buffer, [Client.Flush] hands what is there to the
-// operating system, and [Client.Send] does both. Goroutines that Send at the same time
-// share one system call. That a message was handed over does not mean that it has
-// arrived: only a reply proves that, which [Client.Call] waits for.
+// [Client.Write] puts a message into a buffer, [Client.Flush] hands the buffer to the
+// operating system, and [Client.Send] does both. Concurrent Sends share system calls. A
+// message that was handed over has not necessarily arrived: only a reply proves that, which
+// [Client.Call] waits for.
 //
-// A message is never sent twice. When a call fails, [OpError].Unsent says whether the
-// peer is certain not to have seen the message, so that it is safe to repeat. Messages
-// that were written and not flushed when their connection ended are not lost in
-// silence: the next Write, Flush, Send, Call, Shutdown or Close returns that loss, once.
+// The Client never sends a message twice. When a call fails, [OpError].Unsent says whether
+// the peer has certainly not seen the message, so that it is safe to repeat. If written
+// messages are lost with their connection, the next Write, Flush, Send, Call, Shutdown or
+// Close reports that loss, once.
 //
 // # Contexts
 //
 // Every call that can block takes a context, which ends the wait and nothing else: no
-// frame is torn, no byte that came is lost, and the connection, which others share, lives
-// on. A context that is done already does no I/O. Only during a [Dialer].Handshake, when
-// the connection is nobody else's, the end of a context ends it.
+// frame is torn, no received byte is lost, and the shared connection lives on. A context
+// that is already done does no I/O. Only during a [Dialer].Handshake, when no other
+// goroutine uses the connection, does the end of a context end it.
 //
 // # The dead peer
 //
-// A connection that is closed or reset by the peer is noticed at once, also while nobody
-// receives. A peer that goes without a word, by a pulled cable, a firewall that forgets
-// or a process that hangs, is found by a [Heartbeat]. WriteTimeout finds a peer that takes
-// no data, FrameTimeout one that does not end its frame.
+// A FIN or RST is noticed immediately, even if no goroutine is in Receive, as long as the
+// Inbox has room. A [Heartbeat] finds a peer that vanished in silence: a pulled cable, a
+// firewall that forgot the connection, a hung process. WriteTimeout finds a peer that takes
+// no data, FrameTimeout one that does not finish its frame.
 //
-// Nobody is taken for dead because this side was slow: not while the application does
-// not receive, not after the process was suspended.
+// A peer is never taken for dead because this side was slow: not while the application does
+// not receive, and not after the process was suspended.
 //
 // # Reconnecting
 //
 // Without [Dialer].Reconnect a Client ends with its connection: every call returns the
-// first error, for good. With it, the Client dials again, with a [Backoff] that grows
-// and is random. Then calls that write wait for the next connection, and [Client.Receive]
-// returns one error that Is [ErrDisconnected] for each that was lost, in its
-// place in the stream of messages. Whatever was on its way is the application's to
-// repeat or not. The Client ends when it is closed, when an error is permanent or the
-// attempts are used up; that last error is of [ClassPermanent], and stays:
+// first error, for good. With it the Client dials again, after a random wait that grows
+// with each failure (see [Backoff]). Meanwhile calls that write wait for the next
+// connection. [Client.Receive] returns one error that Is [ErrDisconnected] for each lost
+// connection, in stream order; without a receiver, losses after the 16th are merged. The
+// application decides which messages to repeat.
+//
+// A Client with Reconnect ends when it is closed, when an error is permanent, or when its
+// attempts are used up. That last error is of [ClassPermanent], and every call returns it:
 //
 //	for {
 //		msg, err := client.Receive(ctx)
@@ -78,7 +79,7 @@
 //		case err == nil:
 //			handle(msg)
 //		case tcpclient.Classify(err) == tcpclient.ClassDisconnected:
-//			log.Print(err) // what comes next is from another connection
+//			log.Print(err) // the next message is from another connection
 //		default:
 //			return err
 //		}
@@ -88,43 +89,42 @@
 //
 // # Errors
 //
-// Errors are an [*OpError] with the operation and the address. The causes are found by
-// [errors.Is] and [errors.As]: io.EOF, syscall.ECONNRESET, [ErrHeartbeatTimeout], a
-// [*FrameTooLargeError] and so on; the end of a connection other than by ourselves also
-// Is ErrDisconnected. [Classify] says what to do: try again on the same connection, dial
-// again, or give up.
+// Methods return an [*OpError] with the operation and the address. [errors.Is] and
+// [errors.As] find the cause: io.EOF, syscall.ECONNRESET, [ErrHeartbeatTimeout], a
+// [*FrameTooLargeError] and so on. The end of a connection also Is ErrDisconnected, unless
+// we closed it. [Classify] says what to do: try again on the same connection, dial again,
+// or give up.
 //
 // # Panics
 //
-// A panic in a Framer that reads, in SplitReply, in the functions of a Heartbeat, in a
-// Handshake or a DialContext becomes the error that ends the connection or the attempt; the
-// last two are not tried again. In WriteFrame and AppendRequest, which run on the goroutine of
-// the caller, it reaches the caller and leaves nothing behind. In the functions of a Trace it
-// ends the program.
+// A panic in a Framer that reads, in SplitReply, in a function of a Heartbeat, in a
+// Handshake or in a DialContext becomes an error. That error ends the connection or the
+// attempt; a Handshake or DialContext that panicked is not called again. A panic in
+// WriteFrame or AppendRequest, which run on the caller's goroutine, reaches the caller, and
+// nothing of the message stays in the buffer. A panic in a function of a Trace ends the
+// program.
 //
 // # Goroutines and memory
 //
-// A Client has one goroutine from Dial to Close, and a second one while it dials or the
-// network has not taken what was written. A third lives while functions of a [Trace] are
-// called.
-// [Client.Close] returns after the last has ended, within a second. Nothing is closed by
-// the garbage collector: a Client that is not closed stays connected. Buffers begin
-// small and grow with use, up to ReadBuffer, twice WriteBuffer and Inbox, or the largest
-// message if that is more. When the Inbox is full, TCP makes the peer wait.
+// A Client has one goroutine from Dial to Close. It has a second one while it dials, or
+// while the network has not taken all that was written, and a third while functions of a
+// [Trace] run. [Client.Close] returns within a second, after the last has ended. The
+// garbage collector closes nothing: a Client that is not closed stays connected. Buffers
+// begin small and grow with use, up to ReadBuffer, twice WriteBuffer and Inbox, or to the
+// largest message if that is more. When the Inbox is full, TCP makes the peer wait.
 //
 // # Watching
 //
-// The package does not log. [Trace] tells of connections made and lost, and [SlogTrace]
-// makes log lines of that. [Client.Stats] returns counters that are cheap enough to be
-// polled, so that they need no library here to get into the one of your choice. For
-// Prometheus, register functions that read them when they are scraped:
+// The package does not log. [Trace] reports connections made and lost; [SlogTrace] logs
+// them. [Client.Stats] returns counters and is cheap enough to be polled, so any metrics
+// library can read it. For Prometheus, register functions that are called on each scrape:
 //
 //	promauto.NewCounterFunc(prometheus.CounterOpts{Name: "upstream_messages_received_total"},
 //		func() float64 { return float64(client.Stats().MessagesReceived) })
 //	promauto.NewGaugeFunc(prometheus.GaugeOpts{Name: "upstream_rtt_seconds"},
 //		func() float64 { return client.Stats().RTT.Seconds() })
 //
-// For OpenTelemetry, observe them in a callback:
+// For OpenTelemetry, observe the counters in a callback:
 //
 //	received, _ := meter.Int64ObservableCounter("upstream.messages.received")
 //	meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
@@ -132,11 +132,10 @@
 //		return nil
 //	}, received)
 //
-// Latencies of single calls are measured around the calls, reconnects are counted in
-// Trace.Connected.
+// Measure the latency of a call around the call. Count reconnects in Trace.Connected.
 //
 // # Testing
 //
-// The package tcpclienttest has a server for tests, a network in memory that works with
-// testing/synctest, connections with faults, and a suite for Framers.
+// Package tcpclienttest has a server for tests, a network in memory that works with
+// testing/synctest, connections with faults, and a conformance suite for Framers.
 package tcpclient

@@ -18,14 +18,13 @@ import (
 )
 
 // An OpError is the error of every method that talks to the network. It says which
-// operation failed, against which address, and whether it is safe to repeat.
+// operation failed, with which address, and whether it is safe to repeat.
 type OpError struct {
-	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call" or "close", of Shutdown, too
+	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call" or, also for Shutdown, "close"
 	Addr string // of the server, as given to Dial
 
-	// Unsent is true when the peer is certain not to have seen the message of this
-	// call: no byte of it was handed to the network, and none will be. False means
-	// unknown.
+	// Unsent is true when the peer has certainly not seen the message of this call: no
+	// byte of it was handed to the network, and none will be. False means unknown.
 	Unsent bool
 
 	Err error // the reason; never nil
@@ -34,7 +33,7 @@ type OpError struct {
 // Error returns the operation, the address and the reason in one line.
 func (e *OpError) Error() string { return "tcpclient: " + e.text() }
 
-// text is Error without the prefix, so that a nested OpError does not repeat it.
+// text returns Error without its prefix, for an OpError inside another error.
 func (e *OpError) text() string {
 	if e.Addr == "" {
 		return e.Op + ": " + reasonText(e.Err)
@@ -42,6 +41,7 @@ func (e *OpError) text() string {
 	return e.Op + " " + e.Addr + ": " + reasonText(e.Err)
 }
 
+// reasonText returns the text of err as part of another error.
 func reasonText(err error) string {
 	if e, ok := err.(*OpError); ok {
 		return e.text()
@@ -52,18 +52,18 @@ func reasonText(err error) string {
 // Unwrap returns the reason.
 func (e *OpError) Unwrap() error { return e.Err }
 
-// Timeout reports whether the reason was a timeout of any kind: one of the caller's
-// context, of an attempt to connect, or of the connection. [Classify] tells them apart.
+// Timeout reports whether the reason was a timeout: of the caller's context, of an attempt
+// to connect, or of the connection. [Classify] tells them apart.
 func (e *OpError) Timeout() bool {
 	var t interface{ Timeout() bool }
 	return errors.As(e.Err, &t) && t.Timeout()
 }
 
-// A roundError is several errors in one line, such as what became of all addresses of a Dial
-// or all that is wrong with its settings.
-type roundError []error
+// A multiError is several errors in one line, such as those of all addresses of a Dial or
+// of all its settings.
+type multiError []error
 
-func (e roundError) Error() string {
+func (e multiError) Error() string {
 	texts := make([]string, len(e))
 	for i, err := range e {
 		texts[i] = reasonText(err)
@@ -71,19 +71,20 @@ func (e roundError) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-func (e roundError) Unwrap() []error { return e }
+func (e multiError) Unwrap() []error { return e }
 
-// The sentinels. Each is found by [errors.Is] inside the [OpError] of a call.
+// The sentinels. [errors.Is] finds them in the [OpError] of a call.
 var (
-	// ErrClosed: the Client was closed, by Close or Shutdown. Is [net.ErrClosed].
+	// ErrClosed: Close or Shutdown has closed the Client. It Is [net.ErrClosed].
 	ErrClosed = wire.ErrClosed
 
-	// ErrDisconnected: the connection ended, other than by our own Close or Shutdown.
+	// ErrDisconnected: the connection has ended, other than by our own Close or Shutdown.
 	// The error also Is its cause: io.EOF, io.ErrUnexpectedEOF, ECONNRESET,
 	// ErrHeartbeatTimeout, a [*FrameTooLargeError] and so on.
 	ErrDisconnected = wire.ErrDisconnected
 
-	// ErrInvalidFrame: the bytes received are not a frame, or the message given cannot be one.
+	// ErrInvalidFrame: the bytes received are not a frame, or the message to send cannot
+	// be one.
 	ErrInvalidFrame = errors.New("invalid frame")
 
 	// ErrHeartbeatTimeout: the peer was silent for [Heartbeat].Timeout.
@@ -92,27 +93,28 @@ var (
 	// ErrWriteTimeout: the peer's TCP took no byte for [Dialer].WriteTimeout.
 	ErrWriteTimeout = wire.ErrWriteTimeout
 
-	// ErrFrameTimeout: the rest of a frame did not come within [Dialer].FrameTimeout.
+	// ErrFrameTimeout: the rest of a frame did not arrive within [Dialer].FrameTimeout.
 	ErrFrameTimeout error = wire.TimeoutError("frame timeout: the rest of a frame did not arrive")
 
-	// ErrInboxFull: nobody received for a second while something that needs the reader
-	// waited behind a full Inbox.
+	// ErrInboxFull: a Call waited for a second in which the Inbox was full and no
+	// goroutine received. The connection goes on. During a Shutdown it ends a connection
+	// that brings more than 8 times the Inbox, and more than 16 MiB, unreceived.
 	ErrInboxFull = errors.New("inbox full: nobody receives")
 )
 
-// An attemptTimeout is the end of the Dialer's own budget for one address. It Is
-// os.ErrDeadlineExceeded and deliberately not context.DeadlineExceeded, which would
-// tell the caller that their context had ended.
+// An attemptTimeout is the end of Dialer.Timeout for one address. It Is
+// os.ErrDeadlineExceeded, but not context.DeadlineExceeded: that would say that the
+// caller's context has ended.
 type attemptTimeout struct {
 	doing string
-	err   error // what the interrupted operation said
+	err   error // of the interrupted operation
 }
 
 func (e attemptTimeout) Error() string      { return "timeout while " + e.doing + ": " + e.err.Error() }
 func (attemptTimeout) Timeout() bool        { return true }
 func (attemptTimeout) Is(target error) bool { return target == os.ErrDeadlineExceeded }
 
-// Unwrap returns what the interrupted operation said, unless that is about a context.
+// Unwrap returns the error of the interrupted operation, unless it is that of a context.
 func (e attemptTimeout) Unwrap() error {
 	if errors.Is(e.err, context.DeadlineExceeded) || errors.Is(e.err, context.Canceled) {
 		return nil
@@ -120,14 +122,14 @@ func (e attemptTimeout) Unwrap() error {
 	return e.err
 }
 
-// A panicError is a panic in a user's Framer or hook on the reading goroutine.
+// A panicError is a panic in a user's Framer or hook on the Client's goroutine.
 type panicError struct {
 	value any
 	stack []byte
 }
 
-// panicked makes an error of what recover returned. It must be called by the deferred
-// function itself, while the stack is still that of the panic.
+// panicked makes an error of the value that recover returned. The deferred function itself
+// must call it, while the stack is still that of the panic.
 func panicked(value any) error { return &panicError{value, debug.Stack()} }
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v\n\n%s", e.value, e.stack) }
@@ -138,14 +140,14 @@ func (e *panicError) Unwrap() error {
 	return err
 }
 
-// A lossError is the end of a connection that took messages of finished Writes with it. It
-// Is what the end is.
-type lossError struct{ end error }
+// A lossError reports that messages of finished Writes were lost with their connection,
+// and why that ended.
+type lossError struct{ cause error }
 
-func (e *lossError) Error() string { return "messages that were written are lost: " + e.end.Error() }
-func (e *lossError) Unwrap() error { return e.end }
+func (e *lossError) Error() string { return "messages that were written are lost: " + e.cause.Error() }
+func (e *lossError) Unwrap() error { return e.cause }
 
-// lossIn returns err if it tells of a loss.
+// lossIn returns err if it wraps a lossError, else nil.
 func lossIn(err error) error {
 	if errors.As(err, new(*lossError)) {
 		return err
@@ -153,16 +155,16 @@ func lossIn(err error) error {
 	return nil
 }
 
-// A FrameTooLargeError is a frame above the limit of its Framer: announced by the peer,
-// which ends the connection before anything was allocated for it, or refused on
-// writing, which leaves the connection as it was.
+// A FrameTooLargeError is a frame above the limit of its Framer. If the peer announced it,
+// the connection ends, before memory was allocated for the frame. If it was to be written,
+// only the message is refused.
 type FrameTooLargeError struct {
-	Size   uint64 // of the message, as announced or given; 0 where only "more than Max" is known
-	Max    int    // the limit
+	Size   uint64 // of the message in bytes, as announced or given; 0: unknown, but more than Max
+	Max    int    // the limit in bytes
 	Header []byte // the first bytes received, at most 16; nil on writing
 }
 
-// Error says both sizes and, when the header looks like another protocol, which.
+// Error returns both sizes and, if Header looks like another protocol, its name.
 func (e *FrameTooLargeError) Error() string {
 	var b strings.Builder
 	b.WriteString("frame too large: ")
@@ -173,19 +175,18 @@ func (e *FrameTooLargeError) Error() string {
 		b.WriteString(" bytes")
 	}
 	fmt.Fprintf(&b, ", limit %d", e.Max)
-	hint, _ := protocolHint(e.Size, e.Header)
-	b.WriteString(hint)
+	b.WriteString(protocolHint(e.Size, e.Header))
 	return b.String()
 }
 
-// A permanentError is an error that another attempt would only meet again.
+// A permanentError is an error that another attempt would meet again.
 type permanentError struct{ err error }
 
 func (e *permanentError) Error() string { return e.err.Error() }
 func (e *permanentError) Unwrap() error { return e.err }
 
-// Permanent marks err as final: returned by a Handshake, it ends the Client with err
-// instead of another attempt. Permanent(nil) is nil.
+// Permanent marks err as [ClassPermanent]: if a Handshake returns it, the Client ends with
+// err instead of trying again. Permanent(nil) is nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
@@ -196,12 +197,12 @@ func Permanent(err error) error {
 // A Class says what to do after an error.
 type Class int
 
-// The classes, in the order of their gravity. The zero Class belongs to a nil error.
+// The classes, from the mildest to the gravest. The zero Class is that of a nil error.
 const (
-	// ClassTemporary: the connection is fine, the call may be tried again on it.
+	// ClassTemporary: the connection is fine; try the call again on it.
 	ClassTemporary Class = iota + 1
 
-	// ClassDisconnected: the connection is gone or was never made; dial again, or
+	// ClassDisconnected: the connection has ended or was never made; dial again, or
 	// leave that to [Dialer].Reconnect.
 	ClassDisconnected
 
@@ -224,10 +225,11 @@ func (c Class) String() string {
 	return "class " + strconv.Itoa(int(c))
 }
 
-// Classify sorts err by what to do next. The outermost verdict in the chain counts: an
-// ECONNREFUSED that used up all attempts is permanent. Of joined errors, such as those
-// of several addresses, the most hopeful one counts. An error that it does not know is
-// permanent, except behind a failed dial or handshake. Classify(nil) is 0.
+// Classify sorts err by what to do next. In a chain the outermost error with a class
+// counts: an ECONNREFUSED that used up all attempts is permanent. Of joined errors, such as
+// those of several addresses, the mildest counts. An error that Classify does not know is
+// ClassPermanent, but ClassDisconnected if a dial or handshake failed with it.
+// Classify(nil) is 0.
 func Classify(err error) Class {
 	if err == nil {
 		return 0
@@ -238,20 +240,20 @@ func Classify(err error) Class {
 	return ClassPermanent
 }
 
-// classify returns the outermost verdict on err, or 0.
+// classify returns the class of the outermost error in err that has one, or 0.
 func classify(err error) Class {
-	if c := verdict(err); c != 0 {
+	if c := ownClass(err); c != 0 {
 		return c
 	}
 	switch e := err.(type) {
 	case interface{ Unwrap() []error }:
-		best := Class(0)
+		mildest := Class(0)
 		for _, err := range e.Unwrap() {
-			if c := classify(err); c != 0 && (best == 0 || c < best) {
-				best = c
+			if c := classify(err); c != 0 && (mildest == 0 || c < mildest) {
+				mildest = c
 			}
 		}
-		return best
+		return mildest
 	case interface{ Unwrap() error }:
 		if inner := e.Unwrap(); inner != nil {
 			if c := classify(inner); c != 0 {
@@ -259,32 +261,32 @@ func classify(err error) Class {
 			}
 		}
 	}
-	// Whatever a user's Handshake or DialContext returned without further comment may
-	// pass: servers start up, balancers lose a backend.
+	// An unknown error of a user's Handshake or DialContext may not come again: servers
+	// start up, balancers lose a backend.
 	if e, ok := err.(*OpError); ok && (e.Op == opDial || e.Op == opHandshake) {
 		return ClassDisconnected
 	}
 	return 0
 }
 
-// verdict judges err itself, not what it wraps.
-func verdict(err error) Class {
+// ownClass returns the class of err itself, whatever it wraps, or 0.
+func ownClass(err error) Class {
 	switch err {
 	case ErrClosed, net.ErrClosed:
-		return ClassPermanent // by our own hand
+		return ClassPermanent
 	case context.Canceled, context.DeadlineExceeded:
-		return ClassTemporary // the caller's patience ended, not the connection (P2)
+		return ClassTemporary // the caller's context ended, not the connection (P2)
 	case ErrInboxFull:
-		return ClassTemporary // the connection lives on; somebody has to receive
+		return ClassTemporary // the connection lives on; the application has to receive
 	case ErrInvalidFrame:
-		return ClassPermanent // a message was refused; inbound ones come as a DisconnectedError
+		return ClassPermanent // a message was refused; inbound, a DisconnectedError is around it
 	case ErrDisconnected, ErrHeartbeatTimeout, ErrWriteTimeout, ErrFrameTimeout,
 		io.EOF, io.ErrUnexpectedEOF, io.ErrShortWrite, io.ErrNoProgress, io.ErrClosedPipe:
 		return ClassDisconnected
 	case os.ErrDeadlineExceeded:
-		return ClassDisconnected // an attempt's budget; no call of ours meets another deadline
+		return ClassDisconnected // Dialer.Timeout; our calls return no other deadline's error
 	case errors.ErrUnsupported:
-		return ClassPermanent // this platform will not learn it
+		return ClassPermanent
 	}
 	switch e := err.(type) {
 	case *wire.DisconnectedError, attemptTimeout:
@@ -292,28 +294,27 @@ func verdict(err error) Class {
 	case *permanentError:
 		return ClassPermanent
 	case *FrameTooLargeError:
-		return ClassPermanent // this message was refused; inbound ones come as a DisconnectedError
+		return ClassPermanent // as ErrInvalidFrame
 	case *net.AddrError, net.UnknownNetworkError, net.InvalidAddrError, *net.ParseError:
-		return ClassPermanent // a typing error in the address
+		return ClassPermanent // the address is malformed
 	case *net.DNSError:
 		if strings.Contains(e.Name, "/") {
 			return ClassPermanent // "tcp/https": a service that the system does not know
 		}
-		return ClassDisconnected // also for "no such host": names come and go (FAULTS D5)
+		return ClassDisconnected // "no such host", too: names come and go (FAULTS D5)
 	case *tls.CertificateVerificationError, x509.HostnameError, x509.UnknownAuthorityError,
 		x509.CertificateInvalidError:
 		return ClassPermanent // never fall back to trusting less
 	case syscall.Errno:
-		return errnoVerdict(e)
+		return errnoClass(e)
 	}
 	return 0
 }
 
-// errnoVerdict judges what the kernel said. Some errnos Is errors.ErrUnsupported:
-// those will be said again.
-func errnoVerdict(errno syscall.Errno) Class {
+// errnoClass returns the class of an error of the kernel.
+func errnoClass(errno syscall.Errno) Class {
 	if errno.Is(errors.ErrUnsupported) {
-		return ClassPermanent
+		return ClassPermanent // the kernel will say it again
 	}
 	return ClassDisconnected
 }

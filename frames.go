@@ -145,7 +145,7 @@ func (r *frameReader) makeBuffer() {
 func (r *frameReader) giveBack(p []byte) {
 	r.unread = append(r.unreadBuf[:0], p...)
 	r.total -= int64(len(p))
-	if len(p) <= prefix+maxDirect { // the start of a frame, as nearly always
+	if len(p) <= frameHeader+maxDirect { // the start of a frame, as nearly always
 		r.unreadBuf = r.unread
 	}
 }

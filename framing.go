@@ -11,61 +11,65 @@ import (
 // value serves any number of connections, and its methods may be called concurrently.
 //
 // [LengthPrefix], [Varint], [Fixed], [Delimiter], [Lines], [Decimal] and
-// [ContentLength] cover most protocols; anything with these two methods will do. Those
-// of this package have in common:
+// [ContentLength] cover most protocols; any type with these two methods will do. The
+// Framers of this package keep these rules:
 //
-//   - what is written is read back as the same messages, however the stream is cut
-//     into reads;
-//   - a message above MaxSize is a [*FrameTooLargeError] in both directions, what cannot
-//     be a frame at all is [ErrInvalidFrame];
-//   - memory follows the bytes that have arrived, never a length that was announced;
-//   - dst is returned as it came with every error of ReadFrame.
+//   - ReadFrame returns the messages that WriteFrame accepted, however the stream is cut
+//     into reads.
+//   - A message above MaxSize is a [*FrameTooLargeError], on reading and on writing.
+//     Bytes or messages that cannot be a frame are [ErrInvalidFrame].
+//   - Memory follows the bytes that have arrived, never an announced length.
+//   - When ReadFrame fails, it returns dst unchanged.
 //
-// After an error of ReadFrame the stream is finished: nobody knows where the next frame
-// begins.
+// After an error of ReadFrame the stream is finished: the start of the next frame is
+// unknown.
 type Framer interface {
-	// ReadFrame reads one frame from r and appends its message to dst.
-	// io.EOF: the stream ended between frames; io.ErrUnexpectedEOF: inside one.
+	// ReadFrame reads one frame from r and appends its message to dst. It blocks until
+	// the frame is complete or r fails. It returns io.EOF if the stream ends between
+	// frames, io.ErrUnexpectedEOF if it ends inside one.
 	ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error)
 
-	// WriteFrame writes msg to w as one frame and does not flush. If it refuses msg
-	// it has written nothing. It does not keep msg. It runs under the Client's write
-	// lock and must not call the Client.
+	// WriteFrame writes msg to w as one frame, without flushing. If it refuses msg, it
+	// has written nothing. It borrows msg until it returns. It runs under the Client's
+	// write lock and must not call the Client.
 	WriteFrame(w *bufio.Writer, msg []byte) error
 }
 
-// ourFramer returns f as one of this package, with settings to check, or as the pointer to
-// one. A type that embeds one of them is not: its methods are its own.
-func ourFramer(f Framer) (checked interface{ validate() error }, ok bool) {
+// asBuiltin returns f if it is a Framer of this package, or a pointer to one, with its
+// settings to check. A type that embeds one is not: its methods are its own.
+func asBuiltin(f Framer) (settings interface{ validate() error }, ok bool) {
 	switch f := f.(type) {
 	case LengthPrefix, Varint, Fixed, Delimiter, Lines, Decimal, ContentLength,
 		*LengthPrefix, *Varint, *Fixed, *Delimiter, *Lines, *Decimal, *ContentLength:
-		checked, ok = f.(interface{ validate() error })
+		settings, ok = f.(interface{ validate() error })
 	}
-	return checked, ok
+	return settings, ok
 }
 
 const (
-	// defaultMaxSize is the largest message where the frame says how long it is.
+	// defaultMaxSize is the default MaxSize of frames that announce their length.
 	defaultMaxSize = 4 << 20
 
-	// defaultMaxLine is the largest message where its end has to be searched for.
+	// defaultMaxLine is the default MaxSize of frames that end with a delimiter.
 	defaultMaxLine = 64 << 10
 
-	// minStep is how much memory a message gets before its bytes have arrived.
+	// minStep is the memory that a message gets before its bytes have arrived.
 	minStep = 4 << 10
 
-	// maxJoined is the size up to which a message is copied behind its header, so that
-	// both cost one call. The copy then passes through [bufio.Writer.Write] once more;
-	// for a longer message that costs more than a second call.
+	// maxJoined is the size of the largest message that is copied next to its header, so
+	// that one Write takes both. [bufio.Writer.Write] copies it once more; above this
+	// size that costs more than a second Write.
 	maxJoined = 1 << 10
 
-	// maxHint is how many bytes of a refused frame its error carries.
+	// maxEmptyReads is how many reads without a byte or an error make an error.
+	maxEmptyReads = 100
+
+	// maxHint is the number of bytes of a refused frame that its error carries.
 	maxHint = 16
 )
 
-// sizeLimit is a MaxSize with its default. It is compared as uint64: an announced length
-// need not fit an int.
+// sizeLimit resolves a MaxSize. The result is a uint64, like the announced lengths that
+// are compared with it: they need not fit an int.
 func sizeLimit(maxSize, def int) uint64 {
 	if maxSize == 0 {
 		return uint64(def)
@@ -73,7 +77,7 @@ func sizeLimit(maxSize, def int) uint64 {
 	return uint64(maxSize)
 }
 
-// checkMaxSize is what validate says about MaxSize.
+// checkMaxSize refuses a negative MaxSize.
 func checkMaxSize(framer string, maxSize int) error {
 	if maxSize < 0 {
 		return fmt.Errorf("%s.MaxSize %d: want 0 or more", framer, maxSize)
@@ -81,11 +85,11 @@ func checkMaxSize(framer string, maxSize int) error {
 	return nil
 }
 
-// badSettings is the error of a Framer whose validate failed, for those who use it
-// without Dial, which would have refused it: no frame can come of it.
+// badSettings makes an ErrInvalidFrame of an error of validate. Only those who use a
+// Framer without a Client see it: Dial refuses such a Framer.
 func badSettings(err error) error { return fmt.Errorf("%w: %w", ErrInvalidFrame, err) }
 
-// readError returns err as it has to be reported after n bytes of a frame.
+// readError returns what ReadFrame reports if err comes after n bytes of a frame.
 func readError(err error, n int) error {
 	if err == io.EOF && n > 0 {
 		return io.ErrUnexpectedEOF
@@ -93,20 +97,20 @@ func readError(err error, n int) error {
 	return err
 }
 
-// tooLarge is the error of a frame that begins at the next byte of r.
+// tooLarge refuses the frame that begins at the next byte of r.
 func tooLarge(r *bufio.Reader, size, limit uint64) error {
 	return &FrameTooLargeError{Size: size, Max: int(limit), Header: firstBytes(r, nil)}
 }
 
-// firstBytes returns what has arrived of a frame, at most maxHint bytes: read were
-// taken from r already, the others still lie in it.
+// firstBytes returns a copy of the first bytes of a frame, at most maxHint. They are read,
+// which was taken from r before, and what r has buffered.
 func firstBytes(r *bufio.Reader, read []byte) []byte {
 	read = read[:min(len(read), maxHint)]
 	more, _ := r.Peek(min(maxHint-len(read), r.Buffered()))
 	return append(bytes.Clone(read), more...)
 }
 
-// appendBody appends the next n bytes of r to dst. They are the rest of a frame.
+// appendBody appends the next n bytes of r, the rest of a frame, to dst.
 func appendBody(r *bufio.Reader, dst []byte, n int) ([]byte, error) {
 	if n <= r.Buffered() {
 		p, _ := r.Peek(n)
@@ -121,17 +125,17 @@ func appendBody(r *bufio.Reader, dst []byte, n int) ([]byte, error) {
 	return msg, nil
 }
 
-// appendN appends the next n bytes of r to dst, or as many as come before an error. It
-// never has more memory waiting than minStep or what has arrived so far: n may be a lie.
+// appendN appends the next n bytes of r to dst, or as many as come before an error. n may
+// be a lie: at most minStep bytes, or as many as have arrived, are allocated ahead.
 func appendN(r *bufio.Reader, dst []byte, n int) ([]byte, error) {
-	start, empty := len(dst), 0
+	start, emptyReads := len(dst), 0
 	for n > 0 {
 		if len(dst) == cap(dst) {
-			got := len(dst) - start + r.Buffered()
-			grown := make([]byte, len(dst)+min(n, max(got, minStep)))
+			arrived := len(dst) - start + r.Buffered()
+			grown := make([]byte, len(dst)+min(n, max(arrived, minStep)))
 			dst = grown[:copy(grown, dst)]
 		}
-		// With an empty buffer this reads a large rest directly into dst.
+		// If r's buffer is empty, this reads a large rest directly into dst.
 		k, err := r.Read(dst[len(dst) : len(dst)+min(cap(dst)-len(dst), n)])
 		dst, n = dst[:len(dst)+k], n-k
 		switch {
@@ -139,9 +143,9 @@ func appendN(r *bufio.Reader, dst []byte, n int) ([]byte, error) {
 		case err != nil:
 			return dst, err
 		case k > 0:
-			empty = 0
+			emptyReads = 0
 		default:
-			if empty++; empty == maxEmptyReads {
+			if emptyReads++; emptyReads == maxEmptyReads {
 				return dst, io.ErrNoProgress
 			}
 		}
@@ -149,7 +153,7 @@ func appendN(r *bufio.Reader, dst []byte, n int) ([]byte, error) {
 	return dst, nil
 }
 
-// writeFrame writes header, msg and trailer. The header may lie on the caller's stack.
+// writeFrame writes header, msg and trailer. The header may be on the caller's stack.
 func writeFrame(w *bufio.Writer, header, msg []byte, trailer string) error {
 	if len(msg) <= maxJoined && len(header)+len(msg)+len(trailer) <= w.Available() {
 		b := append(w.AvailableBuffer(), header...)
@@ -168,8 +172,8 @@ func writeFrame(w *bufio.Writer, header, msg []byte, trailer string) error {
 	return err
 }
 
-// writeShort writes the few bytes of p. [bufio.Writer.Write] would move them from the
-// caller's stack to the heap.
+// writeShort writes the few bytes of p, which may be on the caller's stack.
+// [bufio.Writer.Write] would make them escape to the heap.
 func writeShort(w *bufio.Writer, p []byte) error {
 	if len(p) <= w.Available() {
 		_, err := w.Write(append(w.AvailableBuffer(), p...))

@@ -7,29 +7,31 @@ import (
 	"io"
 )
 
-// A Delimiter puts a sequence of bytes behind the message, and optionally one in front:
+// A Delimiter puts a sequence of bytes after the message, and optionally one before it:
 //
 //	h e l l o  0a          Delimiter{}
 //	0b  M S H | …  1c 0d   Delimiter{Start: "\x0b", Delim: "\x1c\r"}, MLLP of HL7
 //
-// The first Delim in the stream ends a message, so a message must not contain it, also
-// not together with the Delim behind it: what would be read back otherwise is refused
-// with [ErrInvalidFrame] on writing. Searching costs linear time, whatever the delimiter
-// and however few bytes come at once.
+// The first Delim in the stream ends the message. WriteFrame therefore refuses, with
+// [ErrInvalidFrame], a message that contains Delim or whose end forms one with the Delim
+// that follows it. The search takes linear time, whatever the delimiter and however few
+// bytes arrive at once.
 type Delimiter struct {
 	// Delim ends a message. nil: "\n".
 	Delim []byte
 
-	// Start must begin every message. nil: nothing.
+	// Start precedes every message; a frame without it is [ErrInvalidFrame]. nil: nothing.
 	Start []byte
 
-	// Keep makes Start and Delim part of the message. WriteFrame then wants them there.
+	// Keep makes Start and Delim part of the message. WriteFrame then refuses a message
+	// without them.
 	Keep bool
 
-	// AllowUnterminated makes what is there at the end of the stream a last message.
+	// AllowUnterminated makes the bytes after the last Delim a message when the stream
+	// ends. Without it they are io.ErrUnexpectedEOF.
 	AllowUnterminated bool
 
-	// MaxSize is the size of the largest message, Start and Delim not counted.
+	// MaxSize is the size of the largest message in bytes, without Start and Delim.
 	// 0: 64 KiB.
 	MaxSize int
 }
@@ -40,7 +42,7 @@ func (f Delimiter) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
 		return dst, badSettings(err)
 	}
-	begun := len(f.Start) > 0
+	hasStart := len(f.Start) > 0
 	if err := readExactly(r, f.Start); err != nil {
 		return dst, err
 	}
@@ -53,9 +55,9 @@ func (f Delimiter) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	limit := sizeLimit(f.MaxSize, defaultMaxLine)
 	msg, terminated, err := m.read(r, msg, limit)
 	switch {
-	case err == io.EOF && f.AllowUnterminated && (begun || len(msg) > start):
+	case err == io.EOF && f.AllowUnterminated && (hasStart || len(msg) > start):
 		return unterminated(dst, msg, start, limit)
-	case err == io.EOF && begun:
+	case err == io.EOF && hasStart:
 		return dst, io.ErrUnexpectedEOF
 	case err != nil:
 		return dst, readError(err, len(msg)-start)
@@ -65,8 +67,8 @@ func (f Delimiter) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	return msg, nil
 }
 
-// unterminated returns msg, which the stream has ended. What was held for the beginning of a
-// delimiter is part of it now, and may be too much.
+// unterminated returns msg, which the end of the stream has ended. A tail of msg that might
+// have begun a delimiter counts now, and may exceed limit.
 func unterminated(dst, msg []byte, start int, limit uint64) ([]byte, error) {
 	if size := uint64(len(msg) - start); size > limit {
 		return dst, &FrameTooLargeError{Size: size, Max: int(limit), Header: bytes.Clone(msg[start:][:min(len(msg)-start, maxHint)])}
@@ -118,18 +120,18 @@ func (f Delimiter) validate() error {
 	return checkMaxSize("Delimiter", f.MaxSize)
 }
 
-// Lines are messages that end with a line feed. Reading accepts LF and CRLF, mixed as
-// they come; a CR elsewhere is data. Writing ends with LF, or with CRLF if that is set,
-// and refuses a message that contains CR or LF.
+// Lines are messages that end with a line feed. ReadFrame accepts LF and CRLF, also mixed;
+// a CR elsewhere is data. WriteFrame ends a line with LF, or with CRLF if that is set, and
+// refuses, with [ErrInvalidFrame], a message that contains CR or LF.
 //
 //	h e l l o  0a
 //	h e l l o  0d 0a
 //
-// For lines in which every byte counts use [Delimiter].
+// Where a CR at the end belongs to the message, use [Delimiter].
 type Lines struct {
 	CRLF              bool // write CRLF instead of LF
-	AllowUnterminated bool // what is there at the end of the stream is a last message
-	MaxSize           int  // of a message, without its line end; 0: 64 KiB
+	AllowUnterminated bool // at the end of the stream, a line without its end is a message
+	MaxSize           int  // of a message in bytes, without its line end; 0: 64 KiB
 }
 
 // ReadFrame reads one line from r and appends it, without its end, to dst, which it
@@ -176,14 +178,14 @@ func (f Lines) WriteFrame(w *bufio.Writer, msg []byte) error {
 
 func (f Lines) validate() error { return checkMaxSize("Lines", f.MaxSize) }
 
-// A matcher searches a stream for a delimiter, byte after byte, by the algorithm of
-// Knuth, Morris and Pratt: no byte is looked at again when more have come.
+// A matcher searches a stream for a delimiter with the algorithm of Knuth, Morris and
+// Pratt: it examines no byte again when more arrive.
 type matcher struct {
-	delim []byte
-	short [shortDelim]uint8 // for each length of a match, the next shorter one it contains
-	long  []int             // the same for a delimiter longer than that
-	lines bool              // delim is "\n", and a "\r" before it belongs to the end
-	state int               // bytes at the end of what was seen that may begin the end
+	delim   []byte
+	short   [shortDelim]uint8 // by length of a partial match, the next shorter one that it ends with
+	long    []int             // the same for a delimiter longer than shortDelim
+	lines   bool              // delim is "\n", and a "\r" before it belongs to the line end
+	matched int               // length of the partial match that the bytes seen end with
 }
 
 // shortDelim is the length up to which a delimiter costs no allocation.
@@ -218,14 +220,14 @@ func (m *matcher) shorter(k int) int {
 	return int(m.short[k-1])
 }
 
-// find returns how many bytes of p there are up to the end of the delimiter, or -1.
+// find returns the number of bytes of p up to the end of the delimiter, or -1.
 func (m *matcher) find(p []byte) int {
 	last := m.delim[len(m.delim)-1]
 	if len(m.delim) == 1 {
 		i := bytes.IndexByte(p, last)
-		m.state = 0
+		m.matched = 0
 		if m.lines && i < 0 && len(p) > 0 && p[len(p)-1] == '\r' {
-			m.state = 1
+			m.matched = 1
 		}
 		if i < 0 {
 			return -1
@@ -233,21 +235,21 @@ func (m *matcher) find(p []byte) int {
 		return i + 1
 	}
 	for i := 0; i < len(p); i++ {
-		if m.state == 0 {
+		if m.matched == 0 {
 			skip := bytes.IndexByte(p[i:], m.delim[0])
 			if skip < 0 {
 				return -1
 			}
 			i += skip
 		}
-		for m.state > 0 && p[i] != m.delim[m.state] {
-			m.state = m.shorter(m.state)
+		for m.matched > 0 && p[i] != m.delim[m.matched] {
+			m.matched = m.shorter(m.matched)
 		}
-		if p[i] == m.delim[m.state] {
-			m.state++
+		if p[i] == m.delim[m.matched] {
+			m.matched++
 		}
-		if m.state == len(m.delim) {
-			m.state = 0
+		if m.matched == len(m.delim) {
+			m.matched = 0
 			return i + 1
 		}
 	}
@@ -255,39 +257,37 @@ func (m *matcher) find(p []byte) int {
 }
 
 // read appends bytes of r to dst up to the end of the delimiter, or of the stream. It
-// fails as soon as more than limit bytes cannot be part of the delimiter.
+// fails as soon as more than limit bytes have come that cannot be part of the delimiter.
 func (m *matcher) read(r *bufio.Reader, dst []byte, limit uint64) (msg []byte, terminated bool, err error) {
 	start := len(dst)
-	ending := len(m.delim)
+	longestEnd := len(m.delim)
 	if m.lines {
-		ending = 2
+		longestEnd = len("\r\n")
 	}
 	for {
 		p, err := r.Peek(max(1, r.Buffered()))
 		if err != nil && len(p) == 0 {
 			return dst, false, err
 		}
-		// A message of limit bytes ends within these:
-		if room := limit + uint64(ending) - uint64(len(dst)-start); uint64(len(p)) > room {
+		// The largest message ends within room; what is after it is left in r.
+		if room := limit + uint64(longestEnd) - uint64(len(dst)-start); uint64(len(p)) > room {
 			p = p[:room]
 		}
 		end := m.find(p)
 		if end >= 0 {
 			p = p[:end]
 		}
-		dst = appendBounded(dst, p, start, limit+uint64(ending))
+		dst = appendBounded(dst, p, start, limit+uint64(longestEnd))
 		r.Discard(len(p))
 		size := uint64(len(dst) - start)
 		switch {
 		case end >= 0:
-			size -= 1 // for a line that ends in LF only
-			if !m.lines {
-				size -= uint64(len(m.delim) - 1)
-			} else if size > 0 && dst[len(dst)-2] == '\r' {
+			size -= uint64(len(m.delim))
+			if m.lines && size > 0 && dst[len(dst)-2] == '\r' {
 				size--
 			}
 		default:
-			size -= uint64(m.state)
+			size -= uint64(m.matched)
 		}
 		if size > limit {
 			return dst, false, &FrameTooLargeError{Max: int(limit), Header: firstBytes(r, dst[start:])}
@@ -298,8 +298,8 @@ func (m *matcher) read(r *bufio.Reader, dst []byte, limit uint64) (msg []byte, t
 	}
 }
 
-// appendBounded appends p to dst, of which the frame begins at start. It doubles the
-// memory like append, but never beyond what a frame of limit bytes needs.
+// appendBounded appends p to dst, in which the frame begins at start. Like append it
+// doubles the memory, but never beyond the need of a frame of limit bytes.
 func appendBounded(dst, p []byte, start int, limit uint64) []byte {
 	need := len(dst) + len(p)
 	if need > cap(dst) {
@@ -311,7 +311,7 @@ func appendBounded(dst, p []byte, start int, limit uint64) []byte {
 	return append(dst, p...)
 }
 
-// readExactly reads want from r, or fails: with io.EOF if there is nothing at all.
+// readExactly reads want from r, or fails: with io.EOF if r has no byte at all.
 func readExactly(r *bufio.Reader, want []byte) error {
 	for i, b := range want {
 		c, err := r.ReadByte()

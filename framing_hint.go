@@ -2,38 +2,35 @@ package tcpclient
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"strconv"
 )
 
-// protocolHint returns what the first bytes of a refused frame have to tell: the start
-// of a message to people is quoted, and a protocol that is known by its first bytes gets
-// its name. lengthToo says that the text explains size as well.
+// protocolHint describes the first bytes of a refused frame: it quotes text, and names a
+// protocol that it knows. It explains size too where that is text read as a length.
 //
 //	, starts with "HTTP/1.1 400 Bad", length 1213486160 = "HTTP": is this an HTTP server?
 //	, starts with 15 03 03 00 02 02 28: a TLS alert, does the server want TLS?
-func protocolHint(size uint64, header []byte) (hint string, lengthToo bool) {
+func protocolHint(size uint64, header []byte) string {
 	guess := protocolGuess(header)
 	if !isText(header) {
 		if guess == "" {
-			return "", false
+			return ""
 		}
-		return fmt.Sprintf(", starts with % x%s", header, guess), false
+		return fmt.Sprintf(", starts with % x%s", header, guess)
 	}
-	hint = ", starts with " + strconv.Quote(string(header))
-	if len(header) >= 4 && size == uint64(binary.BigEndian.Uint32(header)) {
-		hint += fmt.Sprintf(", length %d = %q", size, header[:4])
-		lengthToo = true
+	hint := ", starts with " + strconv.Quote(string(header))
+	if len(header) >= frameHeader && size == frameSize(header) {
+		hint += fmt.Sprintf(", length %d = %q", size, header[:frameHeader])
 		if guess == "" {
 			guess = ": is this a text protocol?"
 		}
 	}
-	return hint + guess, lengthToo
+	return hint + guess
 }
 
-// protocolGuess returns which protocol begins with p, as the end of an error message, or
-// nothing. Two bytes of TLS would be too few: they are a fair length of their own.
+// protocolGuess names the protocol that begins with p, as the end of an error message, or
+// returns "". It wants three bytes: two bytes of TLS are also a plausible length.
 func protocolGuess(p []byte) string {
 	for _, known := range []struct{ prefix, guess string }{
 		{"HTTP/", ": is this an HTTP server?"},
@@ -50,7 +47,7 @@ func protocolGuess(p []byte) string {
 	return ""
 }
 
-// isText reports whether p can be shown to people: printable ASCII, tabs and line ends.
+// isText reports whether p is printable ASCII, tabs and line ends, and not empty.
 func isText(p []byte) bool {
 	for _, c := range p {
 		if (c < ' ' || c > '~') && c != '\t' && c != '\r' && c != '\n' {
@@ -60,8 +57,7 @@ func isText(p []byte) bool {
 	return len(p) > 0
 }
 
-// invalidFrame is ErrInvalidFrame for bytes received that begin with header, which it
-// quotes.
+// invalidFrame returns an ErrInvalidFrame that quotes header, the first bytes received.
 func invalidFrame(header []byte, format string, args ...any) error {
 	quoted := fmt.Sprintf("% x", header)
 	if isText(header) {

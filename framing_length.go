@@ -8,29 +8,30 @@ import (
 )
 
 // A LengthPrefix puts the length of the message in front of it. The zero value has a
-// field of four bytes, big-endian, that counts what follows it:
+// length field of four bytes, big-endian, that counts the bytes after it:
 //
 //	00 00 00 05  h e l l o
 //	└─ length ─┘ └ message ┘
 //
-// The other settings cover most binary protocols with a length in their header. A DNS
-// query over TCP (RFC 1035) is LengthPrefix{Width: 2}, a Kafka request the zero value.
-// SMPP has a header of 16 bytes which begins with the length of all:
+// The settings cover most binary protocols with a length in their header. DNS over TCP
+// (RFC 1035) is LengthPrefix{Width: 2}; Kafka is the zero value. SMPP has a header of 16
+// bytes, which begins with the length of header and body:
 //
 //	00 00 00 10  00 00 00 15  00 00 00 00  00 00 00 01   enquire_link
 //	└─ length ─┘ └─────── 12 bytes follow ──────────┘
 //
 //	LengthPrefix{Adjust: -4, KeepHeader: true}
 //
-// and PostgreSQL a type in front of a length that counts itself:
+// PostgreSQL has a type in front of a length that counts itself:
 //
 //	Z  00 00 00 05  I                                    ReadyForQuery
 //	   └─ length ─┘
 //
 //	LengthPrefix{Offset: 1, Adjust: -4, KeepHeader: true}
 //
-// An announced length above MaxSize is refused as soon as the header is there. So is
-// one below its own header, with [ErrInvalidFrame]. An empty message is a message.
+// As soon as the header has arrived, a length above MaxSize is refused with a
+// [*FrameTooLargeError], and one smaller than the header bytes that it counts with
+// [ErrInvalidFrame]. A message may be empty.
 type LengthPrefix struct {
 	// Width is the size of the length field in bytes, 1 to 8. 0: 4.
 	Width int
@@ -39,67 +40,78 @@ type LengthPrefix struct {
 	LittleEndian bool
 
 	// Offset is the number of header bytes in front of the field, at most 65535.
-	// Without KeepHeader they are skipped, and WriteFrame refuses every message: it does
-	// not know them.
+	// Without KeepHeader, ReadFrame skips them and WriteFrame, which cannot know them,
+	// refuses every message.
 	Offset int
 
-	// Adjust is the number of bytes that follow the field, minus the field's value. It
-	// is negative where the value counts bytes of the header too.
+	// Adjust is the number of bytes after the field, minus the field's value. It is
+	// negative where the value also counts bytes of the header.
 	Adjust int
 
 	// KeepHeader makes the header, Offset+Width bytes, part of the message. WriteFrame
-	// then wants a message that begins with a header. It writes the field itself,
-	// whatever the message has in its place.
+	// then refuses a message without a header, and fills in the length field whatever the
+	// message has there.
 	KeepHeader bool
 
-	// MaxSize is the size of the largest message as delivered: a kept header counts.
+	// MaxSize is the size of the largest message in bytes, a kept header included.
 	// 0: 4 MiB.
 	MaxSize int
 }
 
-// maxOffset is the largest LengthPrefix.Offset. A header that does not fit the read
-// buffer is read into the memory of the message.
+// frameHeader is the size of the header of the default framing, LengthPrefix{}.
+const frameHeader = 4
+
+// frameSize returns the message size that a header of the default framing announces.
+func frameSize(header []byte) uint64 { return uint64(binary.BigEndian.Uint32(header)) }
+
+// appendFrameHeader appends the header of the default framing for a message of size
+// bytes, which must fit 32 bits.
+func appendFrameHeader(dst []byte, size int) []byte {
+	return binary.BigEndian.AppendUint32(dst, uint32(size))
+}
+
+// maxOffset is the largest LengthPrefix.Offset.
 const maxOffset = 1<<16 - 1
 
 // ReadFrame reads one frame from r and appends its message to dst, which it borrows
 // until it returns.
 func (f LengthPrefix) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
-	if !f.isPlain() {
+	if !f.isDefault() {
 		return f.readFrame(r, dst)
 	}
-	p, err := r.Peek(max(4, r.Buffered())) // all that is there, for one call
+	p, err := r.Peek(max(frameHeader, r.Buffered())) // the message too, if it has arrived
 	if err != nil {
 		return dst, readError(err, len(p))
 	}
-	size, limit := uint64(binary.BigEndian.Uint32(p)), sizeLimit(f.MaxSize, defaultMaxSize)
+	size, limit := frameSize(p), sizeLimit(f.MaxSize, defaultMaxSize)
 	if size > limit {
 		return dst, tooLarge(r, size, limit)
 	}
-	if end := 4 + size; end <= uint64(len(p)) {
-		dst = append(dst, p[4:end]...)
+	if end := frameHeader + size; end <= uint64(len(p)) {
+		dst = append(dst, p[frameHeader:end]...)
 		r.Discard(int(end))
 		return dst, nil
 	}
-	r.Discard(4)
+	r.Discard(frameHeader)
 	return appendBody(r, dst, int(size))
 }
 
 // WriteFrame writes msg to w as one frame, without flushing. It borrows msg until it
 // returns.
 func (f LengthPrefix) WriteFrame(w *bufio.Writer, msg []byte) error {
-	if !f.isPlain() || len(msg) > maxJoined || 4+len(msg) > w.Available() {
+	if !f.isDefault() || len(msg) > maxJoined || frameHeader+len(msg) > w.Available() {
 		return f.writeFrame(w, msg)
 	}
 	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
 		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
 	}
-	b := binary.BigEndian.AppendUint32(w.AvailableBuffer(), uint32(len(msg)))
+	b := appendFrameHeader(w.AvailableBuffer(), len(msg))
 	_, err := w.Write(append(b, msg...))
 	return err
 }
 
-// isPlain reports whether f is LengthPrefix{} but for MaxSize: the short way.
-func (f LengthPrefix) isPlain() bool {
+// isDefault reports whether f frames as LengthPrefix{} does. MaxSize may differ.
+func (f LengthPrefix) isDefault() bool {
 	return (f.Width == 0 || f.Width == 4) && f.Offset == 0 && f.Adjust == 0 &&
 		!f.LittleEndian && !f.KeepHeader && f.MaxSize >= 0
 }
@@ -109,7 +121,7 @@ func (f LengthPrefix) readFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
 		return dst, badSettings(err)
 	}
-	header := f.header()
+	header := f.headerSize()
 	if header > r.Size() {
 		return f.readLongHeader(r, dst)
 	}
@@ -131,9 +143,10 @@ func (f LengthPrefix) readFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	return appendBody(r, dst, int(size))
 }
 
-// readLongHeader is readFrame for a header that does not fit the buffer of r.
+// readLongHeader is readFrame for a header that does not fit the buffer of r. It reads
+// the header into the memory of the message.
 func (f LengthPrefix) readLongHeader(r *bufio.Reader, dst []byte) ([]byte, error) {
-	msg, err := appendN(r, dst, f.header())
+	msg, err := appendN(r, dst, f.headerSize())
 	p := msg[len(dst):]
 	if err != nil {
 		return dst, readError(err, len(p))
@@ -154,12 +167,12 @@ func (f LengthPrefix) readLongHeader(r *bufio.Reader, dst []byte) ([]byte, error
 	return msg, nil
 }
 
-// sizes returns what a header announces: the bytes that follow it, and the size of the
-// message. What overflows is the largest number instead, and above every limit.
+// sizes returns what a header announces: the number of bytes after it, and the size of
+// the message. A sum that overflows is math.MaxUint64, which is above every limit.
 func (f LengthPrefix) sizes(header []byte) (body, size uint64, err error) {
-	body = f.field(header[f.Offset:])
+	body = f.fieldValue(header[f.Offset:])
 	if f.Adjust < 0 {
-		counted := uint64(-int64(f.Adjust)) // right for the lowest int, too
+		counted := uint64(-int64(f.Adjust)) // also right for math.MinInt
 		if body < counted {
 			return 0, 0, fmt.Errorf("%w: length %d, below the %d bytes of header that it counts", ErrInvalidFrame, body, counted)
 		}
@@ -168,19 +181,19 @@ func (f LengthPrefix) sizes(header []byte) (body, size uint64, err error) {
 		body = addUint64(body, uint64(f.Adjust))
 	}
 	if f.KeepHeader {
-		return body, addUint64(body, uint64(f.header())), nil
+		return body, addUint64(body, uint64(f.headerSize())), nil
 	}
 	return body, body, nil
 }
 
-// field returns the length in p, which is the field and nothing else.
-func (f LengthPrefix) field(p []byte) uint64 {
+// fieldValue decodes field, the bytes of the length field.
+func (f LengthPrefix) fieldValue(field []byte) uint64 {
 	var b [8]byte
 	if f.LittleEndian {
-		copy(b[:], p)
+		copy(b[:], field)
 		return binary.LittleEndian.Uint64(b[:])
 	}
-	copy(b[8-len(p):], p)
+	copy(b[8-len(field):], field)
 	return binary.BigEndian.Uint64(b[:])
 }
 
@@ -197,15 +210,15 @@ func (f LengthPrefix) writeFrame(w *bufio.Writer, msg []byte) error {
 	}
 	value := uint64(len(msg))
 	if f.KeepHeader {
-		if len(msg) < f.header() {
-			return fmt.Errorf("%w: message of %d bytes, shorter than its header of %d", ErrInvalidFrame, len(msg), f.header())
+		if len(msg) < f.headerSize() {
+			return fmt.Errorf("%w: message of %d bytes, shorter than its header of %d", ErrInvalidFrame, len(msg), f.headerSize())
 		}
-		value -= uint64(f.header())
+		value -= uint64(f.headerSize())
 	}
 	if f.Adjust > 0 && value < uint64(f.Adjust) {
 		return fmt.Errorf("%w: %d bytes after the length field, fewer than LengthPrefix.Adjust %d", ErrInvalidFrame, value, f.Adjust)
 	}
-	value -= uint64(f.Adjust) // modulo 2^64, also for a negative one
+	value -= uint64(f.Adjust) // modulo 2^64, so also right for a negative Adjust
 
 	var b [8]byte
 	field := b[:f.width()]
@@ -227,20 +240,20 @@ func (f LengthPrefix) writeFrame(w *bufio.Writer, msg []byte) error {
 	if _, err := w.Write(msg[:f.Offset]); err != nil {
 		return err
 	}
-	return writeFrame(w, field, msg[f.header():], "")
+	return writeFrame(w, field, msg[f.headerSize():], "")
 }
 
-// largest returns the size of the largest message that can be written: that of MaxSize,
-// or what the field can express.
+// largest returns the size of the largest message that can be written: MaxSize, or less
+// if the field is too narrow for that.
 func (f LengthPrefix) largest() uint64 {
 	n := f.maxValue()
 	if f.Adjust < 0 {
-		n -= uint64(-int64(f.Adjust)) // validate has seen to it that this is possible
+		n -= uint64(-int64(f.Adjust)) // no underflow: validate refuses such an Adjust
 	} else {
 		n = addUint64(n, uint64(f.Adjust))
 	}
 	if f.KeepHeader {
-		n = addUint64(n, uint64(f.header()))
+		n = addUint64(n, uint64(f.headerSize()))
 	}
 	return min(n, sizeLimit(f.MaxSize, defaultMaxSize))
 }
@@ -252,13 +265,13 @@ func (f LengthPrefix) width() int {
 	return f.Width
 }
 
-// header returns the number of bytes up to the end of the field.
-func (f LengthPrefix) header() int { return f.Offset + f.width() }
+// headerSize returns the number of bytes up to the end of the field.
+func (f LengthPrefix) headerSize() int { return f.Offset + f.width() }
 
 // maxValue returns the largest value of the field.
 func (f LengthPrefix) maxValue() uint64 { return math.MaxUint64 >> (64 - 8*f.width()) }
 
-// validate refuses settings with which no frame could ever be read.
+// validate refuses settings that no frame could satisfy.
 func (f LengthPrefix) validate() error {
 	if f.Width < 0 || f.Width > 8 {
 		return fmt.Errorf("LengthPrefix.Width %d: want 1 to 8", f.Width)
@@ -271,7 +284,7 @@ func (f LengthPrefix) validate() error {
 	}
 	limit := sizeLimit(f.MaxSize, defaultMaxSize)
 	if f.KeepHeader {
-		header := uint64(f.header())
+		header := uint64(f.headerSize())
 		if limit < header {
 			return fmt.Errorf("LengthPrefix.MaxSize %d: want at least the header of %d bytes, which is kept", f.MaxSize, header)
 		}
@@ -286,7 +299,7 @@ func (f LengthPrefix) validate() error {
 	return nil
 }
 
-// addUint64 returns a+b, or the largest number if that overflows.
+// addUint64 returns a+b, or math.MaxUint64 if that overflows.
 func addUint64(a, b uint64) uint64 {
 	if a > math.MaxUint64-b {
 		return math.MaxUint64
@@ -294,17 +307,16 @@ func addUint64(a, b uint64) uint64 {
 	return a + b
 }
 
-// A Varint puts the length in front of the message as an unsigned varint, seven bits to
-// the byte, the lowest first: what Protocol Buffers call "delimited" messages, and
-// libp2p.
+// A Varint puts the length in front of the message as an unsigned varint: seven bits in
+// each byte, the lowest first. Protocol Buffers call this "delimited"; libp2p uses it too.
 //
 //	ac 02     300 bytes
 //	└ 300 ┘   └ message ┘
 //
-// A length of more than ten bytes or 64 bits is [ErrInvalidFrame]. One with padding, such
-// as 83 00 for 3, is accepted, as Protocol Buffers do. An empty message is a message.
+// A length of more than ten bytes or 64 bits is [ErrInvalidFrame]. A padded length, such
+// as 83 00 for 3, is accepted, as in Protocol Buffers. A message may be empty.
 type Varint struct {
-	MaxSize int // of a message; 0: 4 MiB
+	MaxSize int // of a message in bytes; 0: 4 MiB
 }
 
 // ReadFrame reads one frame from r and appends its message to dst, which it borrows
@@ -352,11 +364,11 @@ func (f Varint) validate() error { return checkMaxSize("Varint", f.MaxSize) }
 // Fixed cuts the stream into messages of the same size, with nothing between them:
 // records, samples, cells.
 type Fixed struct {
-	Size int // of every message, at least 1
+	Size int // of every message in bytes, at least 1
 }
 
-// ReadFrame reads one frame from r and appends its message to dst, which it borrows
-// until it returns.
+// ReadFrame reads one message from r and appends it to dst, which it borrows until it
+// returns.
 func (f Fixed) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
 		return dst, badSettings(err)
@@ -371,8 +383,8 @@ func (f Fixed) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	return msg, nil
 }
 
-// WriteFrame writes msg to w as it is, without flushing, and refuses it if it has
-// another size. It borrows msg until it returns.
+// WriteFrame writes msg to w as it is, without flushing. It refuses a msg of another
+// size. It borrows msg until it returns.
 func (f Fixed) WriteFrame(w *bufio.Writer, msg []byte) error {
 	if err := f.validate(); err != nil {
 		return badSettings(err)

@@ -10,31 +10,31 @@ import (
 )
 
 // A Decimal puts the length in front of the message in ASCII digits, followed by a
-// separator, and optionally something behind the message:
+// separator. A trailer may follow the message:
 //
 //	5 : h e l l o ,     Netstring()
 //	5   h e l l o       OctetCounting()
 //
-// Digits are digits: no sign, no space, no leading zero. A length of 0 is accepted only
-// with a Trailer, as the two formats want it.
+// A length with a sign, a space or a leading zero is [ErrInvalidFrame]. So is a length of
+// 0 without a Trailer: netstrings may be empty, syslog messages may not.
 type Decimal struct {
-	// Separator stands behind the length. It must be set, and not be a digit.
+	// Separator follows the length. It must be set, and not be a digit.
 	Separator byte
 
-	// Trailer stands behind the message. "": nothing.
+	// Trailer follows the message. "": nothing.
 	Trailer string
 
-	// MaxSize is the size of the largest message. 0: 4 MiB.
+	// MaxSize is the size of the largest message in bytes. 0: 4 MiB.
 	MaxSize int
 }
 
-// Netstring is the format of D. J. Bernstein's netstrings, as in SCGI and QMQP.
+// Netstring returns the format of D. J. Bernstein's netstrings, as in SCGI and QMQP.
 func Netstring() Decimal { return Decimal{Separator: ':', Trailer: ","} }
 
-// OctetCounting is the format of syslog over TCP, RFC 6587 section 3.4.1.
+// OctetCounting returns the format of syslog over TCP, RFC 6587 section 3.4.1.
 func OctetCounting() Decimal { return Decimal{Separator: ' '} }
 
-// maxDigits is how many digits a length may have: those of the largest int64.
+// maxDigits is the number of digits of the largest int64, and so the most of a length.
 const maxDigits = 19
 
 // ReadFrame reads one frame from r and appends its message to dst, which it borrows
@@ -109,23 +109,22 @@ func (f Decimal) validate() error {
 	return checkMaxSize("Decimal", f.MaxSize)
 }
 
-// A ContentLength is a message behind a header like that of HTTP, which says how long it
-// is: the base protocol of the Language Server Protocol and of the Debug Adapter
-// Protocol.
+// A ContentLength puts a header like that of HTTP in front of the message, as the Language
+// Server Protocol and the Debug Adapter Protocol do.
 //
 //	Content-Length: 5\r\n
 //	\r\n
 //	hello
 //
-// Names of header fields are in any case, and fields other than Content-Length are
-// skipped. The header is at most 8 KiB long.
+// ReadFrame ignores the case of field names, and skips fields other than Content-Length. A
+// header of more than 8 KiB is [ErrInvalidFrame]. A message may be empty.
 type ContentLength struct {
-	MaxSize int // of a message, without the header; 0: 4 MiB
+	MaxSize int // of a message in bytes, without the header; 0: 4 MiB
 }
 
 const (
-	// maxHeader is the size of the longest header, and maxField what is looked at of
-	// one of its lines.
+	// maxHeader is the size of the longest header. Of each of its lines only the first
+	// maxField bytes are kept.
 	maxHeader = 8 << 10
 	maxField  = 64
 )
@@ -148,7 +147,7 @@ func (f ContentLength) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 			return dst, err
 		}
 		line := field[:min(max(n-2, 0), maxField)]
-		if n == 2 { // the empty line behind the header
+		if n == 2 { // the empty line that ends the header
 			break
 		}
 		name, value, ok := bytes.Cut(line, []byte{':'})
@@ -174,8 +173,8 @@ func (f ContentLength) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	return appendBody(r, dst, int(size))
 }
 
-// readField reads a line of a header, of at most limit bytes, and returns its length with
-// its end. Of the line itself it keeps as much as fits into field.
+// readField reads a header line of at most limit bytes into field, as far as it fits, and
+// returns the length of the line, CRLF included.
 func readField(r *bufio.Reader, field []byte, limit int) (n int, err error) {
 	cr := false
 	for n < limit {
@@ -198,7 +197,7 @@ func readField(r *bufio.Reader, field []byte, limit int) (n int, err error) {
 	return n, invalidFrame(firstBytes(r, bytes.Clone(field[:min(n, len(field))])), "header of more than %d bytes", maxHeader)
 }
 
-// parseDigits returns the number that p is, which must consist of digits only.
+// parseDigits returns the number p, which must be 1 to 19 digits and nothing else.
 func parseDigits(p []byte) (n uint64, ok bool) {
 	for _, c := range p {
 		if c < '0' || c > '9' {

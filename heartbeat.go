@@ -8,13 +8,13 @@ import (
 	"github.com/seed-d0aa0aa7/tcpclient/internal/liveness"
 )
 
-// A Heartbeat says how the Client finds out that the peer is gone although TCP has not
-// noticed: a pulled cable, a forgotten NAT entry, a hung process.
+// A Heartbeat finds a peer that has gone although TCP has not noticed: a pulled cable, a
+// forgotten NAT entry, a hung process.
 //
-// Any whole message from the peer is proof of life; what we send is not, and neither
-// are the bytes of a frame that does not end (see [Dialer].FrameTimeout). The silence is
-// only counted while the Client waits for the socket, so that a slow application, a full
-// Inbox or a suspended process is never taken for a dead peer.
+// Any whole message from the peer is proof of life. What we send is not, and neither are
+// the bytes of an unfinished frame (see [Dialer].FrameTimeout). Silence counts only while
+// the Client waits for the socket, so a slow application, a full Inbox or a suspended
+// process is never taken for a dead peer.
 //
 // The functions are called on the Client's reading goroutine, one at a time. They must
 // not block and must not keep msg.
@@ -26,16 +26,16 @@ type Heartbeat struct {
 	// ErrHeartbeatTimeout. It must exceed Interval. 0: twice Interval.
 	Timeout time.Duration
 
-	// Ping returns the message to send, which is copied: it may be the same every time.
-	// nil: send nothing, only watch the silence.
+	// Ping returns the message to send, which the Client copies. nil: send nothing, only
+	// watch the silence.
 	Ping func() []byte
 
-	// IsPong recognises the answers to Ping; they are swallowed, also while a Call waits,
-	// whose own reply must not look like one. nil: there are none.
+	// IsPong recognises the answers to Ping. The Client swallows them, even while a Call
+	// waits: its reply must not look like a pong. nil: there are none.
 	IsPong func(msg []byte) bool
 
-	// Answer recognises the pings of the peer, which are swallowed, and returns the
-	// message to answer them with, which is copied, or nil for none. A nil Answer
+	// Answer recognises the pings of the peer, which the Client swallows. It returns the
+	// message to answer with, which the Client copies, or nil for no answer. A nil Answer
 	// recognises none.
 	Answer func(msg []byte) (reply []byte, ok bool)
 }

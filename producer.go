@@ -6,9 +6,6 @@ import (
 )
 
 const (
-	// prefix is the header of LengthPrefix{}.
-	prefix = 4
-
 	// maxRun is the size of the largest message that addRun takes.
 	maxRun = 512
 
@@ -115,28 +112,28 @@ func (t *producer) appendCopy(msg []byte) {
 // taking them one by one.
 func (t *producer) addRun(p []byte, limit uint64) (taken int) {
 	first := frameSize(p)
-	if first > limit || int(first) > len(p)-prefix {
+	if first > limit || int(first) > len(p)-frameHeader {
 		return 0
 	}
 	s := t.slab
-	if s == nil || s.room() < prefix+int(first) {
+	if s == nil || s.room() < frameHeader+int(first) {
 		t.closeSlab()
 		s = t.newSlab()
 		s.allocate(min(max(len(p), minSlab), slabBytes))
 	}
 	p = p[:min(s.room(), len(p))]
 	before, need := s.n, 0
-	for s.n < slabMessages && len(p)-taken >= prefix {
+	for s.n < slabMessages && len(p)-taken >= frameHeader {
 		size := frameSize(p[taken:])
-		if size > limit || int(size) > len(p)-taken-prefix {
+		if size > limit || int(size) > len(p)-taken-frameHeader {
 			break
 		}
 		if need += int(size) + overhead; t.pending+need > t.budget {
 			need -= int(size) + overhead
 			break
 		}
-		s.mark(taken+prefix, int(size))
-		taken += prefix + int(size)
+		s.mark(taken+frameHeader, int(size))
+		taken += frameHeader + int(size)
 	}
 	many := s.n - before
 	if many == 0 {

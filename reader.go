@@ -80,7 +80,7 @@ func (r *reader) takeBuffered() error {
 	largest := r.frames.framing.largest
 	forReceive := !r.watched && !r.calls.used.Load()
 	taken := 0
-	for len(p) >= taken+prefix {
+	for len(p) >= taken+frameHeader {
 		if forReceive {
 			if n := r.producer.addRun(p[taken:], min(largest, maxRun)); n > 0 {
 				taken += n
@@ -88,11 +88,11 @@ func (r *reader) takeBuffered() error {
 			}
 		}
 		size := frameSize(p[taken:])
-		if size > largest || size > uint64(len(p)-taken-prefix) {
+		if size > largest || size > uint64(len(p)-taken-frameHeader) {
 			break
 		}
-		msg := p[taken+prefix : taken+prefix+int(size)]
-		taken += prefix + int(size)
+		msg := p[taken+frameHeader : taken+frameHeader+int(size)]
+		taken += frameHeader + int(size)
 		if r.isRouted(msg) {
 			continue
 		}

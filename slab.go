@@ -13,7 +13,7 @@ const (
 
 // Where the last messages of a slab may begin: those of a run that began before slabBytes. Slabs
 // that are read into directly are as large as fits.
-const _ = uint16(slabBytes + slabMessages*(prefix+maxRun)) // fits slab.starts
+const _ = uint16(slabBytes + slabMessages*(frameHeader+maxRun)) // fits slab.starts
 
 // A slab is a run of messages in one piece of memory, or the loss of a connection.
 type slab struct {

@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// Stats are what [Client.Stats] returns: counters since Dial, over all connections.
+// Stats are the result of [Client.Stats]: counters since Dial, over all connections.
 type Stats struct {
-	MessagesReceived uint64        // for Receive, and replies, late ones included; no pings and pongs
-	BytesReceived    uint64        // of these messages, framing not counted
-	MessagesSent     uint64        // handed to the network, pings included
-	BytesSent        uint64        // of these messages, framing counted
+	MessagesReceived uint64        // messages for Receive and replies, late ones included; no pings or pongs
+	BytesReceived    uint64        // bytes of these messages, without framing
+	MessagesSent     uint64        // messages handed to the network, pings included
+	BytesSent        uint64        // bytes of these messages, with framing
 	Flushes          uint64        // times that messages were handed to the network
-	Connects         uint64        // connections made, handshakes included
-	Connected        bool          // now
-	RTT              time.Duration // of the last ping that was answered; 0: none yet
+	Connects         uint64        // connections made, with their Handshakes
+	Connected        bool          // there is a connection now
+	RTT              time.Duration // round-trip time of the last ping that was answered; 0: none yet
 }
 
-// counters are what Stats is made of, updated once for a batch.
+// counters are the sources of Stats. They are updated once a batch.
 type counters struct {
 	messagesReceived, bytesReceived  atomic.Uint64
 	messagesSent, bytesSent, flushes atomic.Uint64

@@ -7,39 +7,42 @@ import (
 	"time"
 )
 
-// A Trace watches a Client connect and lose connections. Every field may be nil.
+// A Trace watches a Client make and lose connections. Every field may be nil.
 //
-// The functions are called one at a time, in the order of the events, without any lock
-// held, and on a goroutine of their own that lives while there are events: a slow one
-// delays nothing but those after it. They may call the Client, Close included. Close
-// waits for them, up to its second: for all of it if it is called by one of them. What they write
-// and others read takes a lock.
+// The functions are called one at a time, in the order of the events, without a lock held.
+// They run on a goroutine of their own, which exists while there are events: a slow
+// function delays only the events after it. They may call the Client, Close included.
+// Close waits for them, but no longer than its second; one that itself calls Close uses up
+// that second. Data that they share with other goroutines needs a lock.
 //
-// After each Connected comes exactly one Disconnected.
+// Exactly one Disconnected follows each Connected.
 type Trace struct {
-	// Connecting: an attempt begins. Attempts are counted from 1, until a connection
-	// has lasted (see [Backoff]); several addresses are tried within one.
+	// Connecting reports that the Client tries address. All addresses of one round have
+	// the same attempt number. It starts at 1, and again after a connection that lasted
+	// (see [Backoff]).
 	Connecting func(address string, attempt int)
 
-	// Connected: the connection is ready for messages, TLS and Handshake included.
+	// Connected reports that the connection is ready for messages, TLS and Handshake
+	// included.
 	Connected func(address string, attempt int, took time.Duration)
 
-	// ConnectFailed: it is not. err is an [*OpError] with Op "dial" or "handshake".
+	// ConnectFailed reports that it is not. err is an [*OpError] with Op "dial" or
+	// "handshake".
 	ConnectFailed func(address string, attempt int, err error)
 
-	// Disconnected: the connection has ended; with ErrClosed if that was our own
-	// Close or Shutdown, else with an error that Is ErrDisconnected and its cause.
+	// Disconnected reports the end of the connection. err is ErrClosed after our own Close
+	// or Shutdown, else it Is ErrDisconnected and Is its cause.
 	Disconnected func(address string, err error)
 
-	// Waiting: the next attempt, with this number, begins after delay.
+	// Waiting reports that the next attempt, with this number, begins after delay.
 	Waiting func(attempt int, delay time.Duration)
 
-	// Pong: a ping was answered after rtt.
+	// Pong reports that a ping was answered after rtt.
 	Pong func(rtt time.Duration)
 }
 
-// SlogTrace returns a Trace that logs to l: failures and losses as warnings, what is in
-// order as information, and pongs and attempts for debugging. The attributes are
+// SlogTrace returns a Trace that logs to l: failures and losses at level Warn, connections
+// made, waits and our own Close at Info, attempts and pongs at Debug. The attributes are
 // "address", "attempt", "took", "delay", "rtt" and "error".
 func SlogTrace(l *slog.Logger) *Trace {
 	log := func(level slog.Level, msg string, attrs ...slog.Attr) {
@@ -71,14 +74,15 @@ func SlogTrace(l *slog.Logger) *Trace {
 	}
 }
 
-// A tracer calls the functions of a Trace, on a goroutine that lives while there are
-// events.
+// A tracer calls the functions of a Trace.
+//
+// It owns one goroutine, deliver, which exists while there are events.
 type tracer struct {
-	to *Trace // nil: nobody watches
+	to *Trace // nil: no Trace is set
 
-	mu    sync.Mutex    // guards following
-	queue []func()      // events not yet delivered, in order
-	idle  chan struct{} // closed when the goroutine ends; nil: there is none
+	mu        sync.Mutex    // guards following
+	queue     []func()      // events not yet delivered, in order
+	delivered chan struct{} // closed when deliver has ended; nil: it does not run
 }
 
 func (t *tracer) connecting(address string, attempt int) {
@@ -117,29 +121,29 @@ func (t *tracer) pong(rtt time.Duration) {
 	}
 }
 
-// post puts an event behind the others.
+// post appends an event to the queue, and starts deliver if need be.
 func (t *tracer) post(event func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.queue = append(t.queue, event)
-	if t.idle == nil {
-		t.idle = make(chan struct{})
-		go t.deliver(t.idle)
+	if t.delivered == nil {
+		t.delivered = make(chan struct{})
+		go t.deliver(t.delivered)
 	}
 }
 
-// deliver is the tracer's goroutine. It ends when there are no events. If one of them ends it
-// by runtime.Goexit, as t.FailNow does, another goroutine goes on.
-func (t *tracer) deliver(idle chan struct{}) {
+// deliver calls the queued events until there are none, then closes delivered. If an event
+// calls runtime.Goexit, as testing.T.FailNow does, a new goroutine continues.
+func (t *tracer) deliver(delivered chan struct{}) {
 	defer func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if len(t.queue) > 0 {
-			go t.deliver(idle)
+			go t.deliver(delivered)
 			return
 		}
-		t.queue, t.idle = nil, nil
-		close(idle)
+		t.queue, t.delivered = nil, nil
+		close(delivered)
 	}()
 	for {
 		t.mu.Lock()
@@ -154,16 +158,16 @@ func (t *tracer) deliver(idle chan struct{}) {
 	}
 }
 
-// wait waits until all events are delivered, or it is late.
+// wait blocks until all events are delivered or late fires.
 func (t *tracer) wait(late <-chan time.Time) {
 	t.mu.Lock()
-	idle := t.idle
+	delivered := t.delivered
 	t.mu.Unlock()
-	if idle == nil {
+	if delivered == nil {
 		return
 	}
 	select {
-	case <-idle:
+	case <-delivered:
 	case <-late:
 	}
 }

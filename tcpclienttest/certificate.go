@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// NewTLSConfig makes a certificate for 127.0.0.1, ::1, localhost and example.com and
-// returns a configuration for a server that has it and one for clients that trust it,
-// and nothing else. Both are owned by the caller, who may change them: ask for client
-// certificates, choose versions. The certificate is also valid at the fake time of a
-// testing/synctest bubble.
+// NewTLSConfig makes a certificate for 127.0.0.1, ::1, localhost and example.com. It
+// returns a configuration for a server that has the certificate, and one for clients that
+// trust only this certificate. Both are owned by the caller, who may change them: ask for
+// client certificates, choose versions. The certificate is also valid at the fake time of
+// a testing/synctest bubble. NewTLSConfig panics if it cannot make a certificate.
 func NewTLSConfig() (server, client *tls.Config) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

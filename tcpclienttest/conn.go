@@ -12,7 +12,7 @@ import (
 )
 
 // A Conn is the server's end of a connection. One goroutine at a time may receive; any
-// number may send meanwhile.
+// number may send at once.
 type Conn struct {
 	net    net.Conn
 	framer tcpclient.Framer
@@ -20,17 +20,17 @@ type Conn struct {
 	cancel context.CancelFunc
 	state  atomic.Int32
 
-	in *bufio.Reader // over source; of the receiving goroutine
+	// Owned by the receiving goroutine.
+	in      *bufio.Reader // over source
+	holding bool          // this goroutine holds lock between two reads
 
-	// lock guards out. It is a channel, as it is held across writes, where a mutex would
-	// stop the clock of a synctest bubble.
+	// lock guards out. It is held across writes, so it is a channel: a mutex would stop
+	// the clock of a synctest bubble.
 	lock chan struct{}
 	out  *bufio.Writer
-
-	holding bool // owned by the receiving goroutine: it has the lock
 }
 
-// What the receiving goroutine is doing, for the error of Server.Close.
+// The values of Conn.state, for the error of Server.Close.
 const (
 	working int32 = iota
 	receiving
@@ -45,12 +45,12 @@ func newConn(s *Server, raw net.Conn) *Conn {
 	return c
 }
 
-// source is where Conn.in reads from: the connection.
+// source is the reader under Conn.in.
 type source Conn
 
 func (c *source) Read(p []byte) (int, error) {
 	if conn := (*Conn)(c); conn.holding {
-		conn.out.Flush() // an error is met again by the next write
+		conn.out.Flush() // the next write returns its error again
 		conn.release()
 		defer conn.acquire()
 	}
@@ -59,7 +59,7 @@ func (c *source) Read(p []byte) (int, error) {
 	return c.net.Read(p)
 }
 
-// sink is where Conn.out writes to: the connection.
+// sink is the writer under Conn.out.
 type sink Conn
 
 func (c *sink) Write(p []byte) (int, error) {
@@ -68,14 +68,14 @@ func (c *sink) Write(p []byte) (int, error) {
 	return c.net.Write(p)
 }
 
-// Receive returns the next message, which is owned by the caller. It does not
-// flush what was written.
+// Receive returns the next message, which is owned by the caller. It blocks until one has
+// arrived. It does not flush what was written.
 //
-// It fails as the Framer and the connection do: with io.EOF when the client has closed
-// the connection, or its writing side, after a whole message.
+// It fails as the Framer and the connection do: with io.EOF if the client has closed the
+// connection, or its writing side, after a whole message.
 func (c *Conn) Receive() ([]byte, error) { return c.framer.ReadFrame(c.in, nil) }
 
-// Messages returns the messages as they come, until Receive fails; use Receive where
+// Messages returns the messages as they arrive, until Receive would fail. Use Receive if
 // the reason matters. A message is valid until the next one.
 func (c *Conn) Messages() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
@@ -90,9 +90,9 @@ func (c *Conn) Messages() iter.Seq[[]byte] {
 	}
 }
 
-// Send writes msg as one frame and hands it to the network, with all that was written
-// before. It blocks while the client does not read. It borrows msg until it returns. It
-// fails as the Framer and the connection do.
+// Send writes msg as one frame and hands it to the network, after all that was written
+// before. It blocks while buffers are full because the client does not read. It borrows
+// msg until it returns. It fails as the Framer and the connection do.
 func (c *Conn) Send(msg []byte) error {
 	c.acquire()
 	defer c.release()
@@ -102,32 +102,33 @@ func (c *Conn) Send(msg []byte) error {
 	return c.out.Flush()
 }
 
-// Write writes msg as one frame to a buffer, which is handed to the network by Flush or
-// Send, when the buffer is full, and when the handler returns. It borrows msg until it returns.
+// Write writes msg as one frame to a buffer. Flush and Send hand the buffer to the network;
+// so do a Write that finds it full, and the end of the handler. Write borrows msg until it
+// returns.
 func (c *Conn) Write(msg []byte) error {
 	c.acquire()
 	defer c.release()
 	return c.framer.WriteFrame(c.out, msg)
 }
 
-// Flush hands what was written to the network.
+// Flush hands what was written to the network. It blocks as Send does.
 func (c *Conn) Flush() error {
 	c.acquire()
 	defer c.release()
 	return c.out.Flush()
 }
 
-// NetConn returns the connection, below the framing and its buffers and above TLS, for
-// what is no whole message: half a frame, a stray byte, a deadline. Flush first.
+// NetConn returns the connection below the framing and its buffers, and above TLS. It is
+// for what is no whole message: half a frame, a stray byte, a deadline. Flush first.
 func (c *Conn) NetConn() net.Conn { return c.net }
 
 // Context returns a context that ends when the server begins to close, or when the
-// server's side has closed or reset this connection. It does not notice the client.
+// server's side closes or resets this connection. It does not end with the client.
 func (c *Conn) Context() context.Context { return c.ctx }
 
-// CloseWrite flushes and ends the stream to the client, which reads the rest and then
-// io.EOF, and may go on to send. It fails with [errors.ErrUnsupported] where the
-// connection cannot.
+// CloseWrite flushes and ends the stream to the client. The client reads the rest, then
+// io.EOF, and may still send. CloseWrite fails with [errors.ErrUnsupported] if the
+// connection cannot be half-closed.
 func (c *Conn) CloseWrite() error {
 	c.acquire()
 	defer c.release()
@@ -140,15 +141,15 @@ func (c *Conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// Reset closes the connection with RST: the client reads what has arrived and then
-// ECONNRESET. What was not flushed is lost. It fails with [errors.ErrUnsupported], and
-// only closes the connection, where that cannot be reset. It may be called at any time.
+// Reset closes the connection with RST: the client reads what has arrived, then
+// ECONNRESET. What was not flushed is lost. If the connection cannot be reset, Reset closes
+// it and fails with [errors.ErrUnsupported]. It may be called at any time.
 func (c *Conn) Reset() error {
 	c.cancel()
 	return reset(c.net)
 }
 
-// hangUp closes the raw connection: that of TLS would first wait for the client to read.
+// hangUp closes the raw connection: TLS would first wait for the client to read.
 func (c *Conn) hangUp() {
 	c.cancel()
 	bottom(c.net).Close()
@@ -171,7 +172,7 @@ func (c *Conn) remote() string {
 	return "unnamed client" // a Unix socket's
 }
 
-// doing says what the handler is at.
+// doing returns what the handler does, for the error of Server.Close.
 func (c *Conn) doing() string {
 	switch c.state.Load() {
 	case receiving:
@@ -182,7 +183,7 @@ func (c *Conn) doing() string {
 	return "is in its handler"
 }
 
-// bottom returns what is below TLS and other layers.
+// bottom returns the connection below TLS and other layers.
 func bottom(conn net.Conn) net.Conn {
 	for {
 		layer, ok := conn.(interface{ NetConn() net.Conn })

@@ -1,7 +1,7 @@
-// Package tcpclienttest helps to test programs that use tcpclient: servers to talk to,
-// a network without sockets, faults to meet, and a conformance suite for a Framer.
+// Package tcpclienttest helps to test programs that use tcpclient. It has servers, a
+// network without sockets, connections with faults, and a conformance suite for a Framer.
 //
-// It takes no [testing.TB] and so serves Examples and small programs as well as tests.
+// It takes no [testing.TB], so it serves Examples and small programs as well as tests.
 //
 //	server := tcpclienttest.NewServer(tcpclient.Lines{}, tcpclienttest.Echo)
 //	defer server.Close()
@@ -11,15 +11,15 @@
 //
 // # Servers
 //
-// A [Server] listens on loopback, or where [NewServerOn] is told to, and runs a [Handler] for each
-// connection. The Handler plays the server's part in whole messages, and misbehaves
-// as the test needs: it may send half a frame through [Conn.NetConn], reset the
-// connection, or say nothing at all. [Echo], [Discard] and [Ignore] are ready made.
+// A [Server] listens on loopback, or on the listener given to [NewServerOn], and runs a
+// [Handler] for each connection. The Handler exchanges whole messages, or misbehaves as the
+// test needs: it may send half a frame through [Conn.NetConn], reset the connection, or
+// stay silent. [Echo], [Discard] and [Ignore] are ready made.
 //
 // # A network without sockets
 //
-// A [Network] is made of memory. Inside a bubble of package testing/synctest a program
-// on it meets its timeouts in fake time: an hour of backing off takes a millisecond.
+// A [Network] is in memory. Inside a bubble of package testing/synctest, a program that
+// uses it meets its timeouts in fake time: an hour of backing off takes a millisecond.
 //
 //	synctest.Test(t, func(t *testing.T) {
 //		var network tcpclienttest.Network

@@ -37,8 +37,8 @@ func ExampleNewServer() {
 	// Output: HELLO <nil>
 }
 
-// Two fake minutes of silence, in no time at all if this runs in a bubble of package
-// testing/synctest: there is nothing real to wait for.
+// In a bubble of package testing/synctest this example can wait for minutes of silence in
+// no real time.
 func ExampleNetwork() {
 	var network tcpclienttest.Network
 	listener, err := network.Listen("server:9000")
@@ -65,7 +65,7 @@ func ExampleNetwork() {
 	// Output: true
 }
 
-// The pulled cable is put back in time: nothing is lost.
+// Heal puts the pulled cable back in time: nothing is lost.
 func ExampleNetwork_Partition() {
 	var network tcpclienttest.Network
 	listener, err := network.Listen("server:9000")
@@ -107,7 +107,7 @@ func ExampleFaults() {
 	server := tcpclienttest.NewServer(nil, tcpclienttest.Echo)
 	defer server.Close()
 
-	// One byte at a time, and the end in the middle of the second frame.
+	// Bytes arrive one at a time, and the stream ends inside the second frame.
 	faults := tcpclienttest.Faults{Read: tcpclienttest.Fault{Chunk: 1, After: 12, Then: tcpclienttest.Cut}}
 	dialer := tcpclient.Dialer{DialContext: faults.DialContext(nil)}
 	ctx := context.Background()
@@ -132,7 +132,7 @@ func ExampleFaults() {
 	// true
 }
 
-// semicolons is a Framer that ends messages with a semicolon, and does not know its place.
+// semicolons is a Framer that ends messages with a semicolon. It has a bug: it flushes.
 type semicolons struct{}
 
 func (semicolons) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {

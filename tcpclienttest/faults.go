@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// Faults are what goes wrong on a connection, in each direction as seen by the program
-// under test. The zero value is a connection without faults. A Faults serves any
-// number of connections: each counts its own bytes.
+// Faults say what goes wrong on a connection, in each direction as seen by the wrapped
+// side. The zero value has no faults. One Faults serves any number of connections: each
+// counts its own bytes.
 //
 //	// A server that trickles: one byte a second.
 //	Faults{Read: Fault{Chunk: 1, Pause: time.Second}}
@@ -25,48 +25,48 @@ import (
 //	// A peer that stops reading.
 //	Faults{Write: Fault{After: 1 << 20, Then: Stall}}
 //
-//	// A host that is gone and has told nobody.
+//	// A host that vanished in silence.
 //	Faults{Read: Fault{Then: Drop}, Write: Fault{Then: Drop}}
 type Faults struct {
 	Read  Fault // of what the wrapped side reads
 	Write Fault // of what the wrapped side writes
 }
 
-// A Fault is what goes wrong in one direction.
+// A Fault says what goes wrong in one direction.
 type Fault struct {
-	// Chunk is how many bytes pass at once: a Read returns no more, and a Write is
-	// handed on in pieces. 0: as many as there are.
+	// Chunk is the most bytes that pass at once: a Read returns no more, a Write is passed
+	// on in pieces. 0: no limit.
 	Chunk int
 
 	// Pause is the time from one chunk to the next. 0: none.
 	Pause time.Duration
 
-	// After is how many bytes pass before Then happens.
+	// After is the number of bytes that pass before Then happens.
 	After int64
 
-	// Then is what happens when so many bytes have passed. Zero: nothing.
+	// Then is what happens after that. Zero: nothing.
 	Then Action
 }
 
-// An Action is what a [Fault] does after a number of bytes.
+// An Action is what a [Fault] does when its bytes have passed.
 type Action int
 
 const (
-	// Cut ends the connection for both sides as if the other had closed it: the program
-	// under test reads io.EOF and writes into EPIPE, the peer reads what was
-	// written before, then io.EOF.
+	// Cut ends the connection as if each side had seen the other close it. The wrapped
+	// side reads io.EOF, and its writes fail with EPIPE. The peer reads what was written
+	// before, then io.EOF.
 	Cut Action = iota + 1
 
-	// Reset ends the connection for both sides with RST: ECONNRESET, for the peer
-	// after what was written before.
+	// Reset ends the connection for both sides with RST. The wrapped side gets
+	// ECONNRESET; the peer reads what was written before, then ECONNRESET.
 	Reset
 
 	// Stall makes calls block until their deadline or Close. What the peer sends
 	// piles up until TCP takes no more.
 	Stall
 
-	// Drop makes bytes vanish: Write succeeds and hands on nothing, Read blocks until
-	// its deadline or Close and throws away what comes, also the peer's FIN.
+	// Drop makes bytes vanish. Write succeeds and passes nothing on. Read blocks until its
+	// deadline or Close, and discards what arrives, the peer's FIN included.
 	Drop
 )
 
@@ -87,9 +87,9 @@ func (a Action) String() string {
 	return "action " + strconv.Itoa(int(a))
 }
 
-// Wrap returns conn with these faults. The result has the deadlines, and CloseWrite and
-// SetLinger as far as conn has them, and is as safe for concurrent use. It is safe in a
-// testing/synctest bubble if conn is.
+// Wrap returns conn with these faults. The result has deadlines, and CloseWrite and
+// SetLinger if conn has them. Its methods may be called concurrently if those of conn may.
+// It works in a testing/synctest bubble if conn does.
 func (f Faults) Wrap(conn net.Conn) net.Conn {
 	c := &faulty{conn: conn}
 	c.read.init(c, f.Read)
@@ -101,12 +101,12 @@ func (f Faults) Wrap(conn net.Conn) net.Conn {
 	return c
 }
 
-// Listener returns listener with these faults on every connection it accepts. There it
-// is the server that meets them.
+// Listener returns listener with these faults on every connection that it accepts: the
+// server meets them.
 func (f Faults) Listener(listener net.Listener) net.Listener { return faultyListener{listener, f} }
 
-// DialContext returns next with these faults on every connection it makes, for the
-// field of [tcpclient.Dialer]. A nil next is that of a zero [net.Dialer].
+// DialContext returns next with these faults on every connection that it makes, for the
+// field of [tcpclient.Dialer]. nil: the DialContext of a zero [net.Dialer].
 func (f Faults) DialContext(next func(ctx context.Context, network, address string) (net.Conn, error)) func(ctx context.Context, network, address string) (net.Conn, error) {
 	if next == nil {
 		next = new(net.Dialer).DialContext
@@ -133,7 +133,7 @@ func (l faultyListener) Accept() (net.Conn, error) {
 	return l.faults.Wrap(conn), nil
 }
 
-// A faulty is a connection with faults. Its mutex is never held while it waits.
+// A faulty is a connection with faults. Its mutex is not held while a call waits.
 type faulty struct {
 	conn net.Conn
 
@@ -144,26 +144,26 @@ type faulty struct {
 	ended  Action // Cut or Reset, once it has happened
 }
 
-// A lane is one direction of a faulty. Its calls take turns.
+// A lane is one direction of a faulty. One call at a time is in it.
 type lane struct {
 	conn  *faulty
 	fault Fault
 	left  int64 // bytes until fault.Then
 
-	changed  sync.Cond // something that a blocked call waits for
+	changed  sync.Cond // wakes blocked calls to check again
 	deadline deadline
-	next     deadline // the end of the pause
-	busy     bool     // it is somebody's turn
+	pause    deadline // when the next chunk may pass
+	busy     bool     // a call is in the lane
 }
 
 func (l *lane) init(c *faulty, f Fault) {
 	l.conn, l.fault, l.left = c, f, f.After
 	l.changed.L = &c.mu
 	l.deadline.init(&l.changed)
-	l.next.init(&l.changed)
+	l.pause.init(&l.changed)
 }
 
-// Read returns no more than a chunk.
+// Read returns at most one chunk.
 func (c *faulty) Read(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -180,12 +180,12 @@ func (c *faulty) Read(p []byte) (n int, err error) {
 		c.mu.Unlock()
 		n, err = c.conn.Read(p[:k])
 		c.mu.Lock()
-		if verdict := l.errorLocked(); err != nil && verdict != nil {
-			err = c.error("read", verdict) // it was interrupted by what happened here
+		if own := l.errorLocked(); err != nil && own != nil {
+			err = c.error("read", own) // a fault, a deadline or Close interrupted the Read
 		}
 		if l.happened(Drop) && k > 0 {
 			if err != nil && !over(err) {
-				err = l.stallLocked() // the end of the stream vanishes too
+				err = l.stallLocked() // the end of the stream vanishes, too
 				return 0, c.error("read", err)
 			}
 			if err == nil {
@@ -198,7 +198,7 @@ func (c *faulty) Read(p []byte) (n int, err error) {
 	}
 }
 
-// Write hands on p chunk by chunk.
+// Write passes p on chunk by chunk.
 func (c *faulty) Write(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -219,8 +219,8 @@ func (c *faulty) Write(p []byte) (n int, err error) {
 		m, err := c.conn.Write(p[n : n+k])
 		c.mu.Lock()
 		n += m
-		if verdict := l.errorLocked(); err != nil && verdict != nil {
-			err = c.error("write", verdict)
+		if own := l.errorLocked(); err != nil && own != nil {
+			err = c.error("write", own)
 		}
 		l.passLocked(m)
 		if err != nil || n == len(p) {
@@ -234,7 +234,7 @@ func over(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)
 }
 
-// enterLocked waits for its turn.
+// enterLocked waits until no other call is in the lane.
 func (l *lane) enterLocked() error {
 	for {
 		if err := l.errorLocked(); err != nil {
@@ -253,9 +253,9 @@ func (l *lane) leaveLocked() {
 	l.changed.Broadcast()
 }
 
-// waitLocked waits until some of size bytes may pass and returns how many.
+// waitLocked waits until some of size bytes may pass, and returns how many.
 func (l *lane) waitLocked(size int) (int, error) {
-	for size > 0 && l.next.pending() {
+	for size > 0 && l.pause.pending() {
 		if err := l.errorLocked(); err != nil {
 			return 0, err
 		}
@@ -286,13 +286,13 @@ func (l *lane) stallLocked() error {
 	}
 }
 
-// happened reports whether the lane's action is a and its time has come.
+// happened reports whether the lane's action is a and is in force.
 func (l *lane) happened(a Action) bool { return l.fault.Then == a && l.left <= 0 }
 
 // passLocked counts n bytes that have passed, and ends the connection if that is due.
 func (l *lane) passLocked(n int) {
 	if n > 0 && l.fault.Pause > 0 {
-		l.next.set(time.Now().Add(l.fault.Pause))
+		l.pause.set(time.Now().Add(l.fault.Pause))
 	}
 	if l.fault.Then == 0 {
 		return
@@ -315,15 +315,15 @@ func (l *lane) passLocked(n int) {
 	c.wakeLocked()
 }
 
-// cut closes conn with FIN. A socket that is closed with unread data on it would send RST,
-// which takes what was written before with it: what is there is thrown away first. What the
-// peer sends later is answered with RST, as after any Close.
+// cut closes conn with FIN. A socket that is closed with unread data sends RST instead,
+// which may destroy what was written before, so cut discards unread data first. The socket
+// answers what the peer sends later with RST, as after any Close.
 func cut(conn net.Conn) error {
 	conn = bottom(conn)
 	switch socket := conn.(type) {
 	case *net.TCPConn, *net.UnixConn:
 		socket.(interface{ CloseWrite() error }).CloseWrite()
-		// On a busy machine the first deadlines may pass before anything was read.
+		// On a busy machine the first deadlines may expire before the socket is read.
 		for wait := time.Millisecond; wait <= 4*time.Millisecond; wait *= 2 {
 			conn.SetReadDeadline(time.Now().Add(wait))
 			io.Copy(io.Discard, conn)
@@ -352,7 +352,7 @@ func (l *lane) errorLocked() error {
 	return os.NewSyscallError("write", syscall.ECONNRESET)
 }
 
-// wakeLocked makes all blocked calls look again.
+// wakeLocked wakes all blocked calls to check again.
 func (c *faulty) wakeLocked() {
 	c.read.changed.Broadcast()
 	c.write.changed.Broadcast()
@@ -366,7 +366,7 @@ func (c *faulty) Close() error {
 		return c.error("close", net.ErrClosed)
 	}
 	c.closed = true
-	for _, d := range []*deadline{&c.read.deadline, &c.read.next, &c.write.deadline, &c.write.next} {
+	for _, d := range []*deadline{&c.read.deadline, &c.read.pause, &c.write.deadline, &c.write.pause} {
 		d.stop()
 	}
 	c.wakeLocked()
@@ -378,7 +378,7 @@ func (c *faulty) Close() error {
 	return c.conn.Close()
 }
 
-// CloseWrite sends FIN, which does not get through once writes stall or vanish.
+// CloseWrite sends FIN. Once writes stall or vanish, so does FIN.
 func (c *faulty) CloseWrite() error {
 	half, ok := c.conn.(interface{ CloseWrite() error })
 	if !ok {
@@ -393,7 +393,7 @@ func (c *faulty) CloseWrite() error {
 	return half.CloseWrite()
 }
 
-// SetLinger is what reset looks for.
+// SetLinger sets the linger time of the wrapped connection, if that has one.
 func (c *faulty) SetLinger(sec int) error {
 	if abrupt, ok := bottom(c.conn).(interface{ SetLinger(sec int) error }); ok {
 		return abrupt.SetLinger(sec)
@@ -406,12 +406,12 @@ func (c *faulty) SetDeadline(t time.Time) error {
 	return c.setDeadline(t, c.conn.SetDeadline, &c.read, &c.write)
 }
 
-// SetReadDeadline sets the deadline of Read, also of one that stalls.
+// SetReadDeadline sets the deadline of Read, also of a Read that stalls.
 func (c *faulty) SetReadDeadline(t time.Time) error {
 	return c.setDeadline(t, c.conn.SetReadDeadline, &c.read)
 }
 
-// SetWriteDeadline sets the deadline of Write, also of one that stalls.
+// SetWriteDeadline sets the deadline of Write, also of a Write that stalls.
 func (c *faulty) SetWriteDeadline(t time.Time) error {
 	return c.setDeadline(t, c.conn.SetWriteDeadline, &c.write)
 }

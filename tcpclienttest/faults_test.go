@@ -207,7 +207,7 @@ func TestFaults_Drop(t *testing.T) {
 	})
 }
 
-// P2, P5: a Client meets a host that is gone and has told nobody.
+// P2, P5: a Client meets a host that vanished in silence.
 func TestFaults_DialContext_and_Listener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := tcpclienttest.NewNetwork()

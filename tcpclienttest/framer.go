@@ -16,33 +16,31 @@ import (
 	"github.com/seed-d0aa0aa7/tcpclient"
 )
 
-// TestFramer tests a Framer: whether the messages, which it must accept, come back as
-// they were, however the stream is cut; whether the end of the stream and other errors
-// are reported as a Client needs it; and whether hostile bytes can hurt it. It returns nil or one error with
-// everything it found.
+// TestFramer checks that a Framer keeps the promises that a Client relies on. It returns
+// nil, or one error with everything that it found.
 //
 //	if err := tcpclienttest.TestFramer(myFramer{}, []byte("hello"), []byte("x")); err != nil {
 //		t.Fatal(err)
 //	}
 //
-// Give it several messages, of different lengths where the Framer has them, in the form
-// in which ReadFrame delivers them. TestFramer tries others of its own, which the
-// Framer may refuse. It demands of
+// Give it several messages that the Framer must accept, as ReadFrame delivers them, and of
+// different lengths if it allows that. TestFramer tries messages of its own, too, which the
+// Framer may refuse. It checks:
 //
-//   - WriteFrame: a frame for every message given; no flush; the message neither
-//     changed nor kept; nothing written when a message is refused, and none accepted
-//     that would damage the frames behind it.
-//   - ReadFrame: the same messages for any division of the stream into reads and any
-//     size of the bufio.Reader; exactly the bytes of one frame consumed, and no more
-//     asked for, since they may never come; the message appended to dst, in dst's
-//     storage if there is plenty, and never the memory of the bufio.Reader.
-//   - Errors: io.EOF between frames; io.ErrUnexpectedEOF inside one, unless frames end
-//     with a terminator and the Framer delivers what lacks one; any other error of the
-//     connection handed on, so that errors.Is finds it.
-//   - Both: no state, neither left behind by an error nor shared between streams. The
-//     race detector makes this test sharper.
-//   - Hostile bytes: an error, without a panic, an endless loop or memory for a length that
-//     was only announced: more than 8 MiB for a message of which a few bytes have come.
+//   - WriteFrame writes a frame for every message given. It does not flush, and neither
+//     changes nor keeps the message. If it refuses a message, it has written nothing. It
+//     accepts no message that would damage the frames after it.
+//   - ReadFrame returns the same messages for any division of the stream into reads and any
+//     size of the bufio.Reader. It consumes exactly one frame and asks for no byte after
+//     it, which may never come. It appends the message to dst, in dst's storage if that has
+//     room to spare, and never returns memory of the bufio.Reader.
+//   - At the end of the stream ReadFrame returns io.EOF between frames and
+//     io.ErrUnexpectedEOF inside one, unless frames end with a terminator and the Framer
+//     delivers a message that lacks it. errors.Is finds any other error of the connection.
+//   - Neither method keeps state, after an error or between streams. The race detector
+//     makes this check sharper.
+//   - Hostile bytes cause no panic, no endless loop, and no allocation of more than 8 MiB
+//     for a message of which a few bytes have arrived.
 func TestFramer(f tcpclient.Framer, messages ...[]byte) error {
 	s := &suite{framer: f, found: make(map[string]bool)}
 	s.run(messages)
@@ -57,12 +55,12 @@ type suite struct {
 	framer tcpclient.Framer
 	frames []frame // of the messages given
 
-	mu       sync.Mutex // guards following: statelessness is tested by several goroutines
+	mu       sync.Mutex // guards following: streams uses several goroutines
 	findings []error
-	found    map[string]bool // the checks that have found something
+	found    map[string]bool // formats of the findings
 }
 
-// A frame is a message and how the Framer has written it.
+// A frame is a message and the bytes that the Framer wrote for it.
 type frame struct{ msg, wire []byte }
 
 func (s *suite) run(messages [][]byte) {
@@ -79,7 +77,7 @@ func (s *suite) run(messages [][]byte) {
 		}
 	}
 	if len(s.frames) == 0 || len(s.findings) > 0 || !s.roundTrip() {
-		return // the other checks would only repeat it
+		return // the other checks would only repeat these findings
 	}
 	if s.chunks(); len(s.findings) > 0 {
 		return // likewise
@@ -91,11 +89,11 @@ func (s *suite) run(messages [][]byte) {
 	s.oddMessages()
 	s.streams()
 	if len(s.findings) == 0 {
-		s.hostile() // could put an endless loop into one that ignores errors
+		s.hostile() // would not return from a Framer that ignores errors
 	}
 }
 
-// find records what a check has found, once for each format.
+// find records a finding, once for each format.
 func (s *suite) find(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,14 +120,14 @@ func (s *suite) encode(msg []byte) ([]byte, error) {
 	case w.Buffered() == 0:
 		s.find("WriteFrame writes nothing for %s", show(msg))
 	}
-	for i := range given { // a Framer that keeps it will write this
+	for i := range given { // a Framer that keeps given writes this instead
 		given[i] ^= 0xff
 	}
 	w.Flush()
 	return out.Bytes(), err
 }
 
-// roundTrip reads the frames back under the best of circumstances.
+// roundTrip reads the frames back from a large buffer, in one piece.
 func (s *suite) roundTrip() bool {
 	stream, want := s.stream()
 	if err := s.compare(whole(stream), 2*len(stream)+4096, want); err != nil {
@@ -139,7 +137,7 @@ func (s *suite) roundTrip() bool {
 	return true
 }
 
-// stream returns all frames in a row, the first once more at the end, and the messages.
+// stream returns all frames in a row, then the first again, and their messages.
 func (s *suite) stream() (stream []byte, want [][]byte) {
 	for _, f := range append(slices.Clone(s.frames), s.frames[0]) {
 		stream = append(stream, f.wire...)
@@ -171,7 +169,7 @@ func (s *suite) chunks() {
 	}
 }
 
-// appending looks at what ReadFrame does to dst.
+// appending checks what ReadFrame does to dst.
 func (s *suite) appending() {
 	const before = "before"
 	for _, f := range s.frames {
@@ -194,7 +192,7 @@ func (s *suite) appending() {
 	}
 }
 
-// greed looks for a Framer that wants to see more than its frame.
+// greed checks that ReadFrame asks for no byte after its frame.
 func (s *suite) greed() {
 	for _, f := range s.frames {
 		for _, size := range []int{16, 2*len(f.wire) + 4096} {
@@ -206,7 +204,7 @@ func (s *suite) greed() {
 	}
 }
 
-// ends looks at what ReadFrame makes of the end of a stream and of other errors.
+// ends checks what ReadFrame makes of the end of a stream and of other errors.
 func (s *suite) ends() {
 	const before = "before"
 	for _, f := range s.frames {
@@ -244,8 +242,8 @@ func (s *suite) ends() {
 	}
 }
 
-// terminated reports whether the last byte of the frame is what ends it: with another
-// in its place, the frame goes on.
+// terminated reports whether the last byte of the frame ends it: with another byte in its
+// place, ReadFrame asks for more.
 func (s *suite) terminated(f frame) bool {
 	wire := bytes.Clone(f.wire)
 	wire[len(wire)-1] ^= 0x55
@@ -276,7 +274,7 @@ func (s *suite) writing() {
 	}
 }
 
-// oddMessages writes messages that a Framer may well refuse, between two that it takes.
+// oddMessages writes messages that a Framer may refuse, next to one that it accepts.
 func (s *suite) oddMessages() {
 	first := s.frames[0]
 	var bytewise []byte
@@ -318,7 +316,8 @@ func (s *suite) oddMessages() {
 	}
 }
 
-// streams uses the Framer on one stream in the middle of a frame of another.
+// streams uses the Framer on one stream in the middle of a frame of another, and on several
+// streams at once.
 func (s *suite) streams() {
 	for i, f := range s.frames {
 		other := s.frames[(i+1)%len(s.frames)]
@@ -366,11 +365,11 @@ func (s *suite) streams() {
 	group.Wait()
 }
 
-// aside runs f on a goroutine of its own: one call may wait for bytes for hours and must
-// not keep another stream waiting.
+// aside runs f on a goroutine of its own, and finds fault if it blocks: a call may wait for
+// bytes for hours and must not hold up another stream.
 func (s *suite) aside(method string, f func()) {
 	if s.blocked(method) {
-		return // one goroutine is enough
+		return // one blocked goroutine is enough
 	}
 	done := make(chan struct{})
 	go func() {
@@ -395,18 +394,17 @@ func (s *suite) blocked(string) bool {
 }
 
 const (
-	// tooMuch is the memory for one message of some bytes that is held against a Framer.
-	// One with a limit of its own below that may trust it; three bytes of length announce
-	// twice as much.
+	// tooMuch is the memory for a message of a few bytes that is a finding. A Framer with a
+	// limit below it may trust a length; three bytes of length announce twice as much.
 	tooMuch = 8 << 20
 
-	// measurements is how many in a row must show it, beyond what others in this process
-	// allocate at the same time.
+	// measurements is the number of measurements in a row that must show tooMuch, since
+	// other goroutines of this process allocate at the same time.
 	measurements = 10
 )
 
-// hostile reads what no friendly peer sends. The lengths in it are of the size that hurts
-// no machine if it is believed.
+// hostile reads what no friendly peer sends. A Framer that believes the lengths in it
+// allocates 256 MiB, which harms no machine.
 func (s *suite) hostile() {
 	for _, text := range []string{
 		"\x0f\xff\xff\xff", "\xff\xff\xff\x0f", // 2^28-1, as big-endian, little-endian,
@@ -426,8 +424,9 @@ func (s *suite) hostile() {
 	}
 }
 
-// appetite returns how many bytes a ReadFrame allocates that meets stream, or fewer than
-// tooMuch. What a good frame seems to take is the others'.
+// appetite returns the number of bytes that a ReadFrame of stream allocates, if that is at
+// least tooMuch, else any smaller number. Bytes that seem to be allocated for a good frame
+// are those of other goroutines, and do not count.
 func (s *suite) appetite(stream []byte) (taken int64) {
 	least, others := int64(math.MaxInt64), int64(0)
 	for range measurements {
@@ -440,13 +439,12 @@ func (s *suite) appetite(stream []byte) (taken int64) {
 		if least-others < tooMuch {
 			break
 		}
-		runtime.GC() // before it takes that much once more
+		runtime.GC() // before the next measurement allocates as much again
 	}
 	return least - others
 }
 
-// drain reads stream to its end or to an error, whatever is in it, and returns how many
-// frames that were.
+// drain reads stream to its end or to an error, and returns the number of frames.
 func (s *suite) drain(stream []byte) (frames int64) {
 	in := whole(stream)
 	r := bufio.NewReader(in)
@@ -464,7 +462,7 @@ func (s *suite) drain(stream []byte) (frames int64) {
 	}
 }
 
-// allocated returns how many bytes were allocated while f ran.
+// allocated returns the number of bytes that this process allocated while f ran.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -473,9 +471,9 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// compare reads frames until there is an error and returns how that differs from want
-// and io.EOF. It looks at the messages when all have been read: none may be the memory
-// of the bufio.Reader.
+// compare reads frames until there is an error, and returns how they differ from want and
+// io.EOF. It compares when all have been read, to find messages in the bufio.Reader's
+// memory.
 func (s *suite) compare(in io.Reader, size int, want [][]byte) error {
 	r := bufio.NewReaderSize(in, size)
 	var got [][]byte
@@ -500,19 +498,19 @@ func (s *suite) compare(in io.Reader, size int, want [][]byte) error {
 	return nil
 }
 
-// read is ReadFrame, with a panic for an error.
+// read calls ReadFrame. A panic becomes an error and a finding.
 func (s *suite) read(r *bufio.Reader, dst []byte) (msg []byte, err error) {
 	defer s.caught("ReadFrame", &err)
 	return s.framer.ReadFrame(r, dst)
 }
 
-// write is WriteFrame, likewise.
+// write calls WriteFrame, likewise.
 func (s *suite) write(w *bufio.Writer, msg []byte) (err error) {
 	defer s.caught("WriteFrame", &err)
 	return s.framer.WriteFrame(w, msg)
 }
 
-// caught is deferred to make an error, and a finding, of a panic.
+// caught, deferred, makes an error and a finding of a panic.
 func (s *suite) caught(method string, err *error) {
 	switch v := recover(); v {
 	case nil:
@@ -535,12 +533,12 @@ var (
 type pieces struct {
 	rest    []byte
 	size    int    // of a piece
-	first   int    // size of the first one, 0: like the others
+	first   int    // size of the first piece; 0: like the others
 	idle    bool   // every other read is empty
-	eager   bool   // the end comes with the last bytes
+	eager   bool   // end comes with the last bytes
 	end     error  // nil: io.EOF
-	ended   int    // how often the end was told
-	between func() // called before every piece but the first, nil: nothing
+	ended   int    // number of reads that returned end alone
+	between func() // called before every piece but the first; nil: nothing
 	reads   int
 }
 
@@ -581,7 +579,7 @@ func (p *pieces) Read(buf []byte) (int, error) {
 // A recorder keeps what is written to it.
 type recorder struct {
 	bytes.Buffer
-	between func() // called before each write, nil: nothing
+	between func() // called before each write; nil: nothing
 }
 
 func (r *recorder) Write(p []byte) (int, error) {
@@ -592,7 +590,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 }
 
 // points returns where to cut p in two: everywhere if it is short, else near its ends
-// and here and there.
+// and at regular steps between.
 func points(p []byte) []int {
 	edge, step := 40, len(p)/50
 	switch {
@@ -610,7 +608,7 @@ func points(p []byte) []int {
 	return at
 }
 
-// show quotes a message, or how it begins.
+// show quotes a message, or its beginning.
 func show(p []byte) string {
 	if len(p) <= 40 {
 		return fmt.Sprintf("%q", p)
@@ -618,7 +616,7 @@ func show(p []byte) string {
 	return fmt.Sprintf("%q… (%d bytes)", p[:32], len(p))
 }
 
-// outcome is what ReadFrame returned.
+// outcome describes what ReadFrame returned.
 func outcome(msg []byte, err error) string {
 	if err != nil {
 		return "error: " + err.Error()

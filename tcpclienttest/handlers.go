@@ -1,10 +1,10 @@
 package tcpclienttest
 
-// Echo is a [Handler] that sends every message back, in batches when they come in
-// batches, until the client has closed the connection or its writing side.
+// Echo is a [Handler] that sends every message back, until the client has closed the
+// connection or its writing side. Messages that arrive together go back together.
 func Echo(conn *Conn) {
-	// The lock is held from one read of the connection to the next, not for each
-	// message; source flushes and gives it up while it reads.
+	// Echo holds the lock from one read of the connection to the next, not for each
+	// message. While source reads, it flushes and releases the lock.
 	conn.acquire()
 	conn.holding = true
 	defer func() {
@@ -19,13 +19,12 @@ func Echo(conn *Conn) {
 }
 
 // Discard is a [Handler] that receives and never answers, until the client has closed
-// the connection or its writing side: a server that is alive for TCP and silent for
-// everybody else.
+// the connection or its writing side: a hung process whose TCP still answers.
 func Discard(conn *Conn) {
 	for range conn.Messages() {
 	}
 }
 
-// Ignore is a [Handler] that does not even receive, until the server closes: what a
-// client sends to it piles up until TCP takes no more.
+// Ignore is a [Handler] that does not even receive, until the server closes: what the
+// client sends piles up until TCP takes no more.
 func Ignore(conn *Conn) { <-conn.Context().Done() }

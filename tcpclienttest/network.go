@@ -9,44 +9,43 @@ import (
 	"syscall"
 )
 
-// backlog is how many dialed connections wait for Accept before a dial blocks, as on
-// most kernels.
+// backlog is the number of dialed connections that wait for Accept before a dial blocks, as
+// on most kernels.
 const backlog = 128
 
-// A Network is a network in memory, for tests that need no kernel: its connections go
-// through buffers of this process. It is safe in a bubble of package testing/synctest
-// if its listeners and connections are made inside.
+// A Network is a network in memory, for tests that need no kernel. It works in a bubble of
+// package testing/synctest if its listeners and connections are made inside.
 //
-// The connections behave like TCP on Linux where a program can tell: a Write returns
-// when its bytes are in the buffer and blocks when that is full, deadlines wake blocked
-// calls, CloseWrite sends FIN, SetLinger(0) and Close send RST, and errors are a
-// [*net.OpError] around ECONNREFUSED, ECONNRESET, EPIPE, [net.ErrClosed] or
-// [os.ErrDeadlineExceeded]. What a peer wrote before it closed or reset the connection
-// can still be read. Unlike TCP, Close sends FIN also when there was something left
-// to read, and a Write to a peer that has closed fails at once.
+// To a program the connections behave like TCP on Linux: a Write returns when its bytes are
+// in the buffer and blocks while that is full, deadlines wake blocked calls, CloseWrite
+// sends FIN, SetLinger(0) and Close send RST, and errors are a [*net.OpError] around
+// ECONNREFUSED, ECONNRESET, EPIPE, [net.ErrClosed] or [os.ErrDeadlineExceeded]. What a peer
+// wrote before it closed or reset the connection can still be read. Unlike TCP, Close sends
+// FIN even if there is unread data, and a Write to a peer that has closed fails at once.
 //
 // The zero value is ready to use. All methods may be called concurrently.
 type Network struct {
-	// Buffer is how many bytes fit into a connection, for each direction. 0: 64 KiB.
-	// It must not be changed once a connection was made.
+	// Buffer is the number of bytes that fit into a connection, in each direction. It must
+	// not change after the first connection is made. 0: 64 KiB.
 	Buffer int
 
 	mu        sync.Mutex // guards following
 	listeners map[string]*listener
-	pipes     map[*pipe]struct{} // the open ones
-	ports     int                // given out for port 0
-	clients   int                // dialed so far, for their addresses
+	pipes     map[*pipe]struct{} // open connections
+	ports     int                // the last number given out for port 0
+	clients   int                // the last number in the address of a client
 	healed    chan struct{}      // closed by Heal; nil: not partitioned
 }
 
 // NewNetwork returns a Network with the default settings.
 func NewNetwork() *Network { return new(Network) }
 
-// Listen announces address on the network: any text, usually "host:port". Port 0 stands
-// for a free one, which the listener's Addr tells.
+// Listen listens on address: any text, usually "host:port". Port 0 stands for a free one,
+// which the listener's Addr returns.
 //
-// It fails with EADDRINUSE while another listener has the address. 128 dialed connections wait for
-// Accept, then DialContext blocks. Close resets those that still wait.
+// It fails with EADDRINUSE while another listener has the address. Up to 128 dialed
+// connections wait for Accept; then DialContext blocks. The listener's Close resets those
+// that still wait.
 func (n *Network) Listen(address string) (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -67,11 +66,11 @@ func (n *Network) Listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// DialContext connects to the listener at address, whatever the network's name. It has
-// the signature of the field of [tcpclient.Dialer] and [net/http.Transport] that it is for.
+// DialContext connects to the listener at address, whatever the name of the network. It is
+// for the field of that name in [tcpclient.Dialer] and [net/http.Transport].
 //
 // It blocks while the listener's queue is full or the network is partitioned, until ctx
-// is done. Where nobody listens it fails with ECONNREFUSED.
+// is done. If there is no listener, it fails with ECONNREFUSED.
 func (n *Network) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := n.dial(ctx, address)
 	if err != nil {
@@ -107,8 +106,7 @@ func (n *Network) dial(ctx context.Context, address string) (net.Conn, error) {
 		near, far := n.connect(local, l.addr)
 		select {
 		case l.queue <- far:
-			// The listener may have closed meanwhile, and have emptied its queue
-			// before this.
+			// The listener may have closed and emptied its queue before this send.
 			if l.isClosed() {
 				l.drop()
 			}
@@ -149,10 +147,10 @@ func (n *Network) connect(local, remote addr) (near, far *end) {
 	return &p.near, &p.far
 }
 
-// Partition cuts the network in two, as a pulled cable does: nobody is told. From now
-// on nothing written arrives, no byte, no FIN and no RST; a Write blocks once the
-// buffer is full, and DialContext blocks. What had arrived but was not yet read counts as on its way. Partition of a partitioned
-// network does nothing.
+// Partition separates all clients from all listeners, without notice, as a pulled cable
+// does. No byte, FIN or RST arrives any more, not even one that had arrived and was not yet
+// read. A Write blocks when the buffer is full, and DialContext blocks. Partition does
+// nothing to a partitioned network.
 func (n *Network) Partition() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -165,8 +163,8 @@ func (n *Network) Partition() {
 	}
 }
 
-// Heal ends a Partition. Everything that was on its way arrives, in order, as after
-// TCP's retransmission.
+// Heal ends a Partition. All that was held up arrives, in order, as after TCP's
+// retransmission.
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -189,7 +187,7 @@ type addr string
 func (addr) Network() string  { return memory }
 func (a addr) String() string { return string(a) }
 
-// A listener is an address of a Network on which somebody listens.
+// A listener is a net.Listener of a Network.
 type listener struct {
 	network *Network
 	addr    addr
@@ -198,7 +196,7 @@ type listener struct {
 	closed  chan struct{}
 }
 
-// Accept returns the next connection dialed.
+// Accept blocks until a connection is dialed, and returns it.
 func (l *listener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-l.queue:
@@ -246,7 +244,7 @@ func (l *listener) isClosed() bool {
 	}
 }
 
-// Addr returns the address that was listened on.
+// Addr returns the address of the listener, with the port that stands for port 0.
 func (l *listener) Addr() net.Addr { return l.addr }
 
 func (l *listener) error(op string, err error) error {

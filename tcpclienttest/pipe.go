@@ -9,15 +9,14 @@ import (
 	"time"
 )
 
-// A pipe is a connection in memory. Its one mutex is held to look and to copy, never
-// to wait: waiting is done on a sync.Cond, which counts as durably blocked in a
-// synctest bubble, as a mutex does not.
+// A pipe is a connection in memory. Blocked calls wait on a sync.Cond, never for the mutex:
+// in a synctest bubble a goroutine that waits for a mutex is not durably blocked.
 type pipe struct {
 	near, far end
-	closed    func() // called once both ends are closed
+	closed    func() // called when both ends are closed
 
 	mu   sync.Mutex // guards following, and the ends
-	held bool       // what was written does not arrive for the time being
+	held bool       // nothing arrives until Heal
 }
 
 func newPipe(size int, near, far addr) *pipe {
@@ -27,7 +26,7 @@ func newPipe(size int, near, far addr) *pipe {
 	return p
 }
 
-// hold keeps back what is written from now on, or lets it go.
+// hold stops delivery in both directions, or resumes it.
 func (p *pipe) hold(held bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -36,24 +35,24 @@ func (p *pipe) hold(held bool) {
 	p.far.wakeLocked()
 }
 
-// An end is one of the two ends of a pipe: a net.Conn. Everything that changes what a
-// blocked call waits for wakes it, to look again.
+// An end is one of the two ends of a pipe: a net.Conn. Whoever changes what a blocked call
+// waits for wakes it to check again.
 type end struct {
 	pipe          *pipe
 	peer          *end
 	local, remote addr
 
 	// Guarded by pipe.mu.
-	in            buffer    // what the peer wrote
-	readable      sync.Cond // a Read of this end may go on
-	writable      sync.Cond // a Write of this end may go on
+	in            buffer    // bytes that the peer wrote
+	readable      sync.Cond // wakes the Reads of this end
+	writable      sync.Cond // wakes the Writes of this end
 	readDeadline  deadline
 	writeDeadline deadline
-	writing       bool // a Write is on, also while it waits: writes do not interleave
-	finished      bool // CloseWrite or Close
-	closed        bool // Close
-	abrupt        bool // SetLinger(0): Close resets
-	broken        bool // the peer reset; told once, by Read or Write, as Linux does
+	writing       bool // a Write is running or waiting: Writes do not interleave
+	finished      bool // CloseWrite or Close was called
+	closed        bool // Close was called
+	resets        bool // SetLinger(0) was called: Close sends RST
+	wasReset      bool // the peer has sent RST; Read or Write reports it once, as on Linux
 }
 
 func (e *end) init(p *pipe, peer *end, local, remote addr, size int) {
@@ -64,7 +63,7 @@ func (e *end) init(p *pipe, peer *end, local, remote addr, size int) {
 	e.writeDeadline.init(&e.writable)
 }
 
-// Read blocks until something can be read, the deadline has passed or the end was closed.
+// Read blocks until there are bytes, the deadline has passed or this end is closed.
 func (e *end) Read(p []byte) (int, error) {
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
@@ -81,8 +80,8 @@ func (e *end) Read(p []byte) (int, error) {
 			n := e.in.read(p)
 			e.peer.writable.Broadcast()
 			return n, nil
-		case e.broken:
-			e.broken = false
+		case e.wasReset:
+			e.wasReset = false
 			return 0, e.error("read", os.NewSyscallError("read", syscall.ECONNRESET))
 		case e.peer.finished:
 			return 0, io.EOF
@@ -92,7 +91,7 @@ func (e *end) Read(p []byte) (int, error) {
 }
 
 // Write blocks until all of p is in the buffer, the deadline has passed or one of the
-// ends was closed.
+// ends is closed.
 func (e *end) Write(p []byte) (n int, err error) {
 	e.pipe.mu.Lock()
 	defer e.pipe.mu.Unlock()
@@ -122,7 +121,7 @@ func (e *end) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// writeErrorLocked returns why nothing can be written, nil if something can.
+// writeErrorLocked returns why a Write must fail, or nil.
 func (e *end) writeErrorLocked() error {
 	switch {
 	case e.closed:
@@ -133,8 +132,8 @@ func (e *end) writeErrorLocked() error {
 		return errPipe
 	case e.pipe.held:
 		return nil
-	case e.broken:
-		e.broken = false
+	case e.wasReset:
+		e.wasReset = false
 		return os.NewSyscallError("write", syscall.ECONNRESET)
 	case e.peer.closed:
 		return errPipe
@@ -164,7 +163,7 @@ func (e *end) SetLinger(sec int) error {
 	if e.closed {
 		return e.error("set", net.ErrClosed)
 	}
-	e.abrupt = sec == 0
+	e.resets = sec == 0
 	return nil
 }
 
@@ -175,8 +174,8 @@ func (e *end) Close() error {
 		defer e.pipe.mu.Unlock()
 		return e.error("close", net.ErrClosed)
 	}
-	if e.abrupt && !e.finished {
-		e.peer.broken = true
+	if e.resets && !e.finished {
+		e.peer.wasReset = true
 	}
 	e.closed, e.finished = true, true
 	e.in.drop()
@@ -203,10 +202,10 @@ func (e *end) SetDeadline(t time.Time) error {
 	return e.setDeadlines(t, &e.readDeadline, &e.writeDeadline)
 }
 
-// SetReadDeadline sets when Read fails. Zero: never.
+// SetReadDeadline sets the time at which Read fails. Zero: never.
 func (e *end) SetReadDeadline(t time.Time) error { return e.setDeadlines(t, &e.readDeadline) }
 
-// SetWriteDeadline sets when Write fails. Zero: never.
+// SetWriteDeadline sets the time at which Write fails. Zero: never.
 func (e *end) SetWriteDeadline(t time.Time) error { return e.setDeadlines(t, &e.writeDeadline) }
 
 func (e *end) setDeadlines(t time.Time, deadlines ...*deadline) error {
@@ -221,13 +220,13 @@ func (e *end) setDeadlines(t time.Time, deadlines ...*deadline) error {
 	return nil
 }
 
-// LocalAddr returns the address of this end: the listener's, or one for each dialed.
+// LocalAddr returns the address of this end: the listener's, or one made up by DialContext.
 func (e *end) LocalAddr() net.Addr { return e.local }
 
 // RemoteAddr returns the address of the other end.
 func (e *end) RemoteAddr() net.Addr { return e.remote }
 
-// wakeLocked makes all blocked calls look again.
+// wakeLocked wakes all blocked calls to check again.
 func (e *end) wakeLocked() {
 	e.readable.Broadcast()
 	e.writable.Broadcast()
@@ -237,8 +236,8 @@ func (e *end) error(op string, err error) error {
 	return &net.OpError{Op: op, Net: memory, Source: e.local, Addr: e.remote, Err: err}
 }
 
-// A deadline wakes those who wait on a sync.Cond when it has passed. Its methods need
-// the Cond's lock.
+// A deadline wakes those who wait on a sync.Cond when it has passed. Callers of its methods
+// hold the Cond's lock.
 type deadline struct {
 	cond  *sync.Cond
 	at    time.Time   // zero: none
@@ -247,14 +246,14 @@ type deadline struct {
 
 func (d *deadline) init(cond *sync.Cond) { d.cond = cond }
 
-// set replaces the deadline. Who waits looks again if it has passed.
+// set replaces the deadline, and wakes those who wait if it has passed.
 func (d *deadline) set(t time.Time) {
 	d.stop()
 	if t.IsZero() {
 		d.at = t
 		return
 	}
-	// By the monotonic clock, as the timer: t may come without.
+	// t may lack a monotonic clock reading, which the timer goes by.
 	now := time.Now()
 	wait := t.Sub(now)
 	d.at = now.Add(wait)
@@ -262,7 +261,7 @@ func (d *deadline) set(t time.Time) {
 	case wait <= 0:
 		d.cond.Broadcast()
 	case d.timer == nil:
-		// A timer that fires late, for a deadline since replaced, wakes in vain.
+		// A timer that fires for a deadline since replaced only wakes in vain.
 		d.timer = time.AfterFunc(wait, func() {
 			d.cond.L.Lock()
 			defer d.cond.L.Unlock()
@@ -273,10 +272,10 @@ func (d *deadline) set(t time.Time) {
 	}
 }
 
-// passed reports whether there is a deadline and it has come.
+// passed reports whether there is a deadline that has passed.
 func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
-// pending reports whether there is a deadline and it has not come.
+// pending reports whether there is a deadline that has not passed.
 func (d *deadline) pending() bool { return !d.at.IsZero() && time.Now().Before(d.at) }
 
 func (d *deadline) stop() {
@@ -289,11 +288,11 @@ func (d *deadline) stop() {
 type buffer struct {
 	limit int
 	ring  []byte
-	start int // of what is in it
-	n     int // bytes in it
+	start int // index of the first byte
+	n     int // number of bytes
 }
 
-// write takes as much of p as fits and returns how much that was.
+// write appends as much of p as fits, and returns how much that was.
 func (b *buffer) write(p []byte) int {
 	n := min(len(p), b.limit-b.n)
 	if n <= 0 {
@@ -332,5 +331,5 @@ func (b *buffer) grow(size int) {
 	b.ring, b.start, b.n = ring, 0, n
 }
 
-// drop forgets what is in the buffer.
+// drop empties the buffer and frees its memory.
 func (b *buffer) drop() { b.ring, b.start, b.n = nil, 0, 0 }

@@ -18,23 +18,23 @@ const (
 	// grace is how long Close waits for the handlers.
 	grace = 5 * time.Second
 
-	// lastGrace is how long it then waits for those whose connections it has closed.
+	// lastGrace is how long Close then waits for those whose connections it has closed.
 	lastGrace = time.Second
 
-	// acceptPause is how long the server waits after a failed Accept, such as one that
-	// found no free file descriptor.
+	// acceptPause is the pause after a failed Accept, such as one that found no free file
+	// descriptor.
 	acceptPause = 5 * time.Millisecond
 )
 
-// A Handler plays the server's part on one connection, on a goroutine of its own. When
-// it returns, what it wrote is flushed and the connection is closed.
+// A Handler is the server's part on one connection. It runs on a goroutine of its own. When
+// it returns, the server flushes what it wrote and closes the connection.
 type Handler func(conn *Conn)
 
 // A Server accepts connections and runs its Handler on each. Its methods may be called
 // concurrently.
 type Server struct {
-	// Addr is what to dial: "127.0.0.1:54321", or the address of the listener given
-	// to NewServerOn.
+	// Addr is the address to dial: "127.0.0.1:54321", or that of the listener given to
+	// NewServerOn.
 	Addr string
 
 	// A Server owns one goroutine that accepts, until the listener is closed, and one
@@ -51,13 +51,13 @@ type Server struct {
 
 	mu      sync.Mutex // guards following
 	conns   map[*Conn]struct{}
-	running int           // goroutines
-	quiet   chan struct{} // closed when there are none
+	running int           // goroutines that the server owns now
+	ended   chan struct{} // closed when running is 0
 	closing bool
 }
 
 // NewServer starts a server on a free port of 127.0.0.1. A nil Framer is the Dialer's
-// default, [tcpclient.LengthPrefix]. NewServer panics if it cannot listen.
+// default, LengthPrefix{}. NewServer panics if it cannot listen.
 func NewServer(framer tcpclient.Framer, handler Handler) *Server {
 	return NewServerOn(listen(), framer, handler)
 }
@@ -72,8 +72,9 @@ func NewTLSServer(framer tcpclient.Framer, handler Handler) *Server {
 	return s
 }
 
-// NewServerOn starts a server on a listener, which Close closes: a Unix socket, a
-// listener of a [Network], one that [tls.NewListener] has wrapped.
+// NewServerOn starts a server on a listener: a Unix socket, a listener of a [Network], one
+// that [tls.NewListener] has wrapped. Close closes the listener. A nil Framer is
+// LengthPrefix{}.
 func NewServerOn(listener net.Listener, framer tcpclient.Framer, handler Handler) *Server {
 	s := newServer(listener, framer, handler)
 	s.start()
@@ -92,7 +93,7 @@ func newServer(listener net.Listener, framer tcpclient.Framer, handler Handler) 
 		closed:   make(chan struct{}),
 		conns:    make(map[*Conn]struct{}),
 		running:  1,
-		quiet:    make(chan struct{}),
+		ended:    make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -108,8 +109,8 @@ func listen() net.Listener {
 	return l
 }
 
-// ClientTLSConfig returns a new configuration that trusts the certificate of a server
-// made by [NewTLSServer], and nil for any other.
+// ClientTLSConfig returns a new configuration that trusts the certificate of this server,
+// or nil if [NewTLSServer] did not make it.
 func (s *Server) ClientTLSConfig() *tls.Config {
 	if s.trust == nil {
 		return nil
@@ -117,12 +118,12 @@ func (s *Server) ClientTLSConfig() *tls.Config {
 	return s.trust.Clone()
 }
 
-// CloseConnections closes all current connections, which clients see as the end of the
-// stream, and returns how many there were. It does not wait for their handlers. Over TLS
-// it sends no close_notify, so that clients see a truncated stream.
+// CloseConnections closes all current connections and returns how many there were. Clients
+// see the end of the stream; over TLS there is no close_notify, so they see a truncated
+// stream. CloseConnections does not wait for the handlers.
 //
-// A connection that was dialed a moment ago may not have been accepted yet, and is then
-// not among them: an exchange of messages makes sure that it is.
+// A connection may not have been accepted yet when its dial has returned. To include it,
+// exchange messages first.
 func (s *Server) CloseConnections() int {
 	return s.each(func(c *Conn) { c.hangUp() })
 }
@@ -152,12 +153,12 @@ func (s *Server) current() []*Conn {
 }
 
 // Close stops listening, cancels the contexts of the connections and waits until all
-// handlers have returned. Handlers that talk return when their clients have closed:
-// close those first.
+// handlers have returned. A handler that waits for its client returns when the client has
+// closed, so close clients first.
 //
-// After 5 s Close closes the connections that are left, waits another second, and
+// After 5 s Close closes the remaining connections, waits for at most another second, and
 // returns an error that names them and says what their handlers were doing. All calls
-// of Close return the same.
+// of Close return the same error.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	first := !s.closing
@@ -167,14 +168,14 @@ func (s *Server) Close() error {
 		s.err = s.close()
 		close(s.closed)
 	}
-	<-s.closed // rather than a sync.Once, whose mutex would stop the clock of a synctest bubble
+	<-s.closed // not a sync.Once: its mutex would stop the clock of a synctest bubble
 	return s.err
 }
 
 func (s *Server) close() error {
 	s.cancel()
 	s.listener.Close()
-	if s.waitQuiet(grace) {
+	if s.waitEnded(grace) {
 		return nil
 	}
 	var stuck []string
@@ -184,19 +185,20 @@ func (s *Server) close() error {
 	})
 	sort.Strings(stuck)
 	late := ""
-	if !s.waitQuiet(lastGrace) {
+	if !s.waitEnded(lastGrace) {
 		late = ", some even after their connections were closed"
 	}
 	return fmt.Errorf("tcpclienttest: server %s: handlers still running after %v%s: %s",
 		s.Addr, grace, late, strings.Join(stuck, "; "))
 }
 
-// waitQuiet waits until all goroutines have ended and reports whether they have.
-func (s *Server) waitQuiet(d time.Duration) bool {
+// waitEnded waits for at most d until all goroutines have ended, and reports whether they
+// have.
+func (s *Server) waitEnded(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-s.quiet:
+	case <-s.ended:
 		return true
 	case <-timer.C:
 		return false
@@ -228,13 +230,13 @@ func (s *Server) accept() {
 }
 
 func (s *Server) serve(c *Conn) {
-	// Deferred, so that a handler may end its goroutine as testing.T.FailNow does.
+	// Deferred: a handler may end its goroutine, as testing.T.FailNow does.
 	defer s.leave(c)
 	defer c.finish()
 	s.handler(c)
 }
 
-// join enters c into the books, unless the server is closing.
+// join counts c and the goroutine that will serve it, unless the server is closing.
 func (s *Server) join(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,12 +248,12 @@ func (s *Server) join(c *Conn) bool {
 	return true
 }
 
-// leave takes the calling goroutine, and c if it has one, out of the books.
+// leave uncounts the calling goroutine, and c if it served one.
 func (s *Server) leave(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)
 	if s.running--; s.running == 0 {
-		close(s.quiet)
+		close(s.ended)
 	}
 }

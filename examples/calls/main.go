@@ -1,6 +1,6 @@
-// Calls shows many requests in flight on one connection: a client shared by many
-// goroutines, and a server that answers in any order. The id in front of each message,
-// tcpclient.IDPrefix, brings every reply to its caller.
+// Calls shows many requests in flight on one connection. Many goroutines share a client,
+// and the server answers in any order. Each goroutine gets its own reply, by the id that
+// tcpclient.IDPrefix puts in front of each message.
 package main
 
 import (
@@ -41,8 +41,8 @@ func main() {
 	}
 	wg.Wait()
 
-	// A caller who has waited long enough goes away. The connection lives on, and the
-	// answer that comes too late is dropped.
+	// The end of a context ends its Call. The connection lives on, and the late answer is
+	// dropped.
 	impatient, stop := context.WithTimeout(ctx, time.Millisecond)
 	defer stop()
 	_, err = client.Call(impatient, []byte("something slow"))

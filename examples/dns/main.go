@@ -1,6 +1,6 @@
-// DNS asks a name server over TCP, where two bytes of length stand in front of each
-// message (RFC 1035, 4.2.2). All questions are sent at once; the answers come in any
-// order and are matched by their id.
+// DNS asks a name server over TCP, where a length of two bytes precedes each message (RFC
+// 1035, 4.2.2). It sends all questions at once. The answers come in any order; it matches
+// them by id.
 //
 //	go run ./examples/dns                                        # a server of its own
 //	go run ./examples/dns -server 9.9.9.9:53 example.com go.dev
@@ -89,8 +89,8 @@ func lookUp(address string, names []string) error {
 	return nil
 }
 
-// The header of a DNS message: id, flags, and how many questions, answers, authorities
-// and additional records follow.
+// headerSize is the size of the header: id, flags, and the numbers of questions, answers,
+// authorities and additional records that follow.
 const headerSize = 12
 
 const (
@@ -115,7 +115,7 @@ func question(id uint16, name string) ([]byte, error) {
 	return append(msg, 0, 0, typeA, 0, classINET), nil
 }
 
-// header makes the beginning of a message.
+// header makes the header of a message.
 func header(id, flags, questions, answers uint16) []byte {
 	var msg []byte
 	for _, field := range []uint16{id, flags, questions, answers, 0, 0} {
@@ -124,7 +124,7 @@ func header(id, flags, questions, answers uint16) []byte {
 	return msg
 }
 
-// answer takes the addresses out of an answer.
+// answer returns the id of an answer and the addresses in it.
 func answer(msg []byte) (id uint16, addresses []netip.Addr, err error) {
 	r := &reader{rest: msg}
 	id = r.uint16()
@@ -157,10 +157,10 @@ func answer(msg []byte) (id uint16, addresses []netip.Addr, err error) {
 	return id, addresses, nil
 }
 
-// A reader takes a message apart. Behind its end there are only zeros.
+// A reader takes a message apart. After the end of the message it reads zeros.
 type reader struct {
 	rest  []byte
-	short bool
+	short bool // the message ended too soon
 }
 
 func (r *reader) take(n int) []byte {
@@ -189,14 +189,14 @@ func (r *reader) name() {
 	}
 }
 
-// zone is what the server of our own knows.
+// zone is what our own server knows.
 var zone = map[string]netip.Addr{
 	"a.test": netip.MustParseAddr("192.0.2.1"),
 	"b.test": netip.MustParseAddr("192.0.2.2"),
 }
 
-// serve is a name server that takes a while for each answer, as if it asked around, so
-// that they come in any order.
+// serve is a name server. It answers each query after a random time, so the answers come in
+// any order.
 func serve(conn *tcpclienttest.Conn) {
 	var answering sync.WaitGroup
 	defer answering.Wait()

@@ -1,7 +1,7 @@
-// Framecat is netcat for framed protocols: it sends the lines of its input as messages
-// and prints the messages that arrive as lines. It shows how a program uses most of
-// tcpclient: settings from flags, writing and receiving side by side, the orderly end
-// with Shutdown, and an exit code out of an error.
+// Framecat is netcat for framed protocols: it sends the lines of its input as messages, and
+// prints the messages that arrive as lines. It shows how a program uses tcpclient: settings
+// from flags, concurrent writing and receiving, a graceful end with Shutdown, and an exit
+// code from an error.
 //
 //	go run ./examples/framecat                                  # explains and demonstrates itself
 //	echo PING | go run ./examples/framecat -frame crlf localhost:6379
@@ -55,7 +55,7 @@ Exit code: 0 all went well, 1 the connection or the protocol failed, 2 wrong usa
 
 `
 
-// A config is what the flags say.
+// A config holds the settings of the flags.
 type config struct {
 	dialer  tcpclient.Dialer
 	network string
@@ -70,7 +70,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run is main, with all that it touches as arguments.
+// run is main for tests: its input and output are arguments.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) (exit int) {
 	c, err := parse(args, errOut)
 	switch {
@@ -86,7 +86,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	}
 	switch {
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return exitInterrupted // who did it knows
+		return exitInterrupted // without a message: the user did it
 	case err != nil:
 		fmt.Fprintln(errOut, "framecat:", err)
 		return exitError
@@ -98,7 +98,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 func parse(args []string, errOut io.Writer) (*config, error) {
 	c := &config{network: "tcp"}
 	flags := flag.NewFlagSet("framecat", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are returned, and help is printed below
+	flags.SetOutput(io.Discard) // the caller prints errors, and help is printed below
 	frame := flags.String("frame", "u32", "how messages are marked in the stream: `kind`, see above")
 	flags.BoolVar(&c.hex, "hex", false, "lines are messages in hexadecimal")
 	unix := flags.Bool("unix", false, "the address is the path of a socket")
@@ -181,23 +181,23 @@ func (c *config) cat(ctx context.Context, in io.Reader, out io.Writer) error {
 	defer client.Close()
 
 	sent := make(chan error, 1)
-	go func() { sent <- c.send(ctx, client, in) }() // a read of a terminal cannot be interrupted: may outlive cat
+	go func() { sent <- c.send(ctx, client, in) }() // may outlive cat: a read of a terminal cannot be interrupted
 	received := make(chan error, 1)
 	go func() { received <- c.receive(ctx, client, out) }()
 
 	select {
-	case err := <-received: // the server has hung up, or there is nobody to print to
+	case err := <-received: // the connection has ended, or out takes no more
 		return err
 	case err = <-sent:
 	}
 	if tcpclient.Classify(err) != tcpclient.ClassDisconnected {
 		last, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
-		err = cmp.Or(err, client.Shutdown(last)) // also after a refused line: others may have answers on the way
+		err = cmp.Or(err, client.Shutdown(last)) // also after a refused line: earlier ones may still be answered
 	}
 	end := <-received
 	if err == nil || tcpclient.Classify(err) == tcpclient.ClassDisconnected {
-		return end // which knows whether the server has ended between two messages
+		return end // nil if the connection ended between two messages
 	}
 	return err
 }
@@ -216,7 +216,7 @@ func (c *config) send(ctx context.Context, client *tcpclient.Client, in io.Reade
 				return err
 			}
 		}
-		// A flush is a system call, or more: only when the input makes a pause.
+		// A flush costs a system call or more, so it waits for a pause in the input.
 		if lines.Buffered() == 0 {
 			if err := client.Flush(ctx); err != nil {
 				return err
@@ -234,7 +234,7 @@ func (c *config) send(ctx context.Context, client *tcpclient.Client, in io.Reade
 func (c *config) receive(ctx context.Context, client *tcpclient.Client, out io.Writer) error {
 	for msg, err := range client.Messages(ctx) {
 		if errors.Is(err, tcpclient.ErrClosed) || errors.Is(err, io.EOF) {
-			return nil // ended by us, or by the server between two messages
+			return nil // we ended the connection, or the server did between two messages
 		}
 		if err != nil {
 			return err
@@ -266,7 +266,7 @@ func (c *config) line(msg []byte) []byte {
 	return append(bytes.Clone(msg), '\n')
 }
 
-// demonstrate talks to a server of its own, which sends everything back.
+// demonstrate talks to its own server, which echoes every message.
 func demonstrate(ctx context.Context, c *config, out io.Writer) error {
 	fmt.Fprint(out, usage, "Without an address, this happens with an echo server:\n\n")
 	server := tcpclienttest.NewServer(c.dialer.Framer, tcpclienttest.Echo)

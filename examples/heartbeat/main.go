@@ -1,6 +1,6 @@
-// Heartbeat shows how a client finds out that its peer has gone silent, although TCP has
-// nothing to report: the server answers three pings and then hangs, as a stopped process
-// does whose kernel goes on acknowledging.
+// Heartbeat shows how a client notices that its peer has gone silent when TCP does not. The
+// server answers three pings, then hangs, like a stopped process whose kernel still
+// acknowledges.
 package main
 
 import (
@@ -32,8 +32,8 @@ func main() {
 	dialer := tcpclient.Dialer{
 		Framer: tcpclient.Lines{},
 		Heartbeat: tcpclient.Heartbeat{
-			Interval: 200 * time.Millisecond, // ping after so much silence
-			Timeout:  500 * time.Millisecond, // give up after so much
+			Interval: 200 * time.Millisecond, // silence before a ping
+			Timeout:  500 * time.Millisecond, // silence before the end of the connection
 			Ping:     func() []byte { return []byte("PING") },
 			IsPong:   func(msg []byte) bool { return string(msg) == "PONG" },
 		},
@@ -47,7 +47,7 @@ func main() {
 	}
 	defer client.Close()
 
-	// Nothing else is said on this connection. Receive returns when the peer is dead.
+	// No message arrives. Receive returns when the peer is found dead.
 	_, err = client.Receive(ctx)
 	fmt.Printf("%4d ms: %v\n", time.Since(start).Milliseconds(), err)
 	if !errors.Is(err, tcpclient.ErrHeartbeatTimeout) {

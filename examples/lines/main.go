@@ -1,5 +1,5 @@
-// Lines talks to a server whose messages are lines of text. It sends a few lines at once
-// and prints an answer to each.
+// Lines talks to a server whose messages are lines of text. It sends several lines at once
+// and prints the answer to each.
 //
 //	go run ./examples/lines                                    # a server of its own, in capitals
 //	go run ./examples/lines -addr localhost:6379 PING "SET k v" # Redis understands lines, too
@@ -32,7 +32,7 @@ func main() {
 func talk(address string, requests []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	framer := tcpclient.Lines{CRLF: true} // sends \r\n; takes \r\n and \n
+	framer := tcpclient.Lines{CRLF: true} // sends \r\n; accepts \r\n and \n
 	if address == "" {
 		server := tcpclienttest.NewServer(framer, shout)
 		defer server.Close()
@@ -46,7 +46,7 @@ func talk(address string, requests []string) error {
 	}
 	defer client.Close()
 
-	// Write only fills a buffer: all requests leave together with the Flush.
+	// Write only fills a buffer. Flush sends all requests together.
 	for _, request := range requests {
 		if err := client.Write(ctx, []byte(request)); err != nil {
 			return err
@@ -65,7 +65,7 @@ func talk(address string, requests []string) error {
 	return nil
 }
 
-// shout is the server's side of a connection: it answers in capitals.
+// shout handles a connection of the server: it answers in capitals.
 func shout(conn *tcpclienttest.Conn) {
 	for line := range conn.Messages() {
 		if conn.Send(bytes.ToUpper(line)) != nil {

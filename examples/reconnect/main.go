@@ -1,6 +1,6 @@
-// Reconnect shows a client that survives its server: the server is killed and started
-// again while the client sends orders. For every order that fails the error says whether
-// it is safe to send it again.
+// Reconnect shows a client that survives its server, which is killed and restarted while
+// the client sends orders. If an order fails, the error says whether it is safe to send it
+// again.
 package main
 
 import (
@@ -25,7 +25,7 @@ func run() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 
-	// This server dies of the second order, before it can confirm it.
+	// This server is killed when it has received the second order, before it confirms it.
 	fatal := make(chan struct{})
 	server := tcpclienttest.NewServer(nil, func(conn *tcpclienttest.Conn) {
 		for order := range conn.Messages() {
@@ -65,14 +65,14 @@ func run() error {
 		return err
 	}
 
-	// Receive tells of every connection that was lost, in its place in the stream.
+	// Receive reports each lost connection, in stream order.
 	_, err = client.Receive(ctx)
 	if !errors.Is(err, tcpclient.ErrDisconnected) {
 		return err
 	}
 	fmt.Println("lost:", err)
 
-	// While there is no connection, calls wait for the next or for their context.
+	// While there is no connection, calls wait for the next one, or until their context ends.
 	short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer stop()
 	order(short, client, "order 3")

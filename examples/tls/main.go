@@ -1,5 +1,6 @@
-// TLS shows a connection whose server has a certificate of its own making: first refused,
-// because nobody vouches for it, then accepted, because we were told to trust it.
+// TLS shows a connection to a server with a self-signed certificate. The first Dial refuses
+// the certificate, because no authority has signed it. The second accepts it, because the
+// settings say to trust it.
 //
 //	go run ./examples/tls
 package main
@@ -29,8 +30,8 @@ func run() error {
 	server := tcpclienttest.NewTLSServer(nil, tcpclienttest.Echo)
 	defer server.Close()
 
-	// An empty tls.Config is what a public server needs: it trusts the authorities that
-	// the system trusts, and expects the name that was dialed.
+	// For a public server an empty tls.Config is enough: it trusts the authorities of the
+	// system, and expects the name that was dialed.
 	d := tcpclient.Dialer{TLSConfig: &tls.Config{}}
 	client, err := d.Dial(ctx, "tcp", server.Addr)
 	if err == nil {
@@ -38,7 +39,7 @@ func run() error {
 		return errors.New("a certificate that nobody vouches for was accepted")
 	}
 	fmt.Println("untrusted:", err)
-	fmt.Println("  class:", tcpclient.Classify(err)) // no use in trying again
+	fmt.Println("  class:", tcpclient.Classify(err)) // another attempt is useless
 	var untrusted *tls.CertificateVerificationError
 	if !errors.As(err, &untrusted) {
 		return err
@@ -47,8 +48,8 @@ func run() error {
 	var unknown x509.UnknownAuthorityError
 	fmt.Println("  by an authority we do not know:", errors.As(err, &unknown))
 
-	// A program would read the certificate to trust from a file, into an x509.CertPool,
-	// and set TLSConfig to &tls.Config{RootCAs: pool}. This server hands us just that.
+	// A program reads the certificate to trust from a file into an x509.CertPool, and sets
+	// TLSConfig to &tls.Config{RootCAs: pool}. ClientTLSConfig returns such a configuration.
 	d.TLSConfig = server.ClientTLSConfig()
 	if client, err = d.Dial(ctx, "tcp", server.Addr); err != nil {
 		return err
