@@ -61,7 +61,7 @@ func TestTryWriteOfSocket(t *testing.T) {
 		for seed := range uint64(5) {
 			rng := rand.New(rand.NewPCG(seed, 7))
 			near, far := onTCP(t)
-			require.NoError(t, near.SetWriteBuffer(64 << 10))
+			require.NoError(t, near.SetWriteBuffer(64<<10))
 			c := newConn(t, near, time.Minute)
 			p := pattern(4 << 20)
 			got := readAll(far)
