@@ -8,14 +8,8 @@ import (
 	"time"
 )
 
-const (
-	// inlineWrite is how long tryWrite may be held by a connection that has no way to write
-	// without waiting: the few milliseconds within which a caller wants to return (P2).
-	inlineWrite = 2 * time.Millisecond
-
-	// closeTime is how long a CloseWrite of a connection without deadlines is waited for.
-	closeTime = 100 * time.Millisecond
-)
+// closeTime is how long a CloseWrite of a connection without deadlines is waited for.
+const closeTime = 100 * time.Millisecond
 
 // A deadlineConn is a raw connection whose deadlines hold: a read or a write returns at its
 // deadline, with an error for which IsTimeout, and the connection is as good as before.
@@ -24,11 +18,16 @@ const (
 type deadlineConn interface {
 	Read(p []byte) (int, error)
 
-	// Write may go on after its deadline. Then inFlight is not 0, and the next Write or
-	// tryWrite must be given the same bytes in front.
+	// Write may end before its deadline with a part of p, and an error for which IsTimeout.
+	// It may go on after its deadline. Then inFlight is not 0, and the next Write must be
+	// given the same bytes in front.
 	Write(p []byte) (int, error)
 
-	// tryWrite writes what the connection takes at once. That it takes no more is no error.
+	// canTryWrite reports whether tryWrite can take anything. It is always the same.
+	canTryWrite() bool
+
+	// tryWrite writes what the connection takes at once, and never waits. That it takes no
+	// more is no error.
 	tryWrite(p []byte) (int, error)
 
 	// inFlight returns how many bytes of a Write that goes on may or may not have been
@@ -68,20 +67,16 @@ type socket struct {
 	try *tryWriter // nil: it has no way to write without waiting
 }
 
-// tryWrite leaves a deadline only where there is no tryWriter, which that could break.
-func (s *socket) tryWrite(p []byte) (int, error) {
-	if s.try != nil {
-		return s.try.write(p)
-	}
-	s.SetWriteDeadline(time.Now().Add(inlineWrite))
-	n, err := writeOnce(s.Conn, p)
-	if IsTimeout(err) {
-		err = nil
-	}
-	return n, err
-}
-
 func (s *socket) Write(p []byte) (int, error) { return writeOnce(s.Conn, p) }
+
+func (s *socket) canTryWrite() bool { return s.try != nil }
+
+func (s *socket) tryWrite(p []byte) (int, error) {
+	if s.try == nil {
+		return 0, nil
+	}
+	return s.try.write(p)
+}
 
 func (s *socket) inFlight() int { return 0 }
 

@@ -8,8 +8,15 @@ import (
 	"time"
 )
 
-// emulatedRead is the size of the reads of a connection without deadlines.
-const emulatedRead = 512
+const (
+	// emulatedRead is the size of the reads of a connection without deadlines.
+	emulatedRead = 512
+
+	// emulatedWrite is the most that such a connection is given at once. What it has taken
+	// of a write that goes on cannot be seen: a peer that takes less than this within a
+	// WriteTimeout looks like one that takes nothing.
+	emulatedWrite = 64 << 10
+)
 
 // An emulated is a connection that has no deadlines, such as an SSH channel or a
 // tunnel, or does not survive them, as a *tls.Conn does not. This wrapper has them, at the
@@ -73,14 +80,10 @@ func (e *emulated) Read(p []byte) (int, error) { return e.reading.read(p, e.Conn
 
 func (e *emulated) Write(p []byte) (int, error) { return e.writing.write(p, e.Conn, &e.ops) }
 
-func (e *emulated) tryWrite(p []byte) (int, error) {
-	e.SetWriteDeadline(time.Now().Add(inlineWrite))
-	n, err := e.Write(p)
-	if IsTimeout(err) {
-		err = nil
-	}
-	return n, err
-}
+// canTryWrite: each write may wait.
+func (e *emulated) canTryWrite() bool { return false }
+
+func (e *emulated) tryWrite([]byte) (int, error) { return 0, nil }
 
 func (e *emulated) inFlight() int { return int(e.writing.inFlight.Load()) }
 
@@ -180,12 +183,12 @@ func (r *pendingRead) fill(conn net.Conn, ops *opGroup) error {
 	return nil
 }
 
-// write writes p, or waits for the write that goes on, which was begun with the first bytes
-// of p.
+// write writes the first bytes of p, or waits for the write that goes on, which was begun with
+// them.
 func (w *pendingWrite) write(p []byte, conn net.Conn, ops *opGroup) (int, error) {
 	if !w.begun {
-		w.buf = append(w.buf[:0], p...)
-		w.inFlight.Store(int64(len(p)))
+		w.buf = append(w.buf[:0], p[:min(len(p), emulatedWrite)]...)
+		w.inFlight.Store(int64(len(w.buf)))
 	}
 	res, err := w.await(ops, func() result {
 		n, err := writeOnce(conn, w.buf)
@@ -199,7 +202,7 @@ func (w *pendingWrite) write(p []byte, conn net.Conn, ops *opGroup) (int, error)
 		err = res.err
 	}
 	if err == nil && res.n < len(p) {
-		err = os.ErrDeadlineExceeded // of more than was begun with: come again
+		err = os.ErrDeadlineExceeded // come again for the rest
 	}
 	return res.n, err
 }

@@ -115,34 +115,58 @@ func TestEmulatedDeadline(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			near, far := inMemory(t, 1000)
 			c := newConn(t, bare{near}, time.Second)
-			p := pattern(2100)
-			n, err := c.TryWrite(p[:2000])
-			require.NoError(t, err)
-			require.Zero(t, n)
+			p := pattern(2000)
+			done := begin(func() (int, error) { return c.Write(p) })
+			time.Sleep(500 * time.Millisecond)
 			require.Equal(t, int64(2000), c.Handed(), "1000 of them have left, and others may at any time")
 			all := readAll(far)
-			n, err = c.Write(p) // more than was begun with
-			require.NoError(t, err)
-			require.Equal(t, 2100, n)
-			require.Equal(t, int64(2100), c.Handed())
+			require.Equal(t, outcome{2000, nil, 500 * time.Millisecond}, <-done)
+			require.Equal(t, int64(2000), c.Handed())
 			c.Kill(wire.ErrClosed)
 			require.Equal(t, p, <-all)
 		})
 	})
 
-	t.Run("of a write holds also for what was added to one that goes on", func(t *testing.T) { // P5
+	t.Run("of a write shows that a slow peer takes a big message", func(t *testing.T) { // P1, P5
 		synctest.Test(t, func(t *testing.T) {
 			near, far := inMemory(t, 1000)
-			c := newConn(t, bare{near}, time.Second)
-			p := pattern(4000)
-			_, err := c.TryWrite(p[:1500])
+			largest := &largestWrite{Conn: bare{near}}
+			c := newConn(t, largest, 10*time.Second)
+			p := pattern(4 << 20)
+			done := begin(func() (int, error) { return c.Write(p) })
+			got := make([]byte, len(p))
+			for rest := got; len(rest) > 0; {
+				time.Sleep(9 * time.Second) // the peer's pace
+				n, err := io.ReadFull(far, rest[:min(64<<10, len(rest))])
+				require.NoError(t, err)
+				rest = rest[n:]
+			}
+			o := <-done
+			require.NoError(t, o.err)
+			require.Equal(t, len(p), o.n)
+			require.Equal(t, 64*9*time.Second, o.took)
+			require.Equal(t, int64(len(p)), c.Handed())
+			require.True(t, string(p) == string(got), "the peer got other bytes")
+			require.Equal(t, 64<<10, largest.size)
+		})
+	})
+
+	t.Run("of a write begins anew with each 64 KiB that the peer takes", func(t *testing.T) { // P4, P5
+		synctest.Test(t, func(t *testing.T) {
+			near, far := inMemory(t, 1000)
+			c := newConn(t, bare{near}, 10*time.Second)
+			done := begin(func() (int, error) { return c.Write(pattern(1 << 20)) })
+			time.Sleep(9 * time.Second) // the peer's pace
+			_, err := io.ReadFull(far, make([]byte, 128<<10))
 			require.NoError(t, err)
-			_, err = io.ReadFull(far, make([]byte, 1000))
-			require.NoError(t, err)
-			o := <-begin(func() (int, error) { return c.Write(p) })
+			synctest.Wait()
+			require.Equal(t, time.Now(), c.Progress())
+			require.Equal(t, int64(192<<10), c.Handed(), "1000 bytes of the last 64 KiB have left, and others may at any time")
+			o := <-done
 			require.ErrorIs(t, o.err, wire.ErrWriteTimeout)
-			require.Equal(t, 1500, o.n)
-			require.Equal(t, time.Second, o.took)
+			require.Equal(t, 19*time.Second, o.took)
+			require.Equal(t, 128<<10, o.n)
+			require.Equal(t, int64(192<<10), c.Handed())
 		})
 	})
 
@@ -151,7 +175,7 @@ func TestEmulatedDeadline(t *testing.T) {
 			f := newFake()
 			f.write = func([]byte) (int, error) { return 3, io.ErrClosedPipe }
 			c := newConn(t, bare{f}, time.Second)
-			n, err := c.TryWrite([]byte("hello"))
+			n, err := c.Write([]byte("hello"))
 			require.ErrorIs(t, err, io.ErrClosedPipe)
 			require.Equal(t, 3, n)
 			require.Equal(t, int64(3), c.Handed())
@@ -173,16 +197,16 @@ func TestEmulatedDeadline(t *testing.T) {
 
 	t.Run("of a write does not touch the caller's bytes after it", func(t *testing.T) { // P1
 		synctest.Test(t, func(t *testing.T) {
-			near, far := inMemory(t, 10)
-			c := newConn(t, bare{near}, time.Second)
-			p := []byte("0123456789abcdef")
-			_, err := c.TryWrite(p)
-			require.NoError(t, err)
-			copy(p, "****************")
-			got := make([]byte, 16)
-			_, err = io.ReadFull(far, got)
-			require.NoError(t, err)
-			require.Equal(t, "0123456789abcdef", string(got))
+			f := newFake()
+			goOn, wrote := make(chan struct{}), make(chan string, 1)
+			f.write = func(p []byte) (int, error) { <-goOn; wrote <- string(p); return len(p), nil }
+			c := newConn(t, bare{f}, time.Second)
+			p := []byte("hello")
+			_, err := c.Write(p)
+			require.ErrorIs(t, err, wire.ErrWriteTimeout)
+			copy(p, "*****")
+			close(goOn)
+			require.Equal(t, "hello", <-wrote)
 		})
 	})
 
@@ -204,6 +228,17 @@ func TestEmulatedDeadline(t *testing.T) {
 		require.Equal(t, io.EOF, err)
 		require.ErrorIs(t, newConn(t, bare{near}, 0).CloseWrite(), errors.ErrUnsupported)
 	})
+}
+
+// A largestWrite is a connection that remembers the largest write it was given.
+type largestWrite struct {
+	net.Conn
+	size int
+}
+
+func (l *largestWrite) Write(p []byte) (int, error) {
+	l.size = max(l.size, len(p))
+	return l.Conn.Write(p)
 }
 
 // A stuckCloser is a connection whose CloseWrite waits for the peer.
@@ -238,12 +273,13 @@ func TestJoin(t *testing.T) {
 			})
 			_, err := c.Read(make([]byte, 1))
 			require.Equal(t, io.ErrNoProgress, err)
-			_, err = c.TryWrite([]byte("hello"))
-			require.NoError(t, err)
+			wrote := begin(func() (int, error) { return c.Write([]byte("hello")) })
+			synctest.Wait()
 			began := time.Now()
-			c.Kill(err)
+			cause := c.Kill(err)
 			c.Join()
 			require.Equal(t, time.Minute, time.Since(began))
+			require.Equal(t, cause, (<-wrote).err)
 			// The read that went on is told; the next is not begun.
 			_, err = c.Read(make([]byte, 1))
 			require.ErrorIs(t, err, os.ErrClosed)

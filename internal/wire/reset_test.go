@@ -112,26 +112,21 @@ func TestEOF(t *testing.T) {
 		return o, c.Kill(o.err)
 	}
 
-	for name, write := range map[string]func(*wire.Conn, []byte) (int, error){
-		"TryWrite": (*wire.Conn).TryWrite,
-		"Write":    (*wire.Conn).Write,
-	} {
-		t.Run("waits for the reason that a "+name+" was told", func(t *testing.T) { // P9
-			synctest.Test(t, func(t *testing.T) {
-				f, g := newFake(), newGate()
-				f.write = g.pass
-				f.read = func([]byte) (int, error) { return 0, io.EOF }
-				c := newConn(t, f, 0)
-				wrote := begin(func() (int, error) { return write(c, []byte("hello")) })
-				<-g.inside
-				time.AfterFunc(20*time.Millisecond, func() { g.open <- syscall.ECONNRESET })
-				o, cause := reads(c)
-				require.Equal(t, outcome{0, io.EOF, 20 * time.Millisecond}, o)
-				require.ErrorIs(t, cause, syscall.ECONNRESET)
-				require.Equal(t, cause, (<-wrote).err)
-			})
+	t.Run("waits for the reason that a Write was told", func(t *testing.T) { // P9
+		synctest.Test(t, func(t *testing.T) {
+			f, g := newFake(), newGate()
+			f.write = g.pass
+			f.read = func([]byte) (int, error) { return 0, io.EOF }
+			c := newConn(t, f, 0)
+			wrote := begin(func() (int, error) { return c.Write([]byte("hello")) })
+			<-g.inside
+			time.AfterFunc(20*time.Millisecond, func() { g.open <- syscall.ECONNRESET })
+			o, cause := reads(c)
+			require.Equal(t, outcome{0, io.EOF, 20 * time.Millisecond}, o)
+			require.ErrorIs(t, cause, syscall.ECONNRESET)
+			require.Equal(t, cause, (<-wrote).err)
 		})
-	}
+	})
 
 	t.Run("is the cause when no write is under way", func(t *testing.T) { // P9
 		synctest.Test(t, func(t *testing.T) {
@@ -139,9 +134,7 @@ func TestEOF(t *testing.T) {
 			f.write = func(p []byte) (int, error) { return len(p), nil }
 			f.read = func([]byte) (int, error) { return 0, io.EOF }
 			c := newConn(t, f, 0)
-			_, err := c.TryWrite([]byte("hello"))
-			require.NoError(t, err)
-			_, err = c.Write([]byte("hello"))
+			_, err := c.Write([]byte("hello"))
 			require.NoError(t, err)
 			o, cause := reads(c)
 			require.Equal(t, outcome{0, io.EOF, 0}, o)
@@ -154,6 +147,7 @@ func TestEOF(t *testing.T) {
 			near, far := inMemory(t, 1000)
 			c := newConn(t, near, 0)
 			wrote := begin(func() (int, error) { return c.Write(pattern(2000)) })
+			time.Sleep(2 * time.Millisecond) // the first slice
 			synctest.Wait()
 			require.NoError(t, far.(interface{ CloseWrite() error }).CloseWrite())
 			o, cause := reads(c)
@@ -163,25 +157,19 @@ func TestEOF(t *testing.T) {
 		})
 	})
 
-	for name, write := range map[string]func(*wire.Conn, []byte) (int, error){
-		"TryWrite": (*wire.Conn).TryWrite,
-		"Write":    (*wire.Conn).Write,
-	} {
-		t.Run("is waited with for no longer than 100 ms, where a "+name+" cannot be interrupted", func(t *testing.T) { // P5, P9
-			synctest.Test(t, func(t *testing.T) {
-				near, far := inMemory(t, 1000)
-				c := newConn(t, bare{near}, 0)
-				wrote := begin(func() (int, error) { return write(c, pattern(2000)) })
-				time.Sleep(2 * time.Millisecond) // a TryWrite has returned by then
-				synctest.Wait()
-				require.NoError(t, far.(interface{ CloseWrite() error }).CloseWrite())
-				o, cause := reads(c)
-				require.Equal(t, outcome{0, io.EOF, 100 * time.Millisecond}, o)
-				require.ErrorIs(t, cause, io.EOF)
-				<-wrote
-			})
+	t.Run("is waited with for no longer than 100 ms, where a Write cannot be interrupted", func(t *testing.T) { // P5, P9
+		synctest.Test(t, func(t *testing.T) {
+			near, far := inMemory(t, 1000)
+			c := newConn(t, bare{near}, 0)
+			wrote := begin(func() (int, error) { return c.Write(pattern(2000)) })
+			synctest.Wait()
+			require.NoError(t, far.(interface{ CloseWrite() error }).CloseWrite())
+			o, cause := reads(c)
+			require.Equal(t, outcome{0, io.EOF, 100 * time.Millisecond}, o)
+			require.ErrorIs(t, cause, io.EOF)
+			<-wrote
 		})
-	}
+	})
 
 	t.Run("is not waited with for a write that was told EPIPE", func(t *testing.T) { // P9
 		synctest.Test(t, func(t *testing.T) {

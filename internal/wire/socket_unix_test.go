@@ -4,6 +4,7 @@ package wire_test
 
 import (
 	"io"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"syscall"
@@ -18,6 +19,7 @@ func TestTryWriteOfSocket(t *testing.T) {
 		near, far := onTCP(t)
 		c := newConn(t, near, 0)
 		p := pattern(32 << 20)
+		require.True(t, c.CanTryWrite())
 		n, err := c.TryWrite(p)
 		require.NoError(t, err)
 		require.Greater(t, n, 0)
@@ -43,6 +45,7 @@ func TestTryWriteOfSocket(t *testing.T) {
 		defer far.Close()
 		c := newConn(t, near, 0)
 		p := pattern(16 << 20)
+		require.True(t, c.CanTryWrite())
 		n, err := c.TryWrite(p)
 		require.NoError(t, err)
 		require.Greater(t, n, 0)
@@ -52,6 +55,33 @@ func TestTryWriteOfSocket(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, c.CloseWrite())
 		require.True(t, string(p) == string(<-got), "the peer got other bytes")
+	})
+
+	t.Run("mixed with Write loses no byte and sends none twice", func(t *testing.T) { // P1, P4
+		for seed := range uint64(5) {
+			rng := rand.New(rand.NewPCG(seed, 7))
+			near, far := onTCP(t)
+			require.NoError(t, near.SetWriteBuffer(64<<10))
+			c := newConn(t, near, time.Minute)
+			p := pattern(4 << 20)
+			got := readAll(far)
+			for rest := p; len(rest) > 0; {
+				n := min(1+rng.IntN(200_000), len(rest))
+				k, err := 0, error(nil)
+				if rng.IntN(3) > 0 {
+					k, err = c.TryWrite(rest[:n])
+					require.NoError(t, err, "seed %d", seed)
+				}
+				n = min(n+rng.IntN(100), len(rest)) // others may have added to it meanwhile
+				m, err := c.Write(rest[k:n])
+				require.NoError(t, err, "seed %d", seed)
+				require.Equal(t, n-k, m, "seed %d", seed)
+				rest = rest[n:]
+				require.Equal(t, int64(len(p)-len(rest)), c.Handed(), "seed %d", seed)
+			}
+			require.NoError(t, c.CloseWrite())
+			require.True(t, string(p) == string(<-got), "seed %d", seed)
+		}
 	})
 
 	t.Run("that was reset before it was a net.Conn, and has no remote address, fails as any other", func(t *testing.T) { // P9, F5

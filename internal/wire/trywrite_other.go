@@ -4,7 +4,7 @@ package wire
 
 import "net"
 
-// A tryWriter does not exist here: all writes have a deadline.
+// A tryWriter does not exist here: each write may wait.
 type tryWriter struct{}
 
 func newTryWriter(net.Conn) *tryWriter { return nil }

@@ -48,12 +48,13 @@ type Conn struct {
 	raw     net.Conn // as given to New
 	conn    deadlineConn
 	monitor Monitor       // owned by the reading goroutine
+	cause   error         // why the connection ended; set once, with mu, before dead is closed
 	dead    chan struct{} // closed when there is a cause
 	closing sync.WaitGroup
 
+	// mu is the innermost lock: it is not held across a read, a write or a call of the Monitor.
 	mu        sync.Mutex // guards following
 	phase     phase
-	cause     error     // why the connection ended; nil before phase writeFailed
 	readUntil time.Time // when the reader gives up, in phase writeFailed
 	reads     readDeadline
 	writer    writerState
@@ -141,20 +142,21 @@ func (c *Conn) SetReadDeadline(time.Time) error { return nil }
 func (c *Conn) SetWriteDeadline(time.Time) error { return nil }
 
 // Unacknowledged returns how many of the bytes handed over the peer's TCP has not
-// acknowledged; 0 where that is not known.
+// acknowledged; 0 where that is not known. It asks the kernel, and takes no lock.
 func (c *Conn) Unacknowledged() int { return c.conn.unacknowledged() }
 
-// Cause returns why the connection ended, nil while it has not.
+// Cause returns why the connection ended, nil while it has not. It takes no lock.
 func (c *Conn) Cause() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	if !c.IsDead() {
+		return nil
+	}
 	return c.cause
 }
 
 // Dead returns a channel that is closed when the connection has ended.
 func (c *Conn) Dead() <-chan struct{} { return c.dead }
 
-// IsDead reports whether the connection has ended, as Cause does, without a lock.
+// IsDead reports whether the connection has ended. It takes no lock.
 func (c *Conn) IsDead() bool {
 	select {
 	case <-c.dead:

@@ -131,7 +131,7 @@ func TestConn(t *testing.T) {
 	t.Run("knows of no byte that is not acknowledged where there is no TCP", func(t *testing.T) {
 		near, _ := inMemory(t, 1000)
 		c := newConn(t, near, 0)
-		_, err := c.TryWrite([]byte("hello"))
+		_, err := c.Write([]byte("hello"))
 		require.NoError(t, err)
 		require.Zero(t, c.Unacknowledged())
 	})

@@ -3,7 +3,12 @@ package wire
 import "time"
 
 const (
-	// writeSlice is how often a blocked Write looks up to see progress inside one write.
+	// firstSlice is how long a Write waits before it looks up for the first time. What the
+	// network takes, it mostly takes at once; a Write that noted this only after a
+	// writeSlice would count the time without progress from there.
+	firstSlice = 2 * time.Millisecond
+
+	// writeSlice is how often a blocked Write looks up after that.
 	writeSlice = 50 * time.Millisecond
 
 	// lateBy is how late a deadline may end a write and still be on time. Beyond that we
@@ -11,8 +16,12 @@ const (
 	lateBy = 2 * time.Millisecond
 )
 
-// TryWrite hands over what the network takes at once. It never blocks for more than a moment:
-// 2 ms where the connection has no way to write without waiting.
+// CanTryWrite reports whether TryWrite can take anything: on Unix, TCP and Unix sockets can be
+// asked to take what they take at once. It is always the same for a Conn.
+func (c *Conn) CanTryWrite() bool { return c.conn.canTryWrite() }
+
+// TryWrite hands over what the network takes at once, and never waits. Without CanTryWrite that
+// is nothing.
 //
 // When it returns less than len(p) and no error, the rest is for Write, with the same bytes in
 // front. That is so, too, when the connection says EPIPE, which is no reason: Write, on a goroutine
@@ -84,22 +93,18 @@ func (c *Conn) endWrite() {
 	c.endWriteLocked()
 }
 
-// endWriteLocked does not end a write that goes on: its reason is still to come.
 func (c *Conn) endWriteLocked() {
-	if c.cause == nil && c.conn.inFlight() > 0 {
-		return
-	}
 	c.writer = notWriting
 	c.returnedLocked()
 }
 
-// beginStall begins to count the time without progress, and returns when to look.
+// beginStall begins to count the time without progress, and returns when to look first.
 func (c *Conn) beginStall(unacked int) (due time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
 	c.stall.begin(now, unacked)
-	return c.stall.due(now)
+	return c.stall.due(now, firstSlice)
 }
 
 // wrote records what came of a write until due: k bytes, and err. It returns when the next
@@ -125,7 +130,7 @@ func (c *Conn) wrote(k int, err error, due time.Time) (time.Time, error) {
 	if c.cause == nil && c.conn.inFlight() == 0 {
 		c.returnedLocked()
 	}
-	return c.stall.due(now), c.cause
+	return c.stall.due(now, writeSlice), c.cause
 }
 
 // Handed returns how many bytes may have been handed over since the connection was made: those
@@ -171,9 +176,10 @@ func (s *stallWatch) begin(now time.Time, unacked int) {
 // moved records progress.
 func (s *stallWatch) moved(now time.Time) { s.progress, s.graceCount = now, 0 }
 
-// due returns when a write that begins at now is to end: in time for the verdict.
-func (s *stallWatch) due(now time.Time) time.Time {
-	due := now.Add(writeSlice)
+// due returns when a write that begins at now is to end: after slice, or in time for the
+// verdict.
+func (s *stallWatch) due(now time.Time, slice time.Duration) time.Time {
+	due := now.Add(slice)
 	if verdict := s.progress.Add(s.timeout); s.timeout > 0 && verdict.Before(due) {
 		due = verdict
 	}

@@ -22,7 +22,7 @@ func TestStallWatch(t *testing.T) {
 	// lasts repeats looks on time, at which nothing has moved, and returns when s expires.
 	lasts := func(s *stallWatch, now time.Duration) time.Duration {
 		for {
-			due := s.due(at(now))
+			due := s.due(at(now), writeSlice)
 			now = due.Sub(epoch)
 			if s.note(due, due, 0, s.unacked) {
 				return now
@@ -32,16 +32,18 @@ func TestStallWatch(t *testing.T) {
 
 	t.Run("looks every slice, and in time for the verdict", func(t *testing.T) { // P5
 		s := begun(120*ms, 0)
-		require.Equal(t, at(50*ms), s.due(at(0)))
-		require.Equal(t, at(100*ms), s.due(at(50*ms)))
-		require.Equal(t, at(120*ms), s.due(at(100*ms)))
+		require.Equal(t, at(2*ms), s.due(at(0), firstSlice))
+		require.Equal(t, at(50*ms), s.due(at(0), writeSlice))
+		require.Equal(t, at(100*ms), s.due(at(50*ms), writeSlice))
+		require.Equal(t, at(120*ms), s.due(at(100*ms), writeSlice))
 		require.Equal(t, 120*ms, lasts(s, 0))
+		require.Equal(t, at(ms), begun(ms, 0).due(at(0), firstSlice))
 	})
 
 	t.Run("without a timeout never expires", func(t *testing.T) {
 		s := begun(0, 0)
 		require.False(t, s.note(at(time.Hour), at(time.Hour), 0, 0))
-		require.Equal(t, at(time.Hour+50*ms), s.due(at(time.Hour)))
+		require.Equal(t, at(time.Hour+50*ms), s.due(at(time.Hour), writeSlice))
 	})
 
 	t.Run("takes bytes of the write for progress", func(t *testing.T) { // P5
@@ -75,7 +77,7 @@ func TestStallWatch(t *testing.T) {
 		s := begun(sec, 0)
 		now, looks := time.Duration(0), 0
 		for expired := false; !expired; looks++ {
-			due := s.due(at(now))
+			due := s.due(at(now), writeSlice)
 			now = due.Sub(epoch) + 100*ms
 			expired = s.note(at(now), due, 0, 0)
 		}
@@ -129,9 +131,10 @@ func TestWriteProgress(t *testing.T) {
 			began := time.Now()
 			_, err := c.Write([]byte("hello"))
 			require.ErrorIs(t, err, ErrWriteTimeout)
-			// 99 looks of 50 ms that saw an acknowledgement: one was before the first write.
-			require.Equal(t, 99*50*time.Millisecond+time.Second, time.Since(began))
-			require.Equal(t, began.Add(99*50*time.Millisecond), c.Progress())
+			// 99 looks saw an acknowledgement, the first after 2 ms: one was before the first write.
+			acknowledged := began.Add((2 + 98*50) * time.Millisecond)
+			require.Equal(t, acknowledged.Add(time.Second), time.Now())
+			require.Equal(t, acknowledged, c.Progress())
 			c.Join()
 		})
 	})

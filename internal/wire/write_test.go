@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,106 +16,26 @@ import (
 )
 
 func TestTryWrite(t *testing.T) {
-	t.Run("is held for 2 ms by a connection that cannot write without waiting", func(t *testing.T) { // P2
-		synctest.Test(t, func(t *testing.T) {
-			near, _ := inMemory(t, 1000)
-			c := newConn(t, near, time.Second)
-			began := time.Now()
-			n, err := c.TryWrite(pattern(4000))
-			require.NoError(t, err)
-			require.Equal(t, 1000, n)
-			require.Equal(t, 2*time.Millisecond, time.Since(began))
-			require.Equal(t, int64(1000), c.Handed())
-		})
-	})
-
-	t.Run("works after a Write that its deadline has interrupted", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			near, far := inMemory(t, 1000)
-			c := newConn(t, near, time.Minute)
-			done := begin(func() (int, error) { return c.Write(pattern(1500)) })
-			time.Sleep(10 * time.Second) // the peer's: it is slow
-			_, err := io.ReadFull(far, make([]byte, 1500))
-			require.NoError(t, err)
-			require.NoError(t, (<-done).err)
-			time.Sleep(time.Minute)
-			n, err := c.TryWrite([]byte("hello"))
-			require.NoError(t, err)
-			require.Equal(t, 5, n)
-		})
-	})
-
-	t.Run("ends the writing side with any error but EPIPE", func(t *testing.T) { // P4, P9
-		f := newFake()
-		calls := 0
-		f.write = func(p []byte) (int, error) { calls++; return 2, io.ErrClosedPipe }
-		c := newConn(t, f, 0)
-		n, err := c.TryWrite([]byte("hello"))
-		require.Equal(t, 2, n)
-		require.ErrorIs(t, err, io.ErrClosedPipe)
-		require.ErrorIs(t, err, wire.ErrDisconnected)
-		require.Equal(t, err, c.Cause())
-		require.True(t, c.IsDead())
-		require.Equal(t, int64(2), c.Handed())
-		for _, write := range []func([]byte) (int, error){c.TryWrite, c.Write} {
-			n, again := write([]byte("llo"))
-			require.Zero(t, n)
-			require.Equal(t, err, again)
-		}
-		require.Equal(t, 1, calls, "a connection whose write failed was given another byte")
-	})
-
-	t.Run("leaves EPIPE to Write", func(t *testing.T) { // P9
-		synctest.Test(t, func(t *testing.T) {
+	for name, kind := range map[string]func(net.Conn) net.Conn{
+		"with deadlines":    func(c net.Conn) net.Conn { return c },
+		"without deadlines": func(c net.Conn) net.Conn { return bare{c} },
+	} {
+		t.Run("of a connection "+name+" that would have to wait takes nothing", func(t *testing.T) { // P2
 			f := newFake()
-			f.write = func(p []byte) (int, error) { return 0, syscall.EPIPE }
-			c := newConn(t, f, time.Second)
-			began := time.Now()
+			f.write = func([]byte) (int, error) { t.Error("a write that may wait"); return 0, io.EOF }
+			c := newConn(t, kind(f), time.Second)
+			require.False(t, c.CanTryWrite())
 			n, err := c.TryWrite([]byte("hello"))
 			require.NoError(t, err)
 			require.Zero(t, n)
-			require.Zero(t, time.Since(began))
-			require.False(t, c.IsDead())
-			_, err = c.Write([]byte("hello"))
-			require.ErrorIs(t, err, syscall.EPIPE)
+			require.Zero(t, c.Handed())
+			require.Empty(t, f.writeDeadline, "only Write has a deadline")
+			cause := c.Kill(io.ErrNoProgress)
+			n, err = c.TryWrite([]byte("hello"))
+			require.Equal(t, cause, err)
+			require.Zero(t, n)
 		})
-	})
-
-	t.Run("returns the cause of a connection that ends meanwhile", func(t *testing.T) { // P9
-		f := newFake()
-		c := newConn(t, f, 0)
-		f.write = func(p []byte) (int, error) { c.Kill(wire.ErrClosed); return 0, syscall.EPIPE }
-		n, err := c.TryWrite([]byte("hello"))
-		require.Zero(t, n)
-		require.Equal(t, wire.ErrClosed, err)
-	})
-
-	t.Run("that has handed over all is no failure if the connection ends meanwhile", func(t *testing.T) { // P4
-		f := newFake()
-		c := newConn(t, f, 0)
-		f.write = func(p []byte) (int, error) { c.Kill(wire.ErrClosed); return len(p), nil }
-		n, err := c.TryWrite([]byte("hello"))
-		require.NoError(t, err)
-		require.Equal(t, 5, n)
-	})
-
-	t.Run("notices a connection that claims what cannot be, and takes all for handed over", func(t *testing.T) { // P4
-		for _, claim := range []int{-1, 6} {
-			f := newFake()
-			f.write = func(p []byte) (int, error) { return claim, nil }
-			c := newConn(t, f, 0)
-			_, err := c.TryWrite([]byte("hello"))
-			require.ErrorIs(t, err, wire.ErrDisconnected)
-			require.Equal(t, int64(5), c.Handed())
-		}
-	})
-
-	t.Run("takes a short write without a reason for an error", func(t *testing.T) { // P1
-		f := newFake()
-		f.write = func(p []byte) (int, error) { return 3, nil }
-		_, err := newConn(t, f, 0).TryWrite([]byte("hello"))
-		require.ErrorIs(t, err, io.ErrShortWrite)
-	})
+	}
 }
 
 func TestWrite(t *testing.T) {
@@ -151,12 +70,23 @@ func TestWrite(t *testing.T) {
 			require.ErrorIs(t, err, wire.ErrWriteTimeout)
 			require.ErrorIs(t, err, wire.ErrDisconnected)
 			// The network says only after the first slice that it has taken bytes.
-			require.Equal(t, 1050*time.Millisecond, time.Since(began))
-			require.Equal(t, began.Add(50*time.Millisecond), c.Progress())
+			require.Equal(t, 1002*time.Millisecond, time.Since(began))
+			require.Equal(t, began.Add(2*time.Millisecond), c.Progress())
 			require.Zero(t, c.ReadUntil(), "the reader was to stop")
 			c.Join()
 			_, err = near.Write(nil)
 			require.ErrorIs(t, err, net.ErrClosed)
+		})
+	})
+
+	t.Run("notes at once what the network takes at once", func(t *testing.T) { // P5, S15
+		synctest.Test(t, func(t *testing.T) {
+			near, _ := inMemory(t, 1000)
+			c := newConn(t, near, 10*time.Second)
+			o := <-begin(func() (int, error) { return c.Write(pattern(5000)) })
+			require.ErrorIs(t, o.err, wire.ErrWriteTimeout)
+			require.Equal(t, 1000, o.n)
+			require.InDelta(t, 10*time.Second, o.took, float64(10*time.Millisecond))
 		})
 	})
 
@@ -219,6 +149,24 @@ func TestWrite(t *testing.T) {
 		n, err := c.Write([]byte("hello"))
 		require.NoError(t, err)
 		require.Equal(t, 5, n)
+	})
+
+	t.Run("notices a connection that claims what cannot be, and takes all for handed over", func(t *testing.T) { // P4
+		for _, claim := range []int{-1, 6} {
+			f := newFake()
+			f.write = func(p []byte) (int, error) { return claim, nil }
+			c := newConn(t, f, 0)
+			_, err := c.Write([]byte("hello"))
+			require.ErrorIs(t, err, wire.ErrDisconnected)
+			require.Equal(t, int64(5), c.Handed())
+		}
+	})
+
+	t.Run("takes a short write without a reason for an error", func(t *testing.T) { // P1
+		f := newFake()
+		f.write = func(p []byte) (int, error) { return 3, nil }
+		_, err := newConn(t, f, 0).Write([]byte("hello"))
+		require.ErrorIs(t, err, io.ErrShortWrite)
 	})
 
 	t.Run("fails with what the connection says", func(t *testing.T) { // P4, P9
@@ -296,7 +244,7 @@ func TestCloseWrite(t *testing.T) {
 	t.Run("sends FIN, after which the peer can still be read", func(t *testing.T) { // P7
 		near, far := onTCP(t)
 		c := newConn(t, near, 0)
-		_, err := c.TryWrite([]byte("hello"))
+		_, err := c.Write([]byte("hello"))
 		require.NoError(t, err)
 		require.NoError(t, c.CloseWrite())
 		got, err := io.ReadAll(far)
@@ -355,16 +303,8 @@ func TestEveryByte(t *testing.T) {
 						got <- all
 					}()
 					for rest := p; len(rest) > 0; {
-						n := min(1+rng.IntN(10_000), len(rest))
-						k, err := 0, error(nil)
-						if rng.IntN(3) > 0 {
-							k, err = c.TryWrite(rest[:n])
-							require.NoError(t, err, "seed %d", seed)
-						}
-						n = min(n+rng.IntN(100), len(rest)) // others may have added to it meanwhile
-						m, err := c.Write(rest[k:n])
+						n, err := c.Write(rest[:min(1+rng.IntN(10_000), len(rest))])
 						require.NoError(t, err, "seed %d", seed)
-						require.Equal(t, n-k, m, "seed %d", seed)
 						rest = rest[n:]
 						require.Equal(t, int64(len(p)-len(rest)), c.Handed(), "seed %d", seed)
 					}
