@@ -688,7 +688,7 @@ func faultNoDeadlinesClose(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { c.Send(t.Context(), pattern(10_000)) })
 		wg.Go(func() { c.Receive(t.Context()) })
-		blocked(t, "(*emulated).Write.func1", ".Write(")
+		blocked(t, "(*pendingWrite).write.func1", ".Write(")
 		began := time.Now()
 		require.Error(t, c.Close())
 		require.Less(t, time.Since(began), closeTime)
