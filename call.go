@@ -1,6 +1,12 @@
 package tcpclient
 
-import "context"
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
 
 // Call sends request and returns the reply to it, which is owned by the caller. Any
 // number of goroutines may Call at once: their requests share system calls, and each gets
@@ -134,4 +140,306 @@ func (o *outbox) release(c *call, err error) (unsent bool, _ error) {
 		o.batches.numbered(c.batch).unawaited++
 	}
 	return unsent, err
+}
+
+// errFull is what an outbox says to a call for which there is no room.
+var errFull = errors.New("too many calls outstanding")
+
+const (
+	// stallTime is how long the Inbox may be full while calls wait for replies after it.
+	stallTime = time.Second
+
+	// stallTicks is how often the reader looks in that time, each stallTick.
+	stallTicks = 4
+	stallTick  = stallTime / stallTicks
+)
+
+// calls are the requests of one connection that are not answered yet.
+//
+// A call is entered under the lock of the outbox, so that a queue has the order of the
+// frames, and taken out by whoever ends it: the reader with a reply, or the caller.
+type calls struct {
+	correlator Correlator // nil: in order
+	count      *counters
+	room       chan struct{} // one slot: somebody waits for room, and there may be some
+	used       atomic.Bool   // there was a call: messages may be replies
+
+	mu         sync.Mutex // guards following
+	pending    pending
+	over       error         // why no reply will come any more; set once
+	closed     bool          // by Close: no one is to wait for room
+	hadPending bool          // calls waited when the connection ended
+	epoch      int           // counts the ticks of a reader that waits for room in the Inbox
+	live       int           // calls that are waited for
+	waiting    int           // callers that wait for room
+	roomFailed *roomFailure  // what ends their wait; nil: none has begun
+	drained    chan struct{} // closed when live is 0, for Shutdown; nil: no one asks
+	idle       *call
+}
+
+// A call is one request that is waited for. It does not wait for its request to be written:
+// where that fails, the outbox ends it.
+type call struct {
+	signal chan struct{} // one slot: it has ended, with reply or err
+	batch  uint64        // number of the batch, in which the request begins at start
+	start  int
+	next   *call
+
+	// Guarded by calls.mu, until it has ended.
+	id    uint64
+	epoch int // when it was entered
+	ended bool
+	reply []byte
+	err   error
+}
+
+// end ends c for good.
+func (c *call) end(reply []byte, err error) {
+	c.ended, c.reply, c.err = true, reply, err
+	c.signal <- struct{}{} // once: there is room
+}
+
+// A roomFailure ends the waits for room while the connection goes on.
+type roomFailure struct {
+	done  chan struct{} // closed when err is set
+	err   error
+	epoch int // when the first began to wait
+}
+
+func (f *roomFailure) end(err error) {
+	f.err = err
+	close(f.done)
+}
+
+func newCalls(correlator Correlator, count *counters) *calls {
+	return &calls{
+		correlator: correlator,
+		count:      count,
+		pending:    newPending(correlator),
+		room:       make(chan struct{}, 1),
+	}
+}
+
+// enter adds a call whose request begins at start in the batch of that number; nil when there
+// is no room.
+func (k *calls) enter(batch uint64, start int) *call {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.pending.full() {
+		return nil
+	}
+	c := k.idle
+	if c == nil {
+		c = &call{signal: make(chan struct{}, 1)}
+	} else {
+		k.idle = c.next
+	}
+	*c = call{signal: c.signal, batch: batch, start: start, epoch: k.epoch}
+	c.id = k.pending.enter(c)
+	k.live++
+	k.used.Store(true)
+	return c
+}
+
+// retract takes back a call of which nothing was written, the last one entered.
+func (k *calls) retract(c *call) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pending.retract(c.id)
+	if !c.ended {
+		k.leftLocked()
+	}
+	k.recycleLocked(c)
+	k.roomLocked()
+}
+
+// answer routes a message. It returns false for what is no reply.
+func (k *calls) answer(msg []byte) bool {
+	id, reply := uint64(0), msg
+	if k.correlator != nil {
+		var ok bool
+		if id, reply, ok = k.correlator.SplitReply(msg); !ok {
+			return false
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c, ok := k.pending.match(id)
+	if !ok {
+		return false
+	}
+	k.count.received(1, len(msg))
+	if c != nil { // else late: it was abandoned
+		k.endLocked(c, append(make([]byte, 0, len(reply)), reply...), nil)
+	}
+	k.roomLocked()
+	return true
+}
+
+func (k *calls) endLocked(c *call, reply []byte, err error) {
+	c.end(reply, err)
+	k.leftLocked()
+}
+
+// leftLocked counts a call that is no longer waited for.
+func (k *calls) leftLocked() {
+	k.live--
+	if k.live == 0 && k.drained != nil {
+		close(k.drained)
+		k.drained = nil
+	}
+}
+
+// roomLocked wakes one caller that waits for room, if there is some.
+func (k *calls) roomLocked() {
+	if k.waiting == 0 || k.over == nil && k.pending.full() {
+		return
+	}
+	select {
+	case k.room <- struct{}{}:
+	default:
+	}
+}
+
+// wait waits until there is room, or the connection has ended. It fails with all calls.
+func (k *calls) wait(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for k.over == nil && k.pending.full() {
+		if k.closed {
+			return ErrClosed
+		}
+		k.waiting++
+		if k.roomFailed == nil {
+			k.roomFailed = &roomFailure{done: make(chan struct{}), epoch: k.epoch}
+		}
+		failed := k.roomFailed
+		k.mu.Unlock()
+		var err error
+		select {
+		case <-k.room:
+		case <-failed.done:
+			err = failed.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		k.mu.Lock()
+		if k.waiting--; k.waiting == 0 {
+			k.roomFailed = nil // the next one begins to wait anew
+		}
+		if err != nil {
+			return err
+		}
+	}
+	k.roomLocked() // the next one may find some, too
+	return nil
+}
+
+// abandon ends c because its caller gives up, unless it has ended.
+func (k *calls) abandon(c *call) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if c.ended {
+		return false
+	}
+	c.ended = true
+	k.pending.abandon(c.id)
+	k.leftLocked()
+	k.roomLocked()
+	return true
+}
+
+// stall is called by a reader that waits for room in the Inbox: when it begins to, and then
+// stallTicks times in stallTime. If no one has received in all that time, those calls end
+// that have waited as long, since their replies may come after what waits.
+func (k *calls) stall(received bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.epoch++
+	if !received {
+		k.failLocked(k.epoch-stallTicks-1, ErrInboxFull)
+	}
+}
+
+// lose ends the calls whose requests the outbox has lost: those in batches after written.
+func (k *calls) lose(written uint64, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.endWhereLocked(func(c *call) bool { return c.batch > written }, err)
+}
+
+// close ends all calls, for Close.
+func (k *calls) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	k.failLocked(k.epoch, ErrClosed)
+}
+
+// ending notes whether calls wait for a connection that ends. It comes before anybody ends them.
+func (k *calls) ending() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hadPending = k.live > 0
+}
+
+// end ends all calls with the connection, and reports whether it owed them replies. Those who
+// wait for room may find it on the next.
+func (k *calls) end(err error) (hadPending bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.over = err
+	k.roomLocked()
+	k.roomFailed = nil
+	k.failLocked(k.epoch, err)
+	return k.hadPending
+}
+
+// failLocked ends the calls that wait since the given epoch, and the waits for room.
+func (k *calls) failLocked(epoch int, err error) {
+	if f := k.roomFailed; f != nil && f.epoch <= epoch {
+		k.roomFailed = nil
+		f.end(err)
+	}
+	k.endWhereLocked(func(c *call) bool { return c.epoch <= epoch }, err)
+}
+
+// endWhereLocked ends the calls of which which says so. Their places are kept.
+func (k *calls) endWhereLocked(which func(c *call) bool, err error) {
+	k.pending.each(func(c *call) {
+		if which(c) {
+			k.pending.abandon(c.id)
+			k.endLocked(c, nil, err)
+		}
+	})
+	k.roomLocked()
+}
+
+// whenDrained returns a channel that is closed when no call waits.
+func (k *calls) whenDrained() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	drained := make(chan struct{})
+	if k.live == 0 {
+		close(drained)
+	} else {
+		k.drained = drained
+	}
+	return drained
+}
+
+// recycle takes back c, of which no one else knows any more.
+func (k *calls) recycle(c *call) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.recycleLocked(c)
+}
+
+func (k *calls) recycleLocked(c *call) {
+	select {
+	case <-c.signal: // its context won the select against this
+	default:
+	}
+	c.reply, c.err = nil, nil
+	c.next, k.idle = k.idle, c
 }
