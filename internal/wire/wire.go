@@ -142,7 +142,7 @@ func (c *Conn) SetReadDeadline(time.Time) error { return nil }
 func (c *Conn) SetWriteDeadline(time.Time) error { return nil }
 
 // Unacknowledged returns how many of the bytes handed over the peer's TCP has not
-// acknowledged; 0 where that is not known. It asks the kernel, and takes no lock.
+// acknowledged; 0 where that is not known. It only asks the kernel, and takes no lock of the Conn.
 func (c *Conn) Unacknowledged() int { return c.conn.unacknowledged() }
 
 // Cause returns why the connection ended, nil while it has not. It takes no lock.

@@ -1,0 +1,59 @@
+package wire
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestQuestions(t *testing.T) {
+	t.Run("that are said to take no lock take none", func(t *testing.T) { // P2
+		near, far := net.Pipe()
+		defer far.Close()
+		c := New(near, 0, silent{})
+		c.mu.Lock()
+		asked := make(chan struct{})
+		go func() {
+			defer close(asked)
+			c.Unacknowledged()
+			c.IsDead()
+			c.Cause()
+			c.CanTryWrite()
+		}()
+		select {
+		case <-asked:
+		case <-time.After(10 * time.Second):
+			t.Error("a question waits for the lock")
+		}
+		c.mu.Unlock()
+		<-asked
+		c.Kill(ErrClosed)
+		c.Join()
+	})
+
+	t.Run("may be asked while the connection ends", func(t *testing.T) { // P9
+		for range 100 {
+			near, far := net.Pipe()
+			c := New(near, 0, silent{})
+			var all sync.WaitGroup
+			for range 4 {
+				all.Go(func() {
+					for !c.IsDead() {
+						if err := c.Cause(); err != nil {
+							assert.ErrorIs(t, err, io.EOF)
+						}
+					}
+					assert.ErrorIs(t, c.Cause(), io.EOF)
+				})
+			}
+			c.Kill(io.EOF)
+			all.Wait()
+			c.Join()
+			far.Close()
+		}
+	})
+}
