@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 )
 
@@ -37,10 +38,10 @@ var correlators = []struct {
 
 func TestCall(t *testing.T) {
 	for _, k := range correlators {
-		onTransports(t, func(t *testing.T, tr transport) {
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 			t.Run(k.name+" returns to each of many callers their own reply", func(t *testing.T) {
-				c, p := tr.connect(t, tcpclient.Dialer{Correlator: k.c})
-				go p.echo()
+				c, p := tr.Connect(t, tcpclient.Dialer{Correlator: k.c})
+				go p.Echo()
 				var wg sync.WaitGroup
 				for g := range 16 {
 					wg.Go(func() {
@@ -61,15 +62,15 @@ func TestCall(t *testing.T) {
 
 func TestCallInOrder(t *testing.T) {
 	t.Run("keeps the place of a cancelled Call, whose late reply nobody gets", func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{})
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		ctx, cancel := context.WithCancel(t.Context())
-		first := start(t, func() error { _, err := c.Call(ctx, []byte("first")); return err })
-		require.Equal(t, "first", p.receive())
+		first := testkit.Start(t, func() error { _, err := c.Call(ctx, []byte("first")); return err })
+		require.Equal(t, "first", p.Receive())
 		cancel()
 		require.ErrorIs(t, first(), context.Canceled)
-		second := start(t, func() string { reply, _ := c.Call(t.Context(), []byte("second")); return string(reply) })
-		require.Equal(t, "second", p.receive())
-		p.send("to the first", "to the second", "a push")
+		second := testkit.Start(t, func() string { reply, _ := c.Call(t.Context(), []byte("second")); return string(reply) })
+		require.Equal(t, "second", p.Receive())
+		p.Send("to the first", "to the second", "a push")
 		require.Equal(t, "to the second", second())
 		msg, err := c.Receive(t.Context())
 		require.NoError(t, err)
@@ -77,8 +78,8 @@ func TestCallInOrder(t *testing.T) {
 	})
 
 	t.Run("leaves messages to Receive while nothing is asked", func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{})
-		p.send("push")
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		p.Send("push")
 		msg, err := c.Receive(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, "push", string(msg))
@@ -100,15 +101,15 @@ func withID(id uint64, msg string) string {
 
 func TestCallByID(t *testing.T) {
 	t.Run("tells replies, late replies and pushes apart", func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
 		ctx, cancel := context.WithCancel(t.Context())
-		first := start(t, func() error { _, err := c.Call(ctx, []byte("first")); return err })
-		require.Equal(t, withID(1, "first"), p.receive())
+		first := testkit.Start(t, func() error { _, err := c.Call(ctx, []byte("first")); return err })
+		require.Equal(t, withID(1, "first"), p.Receive())
 		cancel()
 		require.ErrorIs(t, first(), context.Canceled)
-		second := start(t, func() string { reply, _ := c.Call(t.Context(), []byte("second")); return string(reply) })
-		require.Equal(t, withID(2, "second"), p.receive())
-		p.send(withID(0, "push"), withID(1, "late"), withID(3, "unknown"), "short", withID(2, "reply"), withID(2, "twice"), withID(0, "end"))
+		second := testkit.Start(t, func() string { reply, _ := c.Call(t.Context(), []byte("second")); return string(reply) })
+		require.Equal(t, withID(2, "second"), p.Receive())
+		p.Send(withID(0, "push"), withID(1, "late"), withID(3, "unknown"), "short", withID(2, "reply"), withID(2, "twice"), withID(0, "end"))
 		require.Equal(t, "reply", second())
 		for _, want := range []string{withID(0, "push"), withID(3, "unknown"), "short", withID(0, "end")} {
 			msg, err := c.Receive(t.Context())
@@ -118,7 +119,7 @@ func TestCallByID(t *testing.T) {
 	})
 
 	t.Run("lets no more than 255 ids of one byte out, and reuses them safely", func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}})
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}})
 		cancelled, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		for range 255 {
@@ -126,28 +127,28 @@ func TestCallByID(t *testing.T) {
 				_, err := c.Call(cancelled, []byte{0})
 				assert.ErrorIs(t, err, context.Canceled)
 			})
-			p.receive()
+			p.Receive()
 		}
 		cancel()
 		wg.Wait()
 		// All ids are abandoned; the next caller waits for one.
-		_, err := c.Call(within(t, 20*time.Millisecond), []byte{0, 'x'})
+		_, err := c.Call(testkit.Within(t, 20*time.Millisecond), []byte{0, 'x'})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.True(t, opError(t, err).Unsent)
-		reply := start(t, func() string { r, _ := c.Call(t.Context(), []byte{0, 'y'}); return string(r) })
-		p.send("\x07late")
-		require.Equal(t, "\x07y", p.receive(), "the id that has become free")
-		p.send("\x07z")
+		require.True(t, testkit.OpError(t, err).Unsent)
+		reply := testkit.Start(t, func() string { r, _ := c.Call(t.Context(), []byte{0, 'y'}); return string(r) })
+		p.Send("\x07late")
+		require.Equal(t, "\x07y", p.Receive(), "the id that has become free")
+		p.Send("\x07z")
 		require.Equal(t, "\x07z", reply())
 	})
 
 	t.Run("refuses a request without room for the id", func(t *testing.T) { // P4
-		c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 4}})
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 4}})
 		_, err := c.Call(t.Context(), []byte("abc"))
 		require.ErrorIs(t, err, tcpclient.ErrInvalidFrame)
-		require.True(t, opError(t, err).Unsent)
+		require.True(t, testkit.OpError(t, err).Unsent)
 		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
-		go p.echo()
+		go p.Echo()
 		_, err = c.Call(t.Context(), []byte("abcd"))
 		require.NoError(t, err)
 	})
@@ -172,37 +173,37 @@ func (e explosive) SplitReply(msg []byte) (uint64, []byte, bool) {
 
 func TestCallFate(t *testing.T) {
 	t.Run("a panic in AppendRequest reaches the caller and leaves nothing locked", func(t *testing.T) { // FAULTS L17
-		c, p := connectMemory(t, tcpclient.Dialer{Correlator: explosive{}})
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: explosive{}})
 		require.PanicsWithValue(t, "boom", func() { c.Call(t.Context(), []byte("boom")) })
-		go p.echo()
+		go p.Echo()
 		reply, err := c.Call(t.Context(), []byte("fine"))
 		require.NoError(t, err)
 		require.Equal(t, "fine", string(reply))
 	})
 
 	t.Run("a panic in SplitReply ends the connection", func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{Correlator: explosive{}})
-		call := start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
-		p.receive()
-		p.send("boom")
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: explosive{}})
+		call := testkit.Start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
+		p.Receive()
+		p.Send("boom")
 		err := call()
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		require.ErrorContains(t, err, "bad reply")
 	})
 
 	t.Run("the end of the connection ends every Call", func(t *testing.T) { // P4
-		onTransports(t, func(t *testing.T, tr transport) {
-			c, p := tr.connect(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+			c, p := tr.Connect(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
 			var wg sync.WaitGroup
 			for range 20 {
 				wg.Go(func() {
 					_, err := c.Call(t.Context(), []byte("x"))
 					assert.ErrorIs(t, err, tcpclient.ErrDisconnected)
-					assert.False(t, opError(t, err).Unsent)
+					assert.False(t, testkit.OpError(t, err).Unsent)
 				})
 			}
 			for range 20 {
-				p.receive()
+				p.Receive()
 			}
 			p.Close()
 			wg.Wait()
@@ -210,30 +211,30 @@ func TestCallFate(t *testing.T) {
 	})
 
 	t.Run("a Call with a context that is done asks nothing", func(t *testing.T) { // P2, FAULTS L9
-		c, p := connectMemory(t, tcpclient.Dialer{})
-		_, err := c.Call(canceled(t), []byte("x"))
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		_, err := c.Call(testkit.Canceled(t), []byte("x"))
 		require.ErrorIs(t, err, context.Canceled)
-		require.True(t, opError(t, err).Unsent)
-		requireAlive(t, c, p)
+		require.True(t, testkit.OpError(t, err).Unsent)
+		testkit.RequireAlive(t, c, p)
 	})
 
 	t.Run("Close ends waiting Calls with ErrClosed", func(t *testing.T) { // P7
-		c, p := connectMemory(t, tcpclient.Dialer{})
-		call := start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
-		p.receive()
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		call := testkit.Start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
+		p.Receive()
 		require.NoError(t, c.Close())
 		require.ErrorIs(t, call(), tcpclient.ErrClosed)
 	})
 
 	t.Run("Shutdown lets outstanding Calls finish", func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{})
-		call := start(t, func() string { r, _ := c.Call(t.Context(), []byte("x")); return string(r) })
-		p.receive()
-		down := start(t, func() error { return c.Shutdown(t.Context()) })
-		p.requireSilence(20 * time.Millisecond) // no FIN yet
-		p.send("reply")
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		call := testkit.Start(t, func() string { r, _ := c.Call(t.Context(), []byte("x")); return string(r) })
+		p.Receive()
+		down := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+		p.RequireSilence(20 * time.Millisecond) // no FIN yet
+		p.Send("reply")
 		require.Equal(t, "reply", call())
-		_, err := p.next()
+		_, err := p.Next()
 		require.Equal(t, io.EOF, err)
 		p.Close()
 		require.NoError(t, down())
@@ -241,14 +242,14 @@ func TestCallFate(t *testing.T) {
 
 	t.Run("pushes that nobody receives end Calls with ErrInboxFull, not in silence", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1000})
-			call := start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
-			p.receive()
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1000})
+			call := testkit.Start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
+			p.Receive()
 			began := time.Now()
 			for range 20 {
-				p.send(withID(0, string(pattern(100))))
+				p.Send(withID(0, string(testkit.Pattern(100))))
 			}
-			p.send(withID(1, "reply"))
+			p.Send(withID(1, "reply"))
 			err := call()
 			require.ErrorIs(t, err, tcpclient.ErrInboxFull)
 			require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
@@ -257,7 +258,7 @@ func TestCallFate(t *testing.T) {
 				_, err := c.Receive(t.Context())
 				require.NoError(t, err)
 			}
-			go p.echo()
+			go p.Echo()
 			reply, err := c.Call(t.Context(), []byte("again"))
 			require.NoError(t, err, "the connection lives on, and the late reply is gone")
 			require.Equal(t, "again", string(reply))
@@ -267,7 +268,7 @@ func TestCallFate(t *testing.T) {
 	t.Run("Calls that wait for room learn of a full Inbox too", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := pushes{tcpclient.IDField{Width: 1}}
-			c, p := connectMemory(t, tcpclient.Dialer{Correlator: k, Inbox: 1000})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: k, Inbox: 1000})
 			go io.Copy(io.Discard, p)
 			var ended atomic.Int32
 			for range 255 + 3 { // ids, and those who wait for one
@@ -279,7 +280,7 @@ func TestCallFate(t *testing.T) {
 			}
 			synctest.Wait()
 			for range 20 {
-				p.send(string(pattern(100)))
+				p.Send(string(testkit.Pattern(100)))
 			}
 			time.Sleep(time.Second)
 			synctest.Wait()
@@ -289,16 +290,16 @@ func TestCallFate(t *testing.T) {
 
 	t.Run("a loop over Messages may Call: what it has taken takes no room", func(t *testing.T) { // P6
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1})
-			push := withID(0, string(pattern(1000)))
-			p.send(push, push)
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1})
+			push := withID(0, string(testkit.Pattern(1000)))
+			p.Send(push, push)
 			go func() {
 				for {
-					request, err := p.next()
+					request, err := p.Next()
 					if err != nil {
 						return
 					}
-					p.Write(frames(push, request))
+					p.Write(testkit.Frames(push, request))
 				}
 			}()
 			n := 0
@@ -316,9 +317,9 @@ func TestCallFate(t *testing.T) {
 
 	t.Run("a Call within a loop over Messages ends when what it waits for is behind a full Inbox", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1})
 			push := withID(0, "push")
-			p.send(push, push, push, push)
+			p.Send(push, push, push, push)
 			synctest.Wait()
 			for _, err := range c.Messages(t.Context()) {
 				require.NoError(t, err)
@@ -348,7 +349,7 @@ func TestCallFate(t *testing.T) {
 		defer c.Close()
 		_, err = c.Call(t.Context(), []byte("one"))
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-		require.False(t, opError(t, err).Unsent)
+		require.False(t, testkit.OpError(t, err).Unsent)
 		reply, err := c.Call(t.Context(), []byte("two"))
 		require.NoError(t, err)
 		require.Equal(t, "two", string(reply))
@@ -357,12 +358,12 @@ func TestCallFate(t *testing.T) {
 
 	t.Run("goes on beside heartbeats", func(t *testing.T) { // P5
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
 				Interval: time.Second,
 				Ping:     func() []byte { return []byte("ping") },
 				IsPong:   func(msg []byte) bool { return string(msg) == "ping" },
 			}})
-			go p.echo()
+			go p.Echo()
 			for i := range 10 {
 				time.Sleep(1500 * time.Millisecond) // fake
 				request := fmt.Sprint("request ", i)
@@ -416,7 +417,7 @@ func TestCallModel(t *testing.T) { // P1, P2, P4
 			require.EqualValues(t, 64*60, replies.Load()+ended.Load())
 			require.Positive(t, replies.Load())
 			// The end is to be that of a connection which the server knows already.
-			eventually(t, "a call is answered", func() bool {
+			testkit.Eventually(t, "a call is answered", func() bool {
 				_, err := c.Call(t.Context(), append(make([]byte, k.header), "last"...))
 				return err == nil
 			})
@@ -434,11 +435,11 @@ func TestCallModel(t *testing.T) { // P1, P2, P4
 }
 
 func TestCallAllocations(t *testing.T) { // P12
-	if raceEnabled {
+	if testkit.RaceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
-	go p.echo()
+	c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+	go p.Echo()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	request := []byte("request")
@@ -456,33 +457,33 @@ func FuzzCall(f *testing.F) {
 	f.Fuzz(func(t *testing.T, answers []byte) {
 		answers = answers[:min(len(answers), 1000)] // the Inbox holds as many, and nobody receives before all are sent
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}, Inbox: 1 << 20})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}, Inbox: 1 << 20})
 			var wg sync.WaitGroup
 			for range 3 {
 				wg.Go(func() {
-					reply, err := c.Call(within(t, 50*time.Millisecond), []byte{0, 'q'})
+					reply, err := c.Call(testkit.Within(t, 50*time.Millisecond), []byte{0, 'q'})
 					if err == nil {
 						assert.Equal(t, "answer", string(reply[1:]))
 					} else {
 						assert.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, tcpclient.ErrDisconnected), "%v", err)
 					}
 				})
-				p.receive()
+				p.Receive()
 			}
 			pushes := 0
 			for _, id := range answers {
 				if id == 0 {
-					p.raw([]byte{0, 0, 0, 0}) // no room for an id: a push
+					p.Raw([]byte{0, 0, 0, 0}) // no room for an id: a push
 					pushes++
 					continue
 				}
-				p.send(string([]byte{id}) + "answer")
+				p.Send(string([]byte{id}) + "answer")
 				if id > 3 {
 					pushes++ // never issued
 				}
 			}
 			for range pushes {
-				_, err := c.Receive(within(t, time.Second))
+				_, err := c.Receive(testkit.Within(t, time.Second))
 				require.NoError(t, err)
 			}
 			wg.Wait()

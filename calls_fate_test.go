@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -18,10 +19,10 @@ import (
 // What becomes of a Call whose request is not written yet.
 
 // gateWrites makes each write of w wait for a token, and hands it to write then.
-func gateWrites(w *wrapper, write func(n int, b []byte) (int, error)) (tokens chan struct{}) {
+func gateWrites(w *testkit.HookedConn, write func(n int, b []byte) (int, error)) (tokens chan struct{}) {
 	tokens = make(chan struct{}, 100)
 	n := 0
-	w.write = func(b []byte) (int, error) {
+	w.OnWrite = func(b []byte) (int, error) {
 		<-tokens
 		n++
 		return write(n, b)
@@ -30,14 +31,14 @@ func gateWrites(w *wrapper, write func(n int, b []byte) (int, error)) (tokens ch
 }
 
 // passing lets a write through as it is.
-func passing(w *wrapper) func(int, []byte) (int, error) {
+func passing(w *testkit.HookedConn) func(int, []byte) (int, error) {
 	return func(_ int, b []byte) (int, error) { return w.Conn.Write(b) }
 }
 
 // startCall starts a Call in a bubble and returns when it waits.
 func startCall(t *testing.T, ctx context.Context, c *tcpclient.Client, request string) (wait func() (string, error)) {
 	var reply []byte
-	ended := start(t, func() (err error) {
+	ended := testkit.Start(t, func() (err error) {
 		reply, err = c.Call(ctx, []byte(request))
 		return err
 	})
@@ -59,9 +60,9 @@ func (h holding) SplitReply(msg []byte) (uint64, []byte, bool) {
 }
 
 func TestCallWhoseRequestIsLost(t *testing.T) {
-	t.Run("ends also while the reader is held up, and no other does", inBubble(func(t *testing.T) { // P4, P5
+	t.Run("ends also while the reader is held up, and no other does", testkit.InBubble(func(t *testing.T) { // P4, P5
 		hold := holding{release: make(chan struct{})}
-		c, p, w := connectWrapped(t, tcpclient.Dialer{Correlator: hold}, nil)
+		c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{Correlator: hold}, nil)
 		tokens := gateWrites(w, func(n int, b []byte) (int, error) {
 			if n == 1 {
 				return w.Conn.Write(b)
@@ -70,8 +71,8 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 		})
 		tokens <- struct{}{}
 		asked := startCall(t, t.Context(), c, "asked")
-		request := p.receive()
-		p.send("hold", request) // the reply is here, behind what holds the reader up
+		request := p.Receive()
+		p.Send("hold", request) // the reply is here, behind what holds the reader up
 		synctest.Wait()
 
 		flight := startCall(t, t.Context(), c, "flight")
@@ -82,7 +83,7 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 			_, err := lost()
 			require.ErrorIs(t, err, syscall.ECONNRESET)
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-			require.True(t, opError(t, err).Unsent)
+			require.True(t, testkit.OpError(t, err).Unsent)
 		}
 		close(hold.release)
 		reply, err := asked()
@@ -92,12 +93,12 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 	}))
 
 	t.Run("is told exactly what was sent of it", func(t *testing.T) { // P4
-		requests := numbered(5, 20)
+		requests := testkit.Numbered(5, 20)
 		for cut := 0; cut < 5*24; cut += 6 {
 			for _, more := range []bool{false, true} {
 				synctest.Test(t, func(t *testing.T) {
 					batch := ""
-					c, _, w := connectWrapped(t, tcpclient.Dialer{}, nil)
+					c, _, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
 					tokens := gateWrites(w, func(n int, b []byte) (int, error) {
 						if n == 1 {
 							return w.Conn.Write(b)
@@ -106,7 +107,7 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 						k, _ := w.Conn.Write(b[:cut])
 						return k, syscall.ECONNRESET
 					})
-					first := start(t, func() error { return c.Send(t.Context(), []byte("first")) })
+					first := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("first")) })
 					synctest.Wait()
 					var calls []func() (string, error)
 					for _, request := range requests {
@@ -121,7 +122,7 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 							wait := startCall(t, t.Context(), c, request)
 							defer func() {
 								_, err := wait()
-								require.True(t, opError(t, err).Unsent)
+								require.True(t, testkit.OpError(t, err).Unsent)
 							}()
 						}
 					}
@@ -130,7 +131,7 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 						_, err := wait()
 						require.ErrorIs(t, err, syscall.ECONNRESET)
 						at := strings.Index(batch, requests[i]) - 4
-						require.Equal(t, at >= cut, opError(t, err).Unsent, "request at %d, cut at %d", at, cut)
+						require.Equal(t, at >= cut, testkit.OpError(t, err).Unsent, "request at %d, cut at %d", at, cut)
 					}
 				})
 			}
@@ -141,19 +142,19 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 func TestCallThatGivesUp(t *testing.T) {
 	t.Run("leaves its request, and those behind it, to somebody", func(t *testing.T) { // P2, P4
 		for _, others := range []string{"nobody", "a Send", "a Call", "a Write"} {
-			t.Run(others, inBubble(func(t *testing.T) {
-				c, p, w := connectWrapped(t, tcpclient.Dialer{}, nil)
+			t.Run(others, testkit.InBubble(func(t *testing.T) {
+				c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
 				tokens := gateWrites(w, passing(w))
-				first := start(t, func() error { return c.Send(t.Context(), []byte("first")) })
+				first := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("first")) })
 				synctest.Wait()
 				ctx, cancel := context.WithCancel(t.Context())
 				impatient := startCall(t, ctx, c, "impatient")
 				other := func() error { return nil }
 				switch others {
 				case "a Send":
-					other = start(t, func() error { return c.Send(t.Context(), []byte("other")) })
+					other = testkit.Start(t, func() error { return c.Send(t.Context(), []byte("other")) })
 				case "a Call":
-					other = start(t, func() error { _, err := c.Call(t.Context(), []byte("other")); return err })
+					other = testkit.Start(t, func() error { _, err := c.Call(t.Context(), []byte("other")); return err })
 				case "a Write":
 					require.NoError(t, c.Write(t.Context(), []byte("other")))
 				}
@@ -161,22 +162,22 @@ func TestCallThatGivesUp(t *testing.T) {
 				cancel()
 				_, err := impatient()
 				require.ErrorIs(t, err, context.Canceled)
-				require.False(t, opError(t, err).Unsent)
+				require.False(t, testkit.OpError(t, err).Unsent)
 				again := startCall(t, t.Context(), c, "again") // what was recycled is in use again
 				close(tokens)
 				require.NoError(t, first())
-				require.Equal(t, "first", p.receive())
-				require.Equal(t, "impatient", p.receive())
-				p.send("late")
+				require.Equal(t, "first", p.Receive())
+				require.Equal(t, "impatient", p.Receive())
+				p.Send("late")
 				if others != "nobody" {
-					require.Equal(t, "other", p.receive())
+					require.Equal(t, "other", p.Receive())
 				}
 				if others == "a Call" {
-					p.send("reply")
+					p.Send("reply")
 				}
 				require.NoError(t, other())
-				require.Equal(t, "again", p.receive())
-				p.send("reply to again")
+				require.Equal(t, "again", p.Receive())
+				p.Send("reply to again")
 				reply, err := again()
 				require.NoError(t, err)
 				require.Equal(t, "reply to again", reply)
@@ -186,9 +187,9 @@ func TestCallThatGivesUp(t *testing.T) {
 
 	t.Run("has its request's loss told to the next", func(t *testing.T) { // P4, P7
 		for _, where := range []string{"on its way", "in the open batch", "behind others in the open batch"} {
-			t.Run(where, inBubble(func(t *testing.T) {
+			t.Run(where, testkit.InBubble(func(t *testing.T) {
 				n := &tcpclienttest.Network{Buffer: 100}
-				c, p := listenNetwork(t, n).connect(t, tcpclient.Dialer{DialContext: n.DialContext, WriteTimeout: -1})
+				c, p := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{DialContext: n.DialContext, WriteTimeout: -1})
 				ctx, cancel := context.WithCancel(t.Context())
 				var told []func() (string, error)
 				if where != "on its way" {
@@ -201,12 +202,12 @@ func TestCallThatGivesUp(t *testing.T) {
 				cancel()
 				_, err := impatient()
 				require.ErrorIs(t, err, context.Canceled)
-				require.False(t, opError(t, err).Unsent)
-				p.reset()
+				require.False(t, testkit.OpError(t, err).Unsent)
+				p.Reset()
 				for i, wait := range told {
 					_, err := wait()
 					require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-					require.Equal(t, i > 0, opError(t, err).Unsent)
+					require.Equal(t, i > 0, testkit.OpError(t, err).Unsent)
 				}
 				synctest.Wait()
 				err = c.Close()
@@ -216,33 +217,33 @@ func TestCallThatGivesUp(t *testing.T) {
 		}
 	})
 
-	t.Run("at the moment of the loss is told, or the next is", inBubble(func(t *testing.T) { // P4, P7
+	t.Run("at the moment of the loss is told, or the next is", testkit.InBubble(func(t *testing.T) { // P4, P7
 		n := &tcpclienttest.Network{Buffer: 100}
-		c, p := listenNetwork(t, n).connect(t, tcpclient.Dialer{DialContext: n.DialContext, WriteTimeout: -1})
+		c, p := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{DialContext: n.DialContext, WriteTimeout: -1})
 		ctx := &slowToEnd{Context: t.Context(), done: make(chan struct{})}
 		ctx.asked = sync.OnceFunc(func() {
-			p.reset() // behind the look for a reply, before the Call is given up
+			p.Reset() // behind the look for a reply, before the Call is given up
 			synctest.Wait()
 		})
 		call := startCall(t, ctx, c, strings.Repeat("?", 200))
 		close(ctx.done)
 		_, err := call()
-		require.False(t, opError(t, err).Unsent)
+		require.False(t, testkit.OpError(t, err).Unsent)
 		if lost := c.Close(); !errors.Is(err, tcpclient.ErrDisconnected) {
 			require.ErrorIs(t, err, context.Canceled)
 			require.ErrorContains(t, lost, "lost")
 		}
 	}))
 
-	t.Run("is certain of nothing once its request has landed, and of all once that was lost", inBubble(func(t *testing.T) { // P4
-		c, p := connectMemory(t, tcpclient.Dialer{})
+	t.Run("is certain of nothing once its request has landed, and of all once that was lost", testkit.InBubble(func(t *testing.T) { // P4
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		ctx, cancel := context.WithCancel(t.Context())
 		call := startCall(t, ctx, c, "x")
-		p.receive()
+		p.Receive()
 		cancel()
 		_, err := call()
 		require.ErrorIs(t, err, context.Canceled)
-		require.False(t, opError(t, err).Unsent)
+		require.False(t, testkit.OpError(t, err).Unsent)
 		p.Close()
 		synctest.Wait()
 		require.NoError(t, c.Close(), "the network took it: it is not lost")
@@ -271,27 +272,27 @@ func (c *slowToEnd) Err() error {
 func TestCallAnsweredTooSoon(t *testing.T) {
 	// A server that answers before it was asked ends a Call whose request is still to be written.
 	for n := range 3 {
-		t.Run(fmt.Sprint("leaves its request to somebody: ", n, " behind it"), inBubble(func(t *testing.T) { // P2
-			c, p, w := connectWrapped(t, tcpclient.Dialer{}, nil)
+		t.Run(fmt.Sprint("leaves its request to somebody: ", n, " behind it"), testkit.InBubble(func(t *testing.T) { // P2
+			c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
 			tokens := gateWrites(w, passing(w))
-			first := start(t, func() error { return c.Send(t.Context(), []byte("first")) })
+			first := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("first")) })
 			synctest.Wait()
 			hasty := startCall(t, t.Context(), c, "hasty")
 			var sends []func() error
 			for range n {
-				sends = append(sends, start(t, func() error { return c.Send(t.Context(), []byte("other")) }))
+				sends = append(sends, testkit.Start(t, func() error { return c.Send(t.Context(), []byte("other")) }))
 				synctest.Wait()
 			}
-			p.send("too soon")
+			p.Send("too soon")
 			reply, err := hasty()
 			require.NoError(t, err)
 			require.Equal(t, "too soon", reply)
 			close(tokens)
 			require.NoError(t, first())
-			require.Equal(t, "first", p.receive())
-			require.Equal(t, "hasty", p.receive())
+			require.Equal(t, "first", p.Receive())
+			require.Equal(t, "hasty", p.Receive())
 			for _, send := range sends {
-				require.Equal(t, "other", p.receive())
+				require.Equal(t, "other", p.Receive())
 				require.NoError(t, send())
 			}
 		}))

@@ -12,63 +12,64 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 func TestDial(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("returns a Client that talks both ways", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			requireAlive(t, c, p)
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			testkit.RequireAlive(t, c, p)
 			require.NotNil(t, c.LocalAddr())
 			require.NotNil(t, c.RemoteAddr())
 		})
 
 		t.Run("is bounded by its context, the Client is not", func(t *testing.T) { // P2
-			l := tr.listen(t)
+			l := tr.Listen(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			c := startDial(t, ctx, l, tcpclient.Dialer{})
-			p := l.accept(t)
+			p := l.AcceptPeer(t)
 			client := c()
 			cancel()
-			requireAlive(t, client, p)
+			testkit.RequireAlive(t, client, p)
 		})
 
 		t.Run("with a context that is done makes no connection", func(t *testing.T) { // P2
-			l := tr.listen(t)
-			_, err := l.tryDial(canceled(t), tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			l := tr.Listen(t)
+			_, err := l.TryDial(testkit.Canceled(t), tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) {
 				t.Error("dialed")
 				return nil, errors.ErrUnsupported
 			}})
 			require.ErrorIs(t, err, context.Canceled)
-			require.Equal(t, "dial", opError(t, err).Op)
-			require.Equal(t, l.Addr().String(), opError(t, err).Addr)
+			require.Equal(t, "dial", testkit.OpError(t, err).Op)
+			require.Equal(t, l.Addr().String(), testkit.OpError(t, err).Addr)
 		})
 
 		t.Run("copies the settings", func(t *testing.T) {
-			l := tr.listen(t)
+			l := tr.Listen(t)
 			d := tcpclient.Dialer{}
-			l.setup(&d)
-			wait := start(t, func() *tcpclient.Client {
-				c, err := d.Dial(t.Context(), l.network, l.Addr().String())
+			l.Setup(&d)
+			wait := testkit.Start(t, func() *tcpclient.Client {
+				c, err := d.Dial(t.Context(), l.Network, l.Addr().String())
 				assert.NoError(t, err)
 				return c
 			})
-			p := l.accept(t)
+			p := l.AcceptPeer(t)
 			c := wait()
 			defer c.Close()
 			d.Framer, d.WriteBuffer, d.Inbox = tcpclient.LengthPrefix{Width: 1}, -1, -1
-			requireAlive(t, c, p)
+			testkit.RequireAlive(t, c, p)
 		})
 	})
 }
 
 // startDial dials in the background, for an l.accept in the foreground.
-func startDial(t *testing.T, ctx context.Context, l *listener, d tcpclient.Dialer) (wait func() *tcpclient.Client) {
+func startDial(t *testing.T, ctx context.Context, l *testkit.Listener, d tcpclient.Dialer) (wait func() *tcpclient.Client) {
 	t.Helper()
-	w := start(t, func() *tcpclient.Client {
-		c, err := l.tryDial(ctx, d)
+	w := testkit.Start(t, func() *tcpclient.Client {
+		c, err := l.TryDial(ctx, d)
 		assert.NoError(t, err)
 		return c
 	})
@@ -82,11 +83,11 @@ func startDial(t *testing.T, ctx context.Context, l *listener, d tcpclient.Diale
 }
 
 func TestReceive(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("returns messages in the order of their arrival", func(t *testing.T) { // P3
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			want := numbered(1000, 50)
-			go p.Write(frames(want...))
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			want := testkit.Numbered(1000, 50)
+			go p.Write(testkit.Frames(want...))
 			for i := range want {
 				msg, err := c.Receive(t.Context())
 				require.NoError(t, err)
@@ -95,8 +96,8 @@ func TestReceive(t *testing.T) {
 		})
 
 		t.Run("returns an empty message", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			p.send("", "a", "")
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.Send("", "a", "")
 			for _, want := range []string{"", "a", ""} {
 				msg, err := c.Receive(t.Context())
 				require.NoError(t, err)
@@ -106,12 +107,12 @@ func TestReceive(t *testing.T) {
 		})
 
 		t.Run("returns messages of every size around the buffers", func(t *testing.T) { // P1, FAULTS S4
-			c, p := tr.connect(t, tcpclient.Dialer{ReadBuffer: 16 << 10, Inbox: 64 << 10})
+			c, p := tr.Connect(t, tcpclient.Dialer{ReadBuffer: 16 << 10, Inbox: 64 << 10})
 			var want []string
 			for _, n := range boundaries(16<<10, 64<<10) {
-				want = append(want, string(pattern(n)))
+				want = append(want, string(testkit.Pattern(n)))
 			}
-			go p.Write(frames(want...))
+			go p.Write(testkit.Frames(want...))
 			for i := range want {
 				msg, err := c.Receive(t.Context())
 				require.NoError(t, err)
@@ -120,9 +121,9 @@ func TestReceive(t *testing.T) {
 		})
 
 		t.Run("gives away what it returns", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			want := append(numbered(200, 30), numbered(20, 6000)...)
-			go p.Write(frames(want...))
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			want := append(testkit.Numbered(200, 30), testkit.Numbered(20, 6000)...)
+			go p.Write(testkit.Frames(want...))
 			var got [][]byte
 			for range want {
 				msg, err := c.Receive(t.Context())
@@ -139,15 +140,15 @@ func TestReceive(t *testing.T) {
 		})
 
 		t.Run("keeps a half-read frame when its context ends", func(t *testing.T) { // P1, P2
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			for _, size := range []int{1, 9000} {
-				msg := string(pattern(size))
-				stream := frame(msg)
+				msg := string(testkit.Pattern(size))
+				stream := testkit.Frame(msg)
 				for _, cut := range []int{1, 3, 4, len(stream)/2 + 2, len(stream) - 1} {
-					p.raw(stream[:cut])
-					_, err := c.Receive(within(t, 2*time.Millisecond))
+					p.Raw(stream[:cut])
+					_, err := c.Receive(testkit.Within(t, 2*time.Millisecond))
 					require.ErrorIs(t, err, context.DeadlineExceeded)
-					p.raw(stream[cut:])
+					p.Raw(stream[cut:])
 					got, err := c.Receive(t.Context())
 					require.NoError(t, err)
 					require.True(t, msg == string(got), "got %d bytes, want %d", len(got), len(msg))
@@ -156,23 +157,23 @@ func TestReceive(t *testing.T) {
 		})
 
 		t.Run("returns soon after its context ends, and the connection lives on", func(t *testing.T) { // P2
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			ctx, cancel := context.WithCancel(t.Context())
-			wait := start(t, func() error { _, err := c.Receive(ctx); return err })
+			wait := testkit.Start(t, func() error { _, err := c.Receive(ctx); return err })
 			cancel()
 			err := wait()
 			require.ErrorIs(t, err, context.Canceled)
-			require.Equal(t, "receive", opError(t, err).Op)
+			require.Equal(t, "receive", testkit.OpError(t, err).Op)
 			require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
 			require.NotErrorIs(t, err, tcpclient.ErrDisconnected)
-			requireAlive(t, c, p)
+			testkit.RequireAlive(t, c, p)
 		})
 
 		t.Run("returns what came before the end first", func(t *testing.T) { // P1
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			want := numbered(300, 500)
-			go p.finish(want...)
-			got, err := receiveAll(t, c)
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			want := testkit.Numbered(300, 500)
+			go p.Finish(want...)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, want, got)
 			require.ErrorIs(t, err, io.EOF)
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected) // P9
@@ -180,9 +181,9 @@ func TestReceive(t *testing.T) {
 		})
 
 		t.Run("gives concurrent callers different messages, each once", func(t *testing.T) { // FAULTS L8
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			want := numbered(2000, 40)
-			go p.finish(want...)
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			want := testkit.Numbered(2000, 40)
+			go p.Finish(want...)
 			var mu sync.Mutex
 			got := make(map[string]int)
 			var wg sync.WaitGroup
@@ -203,7 +204,7 @@ func TestReceive(t *testing.T) {
 					}
 				})
 			}
-			prompt(t, "Receive", wg.Wait)
+			testkit.RequireFast(t, "Receive", wg.Wait)
 			require.Len(t, got, len(want))
 			for msg, n := range got {
 				require.Equal(t, 1, n, msg)
@@ -211,7 +212,7 @@ func TestReceive(t *testing.T) {
 		})
 
 		t.Run("wakes all who wait when the connection ends", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			var wg sync.WaitGroup
 			for range 10 {
 				wg.Go(func() {
@@ -219,9 +220,9 @@ func TestReceive(t *testing.T) {
 					assert.ErrorIs(t, err, io.EOF)
 				})
 			}
-			blocked(t, "(*inbox).receive")
-			p.halfClose()
-			prompt(t, "Receive", wg.Wait)
+			testkit.WaitBlocked(t, "(*inbox).receive")
+			p.HalfClose()
+			testkit.RequireFast(t, "Receive", wg.Wait)
 		})
 	})
 }
@@ -246,15 +247,15 @@ func scribble(b []byte) {
 }
 
 func TestReceiveInto(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("returns the message in storage that the caller owns", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			var want []string
 			for _, n := range []int{10, 5000, 1, 0, 40000, 3, 9000, 9000, 9000, 20} {
-				want = append(want, string(pattern(n)))
+				want = append(want, string(testkit.Pattern(n)))
 			}
 			for range 20 {
-				wait := start(t, func() error { _, err := p.Write(frames(want...)); return err })
+				wait := testkit.Start(t, func() error { _, err := p.Write(testkit.Frames(want...)); return err })
 				var buf []byte
 				for i := range want {
 					var err error
@@ -268,13 +269,13 @@ func TestReceiveInto(t *testing.T) {
 		})
 
 		t.Run("works for many callers with buffers of their own", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			const n = 1500
 			go func() {
 				for i := range n {
-					p.Write(frame(string(pattern(i * 7 % 9000))))
+					p.Write(testkit.Frame(string(testkit.Pattern(i * 7 % 9000))))
 				}
-				p.halfClose()
+				p.HalfClose()
 			}()
 			var wg sync.WaitGroup
 			var mu sync.Mutex
@@ -288,7 +289,7 @@ func TestReceiveInto(t *testing.T) {
 							assert.ErrorIs(t, err, io.EOF)
 							return
 						}
-						assert.True(t, string(pattern(len(msg))) == string(msg))
+						assert.True(t, string(testkit.Pattern(len(msg))) == string(msg))
 						scribble(msg)
 						buf = msg
 						mu.Lock()
@@ -297,21 +298,21 @@ func TestReceiveInto(t *testing.T) {
 					}
 				})
 			}
-			prompt(t, "ReceiveInto", wg.Wait)
+			testkit.RequireFast(t, "ReceiveInto", wg.Wait)
 			require.Equal(t, n, total)
 		})
 
 		t.Run("returns the buffer with an error", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			buf := make([]byte, 10, 100)
-			for _, ctx := range []context.Context{canceled(t), within(t, time.Millisecond)} {
+			for _, ctx := range []context.Context{testkit.Canceled(t), testkit.Within(t, time.Millisecond)} {
 				got, err := c.ReceiveInto(ctx, buf)
 				require.ErrorIs(t, err, ctx.Err())
 				require.Empty(t, got)
 				require.Equal(t, 100, cap(got))
 				require.Same(t, &buf[0], &got[:1][0])
 			}
-			p.halfClose()
+			p.HalfClose()
 			got, err := c.ReceiveInto(t.Context(), buf)
 			require.ErrorIs(t, err, io.EOF)
 			require.Empty(t, got)
@@ -324,19 +325,19 @@ func TestReceiveInto(t *testing.T) {
 }
 
 func TestMessages(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("yields all messages and then the end, once", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			var want []string
 			for i := range 500 {
-				want = append(want, string(pattern(i*37%9000)))
+				want = append(want, string(testkit.Pattern(i*37%9000)))
 			}
-			go p.finish(want...)
+			go p.Finish(want...)
 			i, ends := 0, 0
 			for msg, err := range c.Messages(t.Context()) {
 				if err != nil {
 					require.ErrorIs(t, err, io.EOF)
-					require.Equal(t, "receive", opError(t, err).Op)
+					require.Equal(t, "receive", testkit.OpError(t, err).Op)
 					require.Nil(t, msg)
 					ends++
 					continue
@@ -350,14 +351,14 @@ func TestMessages(t *testing.T) {
 		})
 
 		t.Run("keeps a message valid until the next", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 2000})
+			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 2000})
 			go func() {
-				for _, msg := range numbered(500, 100) {
-					p.Write(frame(msg))
+				for _, msg := range testkit.Numbered(500, 100) {
+					p.Write(testkit.Frame(msg))
 				}
-				p.halfClose()
+				p.HalfClose()
 			}()
-			want := numbered(500, 100)
+			want := testkit.Numbered(500, 100)
 			i := 0
 			for msg, err := range c.Messages(t.Context()) {
 				if err != nil {
@@ -379,9 +380,9 @@ func TestMessages(t *testing.T) {
 		})
 
 		t.Run("loses nothing when broken out of", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			want := numbered(100, 20)
-			p.send(want...)
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			want := testkit.Numbered(100, 20)
+			p.Send(want...)
 			for i := 0; i < len(want); i++ {
 				for msg, err := range c.Messages(t.Context()) {
 					require.NoError(t, err)
@@ -397,9 +398,9 @@ func TestMessages(t *testing.T) {
 		})
 
 		t.Run("can be ranged over by several at once", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 4000})
-			want := numbered(3000, 60)
-			go p.finish(want...)
+			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 4000})
+			want := testkit.Numbered(3000, 60)
+			go p.Finish(want...)
 			var mu sync.Mutex
 			got := make(map[string]int)
 			var wg sync.WaitGroup
@@ -419,7 +420,7 @@ func TestMessages(t *testing.T) {
 					assert.Equal(t, 1, ends)
 				})
 			}
-			prompt(t, "Messages", wg.Wait)
+			testkit.RequireFast(t, "Messages", wg.Wait)
 			require.Len(t, got, len(want))
 			for msg, n := range got {
 				require.Equal(t, 1, n, msg)
@@ -427,8 +428,8 @@ func TestMessages(t *testing.T) {
 		})
 
 		t.Run("ends with its context, and can be begun again", func(t *testing.T) { // P2
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			p.send("one")
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.Send("one")
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var got []error
@@ -442,12 +443,12 @@ func TestMessages(t *testing.T) {
 			}
 			require.Len(t, got, 1)
 			require.ErrorIs(t, got[0], context.Canceled)
-			requireAlive(t, c, p)
+			testkit.RequireAlive(t, c, p)
 		})
 
 		t.Run("releases its message when the loop panics", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			p.send("one", "two")
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.Send("one", "two")
 			require.Panics(t, func() {
 				for range c.Messages(t.Context()) {
 					panic("in the loop")
@@ -459,8 +460,8 @@ func TestMessages(t *testing.T) {
 		})
 
 		t.Run("lets Close be called inside", func(t *testing.T) { // P7
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			p.send("one", "two", "three")
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.Send("one", "two", "three")
 			n := 0
 			for msg, err := range c.Messages(t.Context()) {
 				if n++; n == 1 {
@@ -476,40 +477,40 @@ func TestMessages(t *testing.T) {
 }
 
 func TestWrite(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("sends nothing before a flush", func(t *testing.T) { // P12
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			require.NoError(t, c.Write(t.Context(), []byte("later")))
-			p.requireSilence(20 * time.Millisecond)
+			p.RequireSilence(20 * time.Millisecond)
 			require.NoError(t, c.Flush(t.Context()))
-			require.Equal(t, "later", p.receive())
+			require.Equal(t, "later", p.Receive())
 		})
 
 		t.Run("borrows the message until it returns", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			for _, size := range []int{3, 600, 5000, 100_000} {
-				msg := pattern(size)
-				wait := start(t, func() string { return p.receive() })
+				msg := testkit.Pattern(size)
+				wait := testkit.Start(t, func() string { return p.Receive() })
 				require.NoError(t, c.Write(t.Context(), msg))
 				for i := range msg {
 					msg[i] = '!'
 				}
 				require.NoError(t, c.Flush(t.Context()))
-				require.True(t, string(pattern(size)) == wait())
+				require.True(t, string(testkit.Pattern(size)) == wait())
 			}
 		})
 
 		t.Run("writes messages of every size around the buffers", func(t *testing.T) { // P1, FAULTS S4
-			c, p := tr.connect(t, tcpclient.Dialer{WriteBuffer: 16 << 10})
+			c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 16 << 10})
 			var want []string
 			for _, n := range boundaries(16<<10, 64<<10) {
-				want = append(want, string(pattern(n)))
+				want = append(want, string(testkit.Pattern(n)))
 			}
 			type result struct {
 				got []string
 				err error
 			}
-			wait := start(t, func() result { got, err := p.all(); return result{got, err} })
+			wait := testkit.Start(t, func() result { got, err := p.All(); return result{got, err} })
 			for i, msg := range want {
 				require.NoError(t, c.Write(t.Context(), []byte(msg)))
 				if i%3 == 0 {
@@ -526,18 +527,18 @@ func TestWrite(t *testing.T) {
 		})
 
 		t.Run("flushes by itself when WriteBuffer is full", func(t *testing.T) { // P6
-			c, p := tr.connect(t, tcpclient.Dialer{WriteBuffer: 1000})
+			c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 1000})
 			for range 100 {
-				require.NoError(t, c.Write(t.Context(), pattern(100)))
+				require.NoError(t, c.Write(t.Context(), testkit.Pattern(100)))
 			}
 			for range 90 {
-				require.Equal(t, string(pattern(100)), p.receive())
+				require.Equal(t, string(testkit.Pattern(100)), p.Receive())
 			}
 		})
 
 		t.Run("keeps the order of one goroutine and never interleaves frames", func(t *testing.T) { // P3
 			writers, each := 16, 200
-			c, p := tr.connect(t, tcpclient.Dialer{WriteBuffer: 4000})
+			c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 4000})
 			var wg sync.WaitGroup
 			for g := range writers {
 				wg.Go(func() {
@@ -564,7 +565,7 @@ func TestWrite(t *testing.T) {
 			}
 			next := make([]int, writers)
 			for range writers * each {
-				msg := p.receive()
+				msg := p.Receive()
 				g := int(msg[0])
 				require.Equal(t, next[g], int(msg[1])<<8|int(msg[2]))
 				next[g]++

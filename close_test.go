@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -15,91 +14,60 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// stall sends to a peer that does not read until nothing goes any more. It returns what
-// was sent, the last of which may be under way.
-func stall(t testing.TB, c *tcpclient.Client) (sent []string) {
-	t.Helper()
-	filling := string(pattern(200_000))
-	for i := range 1000 {
-		msg := fmt.Sprint(i, "/") + filling
-		err := c.Send(within(t, 20*time.Millisecond), []byte(msg))
-		if err != nil {
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			if opError(t, err).Unsent {
-				continue // its time was over before it began
-			}
-		}
-		sent = append(sent, msg)
-		// TCP that thinks about its buffers is not stalled yet: it probes a window that is
-		// shut after 200 ms, and may find that it has some room after all.
-		sure := 100 * time.Millisecond
-		if c.RemoteAddr().Network() == "tcp" {
-			sure = 300 * time.Millisecond
-		}
-		if err != nil && c.Flush(within(t, sure)) != nil {
-			return sent
-		}
-	}
-	require.FailNow(t, "the peer does not read, but nothing stalls")
-	return nil
-}
-
-// closeTime is the second that Close may take (P7), with what a busy machine adds.
-const closeTime = 2500 * time.Millisecond
-
 func TestClose(t *testing.T) {
-	atOnce(t, func(t *testing.T, tr transport) {
+	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("returns nil, also again and concurrently", func(t *testing.T) { // P7
-			c, _ := tr.connect(t, tcpclient.Dialer{})
+			c, _ := tr.Connect(t, tcpclient.Dialer{})
 			var wg sync.WaitGroup
 			for range 10 {
 				wg.Go(func() { assert.NoError(t, c.Close()) })
 			}
-			prompt(t, "Close", wg.Wait)
+			testkit.RequireFast(t, "Close", wg.Wait)
 			require.NoError(t, c.Close())
 		})
 
 		t.Run("shows the peer an orderly end", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			require.NoError(t, c.Close())
-			_, err := p.all()
+			_, err := p.All()
 			require.Equal(t, io.EOF, err)
 		})
 
 		t.Run("shows the peer an orderly end behind messages", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			require.NoError(t, c.Send(t.Context(), []byte("one")))
 			require.NoError(t, c.Write(t.Context(), []byte("two")))
-			wait := start(t, c.Close)
-			msgs, err := p.all()
+			wait := testkit.Start(t, c.Close)
+			msgs, err := p.All()
 			require.Equal(t, []string{"one", "two"}, msgs)
 			require.Equal(t, io.EOF, err)
 			require.NoError(t, wait())
 		})
 
 		t.Run("delivers what a short-lived client wrote", func(t *testing.T) {
-			l := tr.listen(t)
+			l := tr.Listen(t)
 			for _, size := range []int{5, 30_000} {
 				done := make(chan error, 1)
 				go func() {
-					c, err := l.tryDial(t.Context(), tcpclient.Dialer{})
+					c, err := l.TryDial(t.Context(), tcpclient.Dialer{})
 					if err == nil {
-						err = c.Write(t.Context(), pattern(size))
+						err = c.Write(t.Context(), testkit.Pattern(size))
 					}
 					if err == nil {
 						err = c.Close()
 					}
 					done <- err
 				}()
-				p := l.accept(t)
-				msgs, err := p.all()
+				p := l.AcceptPeer(t)
+				msgs, err := p.All()
 				require.Equal(t, io.EOF, err)
-				require.Equal(t, []string{string(pattern(size))}, msgs)
+				require.Equal(t, []string{string(testkit.Pattern(size))}, msgs)
 				require.NoError(t, <-done)
 			}
 		})
@@ -107,23 +75,23 @@ func TestClose(t *testing.T) {
 		t.Run("delivers what it wrote to a peer that has said things nobody received", func(t *testing.T) {
 			// Closing a socket with unread data on it sends RST, which may overtake
 			// what was flushed.
-			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1})
-			wait := start(t, func() error {
-				_, err := p.Write(frames(numbered(100, 300)...))
+			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1})
+			wait := testkit.Start(t, func() error {
+				_, err := p.Write(testkit.Frames(testkit.Numbered(100, 300)...))
 				return err
 			})
 			require.NoError(t, wait())
-			require.NoError(t, c.Write(t.Context(), pattern(20_000)))
-			closed := start(t, c.Close)
-			require.Equal(t, string(pattern(20_000)), p.receive())
-			_, err := p.next()
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(20_000)))
+			closed := testkit.Start(t, c.Close)
+			require.Equal(t, string(testkit.Pattern(20_000)), p.Receive())
+			_, err := p.Next()
 			require.Equal(t, io.EOF, err)
 			require.NoError(t, closed())
 		})
 
 		t.Run("wakes all who wait with ErrClosed", func(t *testing.T) { // P7, FAULTS L1, L2
-			c, _ := tr.connect(t, tcpclient.Dialer{WriteBuffer: 1000})
-			stall(t, c)
+			c, _ := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 1000})
+			testkit.Stall(t, c)
 			var wg sync.WaitGroup
 			wake := func(what string, f func() error) {
 				for range 2 {
@@ -145,47 +113,47 @@ func TestClose(t *testing.T) {
 				}
 				return end
 			})
-			wake("Send", func() error { return c.Send(t.Context(), pattern(2000)) })
+			wake("Send", func() error { return c.Send(t.Context(), testkit.Pattern(2000)) })
 			wake("Write", func() (err error) {
 				for err == nil { // until the buffer is full
-					err = c.Write(t.Context(), pattern(2000))
+					err = c.Write(t.Context(), testkit.Pattern(2000))
 				}
 				return err
 			})
 			wake("Flush", func() error { return c.Flush(t.Context()) })
-			blocked(t, "(*Client).Flush", "(*outbox).await")
-			blocked(t, "(*Client).Write", "(*outbox).await")
-			blocked(t, "(*Client).Messages")
+			testkit.WaitBlocked(t, "(*Client).Flush", "(*outbox).await")
+			testkit.WaitBlocked(t, "(*Client).Write", "(*outbox).await")
+			testkit.WaitBlocked(t, "(*Client).Messages")
 			began := time.Now()
-			prompt(t, "Close", func() { c.Close() })
-			assert.Less(t, time.Since(began), closeTime, "P7: within a second")
-			prompt(t, "the others", wg.Wait)
+			testkit.RequireFast(t, "Close", func() { c.Close() })
+			assert.Less(t, time.Since(began), testkit.CloseTime, "P7: within a second")
+			testkit.RequireFast(t, "the others", wg.Wait)
 		})
 
 		t.Run("returns within a second when the peer has stopped reading, and tells of the loss", func(t *testing.T) { // P4, P7
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			sent := stall(t, c)
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			sent := testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("never")))
 			began := time.Now()
 			err := c.Close()
-			require.Less(t, time.Since(began), closeTime)
+			require.Less(t, time.Since(began), testkit.CloseTime)
 			require.Error(t, err, "what was written could not be flushed")
-			require.Equal(t, "close", opError(t, err).Op)
+			require.Equal(t, "close", testkit.OpError(t, err).Op)
 			require.NoError(t, c.Close())
-			msgs, _ := p.all()
+			msgs, _ := p.All()
 			require.Less(t, len(msgs), len(sent)+1)
 			require.NotContains(t, msgs, "never")
 		})
 
 		t.Run("flushes to a peer that is slow but reads", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			sent := stall(t, c)
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			sent := testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("last")))
-			first, err := p.next() // that it reads is to be seen in 200 ms
+			first, err := p.Next() // that it reads is to be seen in 200 ms
 			require.NoError(t, err)
 			msgs := []string{first}
-			read := start(t, func() error {
-				rest, err := p.all()
+			read := testkit.Start(t, func() error {
+				rest, err := p.All()
 				msgs = append(msgs, rest...)
 				return err
 			})
@@ -196,11 +164,11 @@ func TestClose(t *testing.T) {
 		})
 
 		t.Run("drops the Inbox, and everything says ErrClosed from then on", func(t *testing.T) { // P7, FAULTS L24
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			p.send("unreceived", "too")
-			eventually(t, "the messages are in the Inbox", func() bool { return c.Stats().MessagesReceived == 2 })
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.Send("unreceived", "too")
+			testkit.Eventually(t, "the messages are in the Inbox", func() bool { return c.Stats().MessagesReceived == 2 })
 			require.NoError(t, c.Close())
-			for name, err := range everyMethod(t, t.Context(), c) {
+			for name, err := range testkit.EveryMethod(t, t.Context(), c) {
 				require.ErrorIs(t, err, tcpclient.ErrClosed, name)
 				require.NotErrorIs(t, err, tcpclient.ErrDisconnected, name)
 			}
@@ -210,12 +178,12 @@ func TestClose(t *testing.T) {
 		})
 
 		t.Run("returns nil after a connection that died without a loss", func(t *testing.T) { // P4, P9
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			p.halfClose()
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.HalfClose()
 			_, first := c.Receive(t.Context())
 			require.ErrorIs(t, first, io.EOF)
 			require.NoError(t, c.Close())
-			for name, err := range everyMethod(t, t.Context(), c) {
+			for name, err := range testkit.EveryMethod(t, t.Context(), c) {
 				require.ErrorIs(t, err, io.EOF, "%s: the first error stays, also after Close", name)
 				require.NotErrorIs(t, err, tcpclient.ErrClosed, name)
 			}
@@ -223,15 +191,15 @@ func TestClose(t *testing.T) {
 
 		t.Run("while others write, loses nothing in silence", func(t *testing.T) { // P4
 			for range 20 {
-				c, p := tr.connect(t, tcpclient.Dialer{})
-				got := start(t, func() []string { msgs, _ := p.all(); return msgs })
+				c, p := tr.Connect(t, tcpclient.Dialer{})
+				got := testkit.Start(t, func() []string { msgs, _ := p.All(); return msgs })
 				var mu sync.Mutex
 				taken, unsent := map[string]bool{}, map[string]bool{}
 				var wg sync.WaitGroup
 				for g := range 4 {
 					wg.Go(func() {
 						for i := range 10_000 {
-							msg := string(rune('a'+g)) + numbered(i+1, 0)[i]
+							msg := string(rune('a'+g)) + testkit.Numbered(i+1, 0)[i]
 							var err error
 							if i%3 == 0 {
 								err = c.Send(t.Context(), []byte(msg))
@@ -242,7 +210,7 @@ func TestClose(t *testing.T) {
 							switch {
 							case err == nil:
 								taken[msg] = true
-							case opError(t, err).Unsent:
+							case testkit.OpError(t, err).Unsent:
 								unsent[msg] = true
 							}
 							mu.Unlock()
@@ -254,7 +222,7 @@ func TestClose(t *testing.T) {
 					})
 				}
 				err := c.Close()
-				prompt(t, "writers", wg.Wait)
+				testkit.RequireFast(t, "writers", wg.Wait)
 				msgs := got()
 				for _, msg := range msgs {
 					require.False(t, unsent[msg], "%s is Unsent and was received", msg)
@@ -271,21 +239,21 @@ func TestClose(t *testing.T) {
 	for version, name := range map[uint16]string{tls.VersionTLS12: "TLS 1.2", tls.VersionTLS13: "TLS 1.3"} {
 		t.Run("says close_notify over "+name, func(t *testing.T) {
 			for _, last := range []string{"", "flushed by Close"} {
-				l := listenMemory(t)
-				secure(l)
+				l := testkit.ListenMemory(t)
+				testkit.Secure(l)
 				d := tcpclient.Dialer{}
-				l.setup(&d)
+				l.Setup(&d)
 				d.TLSConfig.MaxVersion = version
-				c, p := l.connect(t, d)
+				c, p := l.Connect(t, d)
 				var stream bytes.Buffer
 				raw := p.Conn.(*tls.Conn).NetConn()
 				if last != "" {
 					require.NoError(t, c.Write(t.Context(), []byte(last)))
 				}
-				wait := start(t, c.Close)
+				wait := testkit.Start(t, c.Close)
 				_, err := io.Copy(&stream, raw)
 				require.NoError(t, err)
-				hangUp(raw)
+				testkit.HangUp(raw)
 				require.NoError(t, wait())
 				typ, length := lastRecord(t, stream.Bytes())
 				if version == tls.VersionTLS12 {
@@ -300,13 +268,13 @@ func TestClose(t *testing.T) {
 	t.Run("wakes all who receive, also while a hook holds the Client's goroutine", func(t *testing.T) { // P7
 		synctest.Test(t, func(t *testing.T) {
 			stuck := make(chan struct{})
-			c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{IsPong: func(msg []byte) bool {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{IsPong: func(msg []byte) bool {
 				if string(msg) == "stuck" {
 					<-stuck
 				}
 				return false
 			}}})
-			p.send("one") // leaves memory in the Inbox that is not full
+			p.Send("one") // leaves memory in the Inbox that is not full
 			_, err := c.Receive(t.Context())
 			require.NoError(t, err)
 			var woken atomic.Int32
@@ -317,7 +285,7 @@ func TestClose(t *testing.T) {
 					woken.Add(1)
 				}()
 			}
-			p.send("stuck")
+			p.Send("stuck")
 			synctest.Wait()
 			go c.Close()
 			synctest.Wait()
@@ -331,27 +299,27 @@ func TestClose(t *testing.T) {
 		// Neither reading nor writing heeds a deadline.
 		stuck := make(chan struct{})
 		var once sync.Once
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-			w.write = func([]byte) (int, error) { <-stuck; return 0, net.ErrClosed }
-			w.read = func([]byte) (int, error) { <-stuck; return 0, net.ErrClosed }
-			w.onClose = func() { once.Do(func() { close(stuck) }) }
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnWrite = func([]byte) (int, error) { <-stuck; return 0, net.ErrClosed }
+			w.OnRead = func([]byte) (int, error) { <-stuck; return 0, net.ErrClosed }
+			w.OnClose = func() { once.Do(func() { close(stuck) }) }
 		})
-		wait := start(t, func() error { return c.Send(t.Context(), []byte("stuck")) })
-		blocked(t, "wire.(*Conn).Write")
+		wait := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("stuck")) })
+		testkit.WaitBlocked(t, "wire.(*Conn).Write")
 		began := time.Now()
-		prompt(t, "Close", func() { c.Close() })
-		require.Less(t, time.Since(began), closeTime)
+		testkit.RequireFast(t, "Close", func() { c.Close() })
+		require.Less(t, time.Since(began), testkit.CloseTime)
 		require.ErrorIs(t, wait(), tcpclient.ErrClosed)
 	})
 
 	t.Run("tells of a loss that the last words of the peer keep from sight", func(t *testing.T) { // P4
 		synctest.Test(t, func(t *testing.T) {
-			c, _, w := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-				w.write = func([]byte) (int, error) { return 0, io.ErrClosedPipe }
+			c, _, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+				w.OnWrite = func([]byte) (int, error) { return 0, io.ErrClosedPipe }
 			})
 			require.NoError(t, c.Write(t.Context(), []byte("lost")))
 			require.ErrorIs(t, c.Send(t.Context(), []byte("knows")), io.ErrClosedPipe)
-			require.Equal(t, 1, w.writes())
+			require.Equal(t, 1, w.Writes())
 			require.ErrorIs(t, c.Close(), io.ErrClosedPipe, "of the first message nobody was told")
 			require.NoError(t, c.Close())
 		})
@@ -371,55 +339,20 @@ func lastRecord(t testing.TB, stream []byte) (typ byte, length int) {
 	return typ, length
 }
 
-// everyMethod calls all methods that talk to the network, and returns their errors.
-func everyMethod(t testing.TB, ctx context.Context, c *tcpclient.Client) map[string]error {
-	t.Helper()
-	errs := make(map[string]error)
-	check := func(op string, err error) {
-		t.Helper()
-		require.Error(t, err, op)
-		require.Equal(t, op, opError(t, err).Op)
-		errs[op] = err
-	}
-	check("write", c.Write(ctx, []byte("w")))
-	require.True(t, opError(t, errs["write"]).Unsent, "write")
-	check("flush", c.Flush(ctx))
-	check("send", c.Send(ctx, []byte("s")))
-	require.True(t, opError(t, errs["send"]).Unsent, "send")
-	_, err := c.Call(ctx, []byte("c"))
-	check("call", err)
-	require.True(t, opError(t, errs["call"]).Unsent, "call")
-	msg, err := c.Receive(ctx)
-	require.Nil(t, msg)
-	check("receive", err)
-	msg, err = c.ReceiveInto(ctx, make([]byte, 3, 10))
-	require.Empty(t, msg)
-	require.Equal(t, 10, cap(msg))
-	check("receive", err)
-	n := 0
-	for msg, err := range c.Messages(ctx) {
-		n++
-		require.Nil(t, msg)
-		check("receive", err)
-	}
-	require.Equal(t, 1, n, "Messages yields a final error once")
-	return errs
-}
-
 func TestShutdown(t *testing.T) {
-	atOnce(t, func(t *testing.T, tr transport) {
+	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("sends FIN behind all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			require.NoError(t, c.Write(t.Context(), []byte("one")))
 			require.NoError(t, c.Write(t.Context(), []byte("two")))
-			wait := start(t, func() error { return c.Shutdown(t.Context()) })
-			msgs, err := p.all()
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			msgs, err := p.All()
 			require.Equal(t, []string{"one", "two"}, msgs)
 			require.Equal(t, io.EOF, err)
-			p.send("answer one", "answer two")
-			p.halfClose()
+			p.Send("answer one", "answer two")
+			p.HalfClose()
 			require.NoError(t, wait())
-			got, err := receiveAll(t, c)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, []string{"answer one", "answer two"}, got)
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
 			require.NotErrorIs(t, err, tcpclient.ErrDisconnected)
@@ -427,153 +360,153 @@ func TestShutdown(t *testing.T) {
 		})
 
 		t.Run("waits for nobody to receive", func(t *testing.T) { // FAULTS S21
-			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
-			want := numbered(500, 2000)
-			wait := start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.next()
+			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
+			want := testkit.Numbered(500, 2000)
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
 			require.Equal(t, io.EOF, err)
-			p.send(want...)
-			p.halfClose()
+			p.Send(want...)
+			p.HalfClose()
 			require.NoError(t, wait())
-			got, err := receiveAll(t, c)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, want, got)
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
 		})
 
 		t.Run("frees a reader that waits for room already", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
-			want := numbered(500, 1000)
-			sent := start(t, func() error { _, err := p.Write(frames(want...)); return err })
-			blocked(t, "(*producer).makeRoom")
-			wait := start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.next()
+			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
+			want := testkit.Numbered(500, 1000)
+			sent := testkit.Start(t, func() error { _, err := p.Write(testkit.Frames(want...)); return err })
+			testkit.WaitBlocked(t, "(*producer).makeRoom")
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
 			require.Equal(t, io.EOF, err)
 			require.NoError(t, sent())
-			p.halfClose()
+			p.HalfClose()
 			require.NoError(t, wait())
-			got, err := receiveAll(t, c)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, want, got)
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
 		})
 
 		t.Run("closes hard when its context ends before the peer does", func(t *testing.T) { // P2, P7
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			p.send("before")
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.Send("before")
 			require.NoError(t, c.Write(t.Context(), []byte("last")))
 			began := time.Now()
-			err := c.Shutdown(within(t, 500*time.Millisecond)) // long enough to flush
-			require.Less(t, time.Since(began), 500*time.Millisecond+closeTime)
+			err := c.Shutdown(testkit.Within(t, 500*time.Millisecond)) // long enough to flush
+			require.Less(t, time.Since(began), 500*time.Millisecond+testkit.CloseTime)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Equal(t, "close", opError(t, err).Op)
-			msgs, _ := p.all()
+			require.Equal(t, "close", testkit.OpError(t, err).Op)
+			msgs, _ := p.All()
 			require.Equal(t, []string{"last"}, msgs)
-			got, err := receiveAll(t, c)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, []string{"before"}, got)
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
 			require.NoError(t, c.Close())
 		})
 
 		t.Run("does not wait for ever for a peer that goes on sending", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			go func() {
 				for {
-					if _, err := p.Write(frame("more")); err != nil {
+					if _, err := p.Write(testkit.Frame("more")); err != nil {
 						return
 					}
 					time.Sleep(time.Millisecond) // the peer's pace
 				}
 			}()
 			ctx, cancel := context.WithCancel(t.Context())
-			fin := start(t, func() error {
+			fin := testkit.Start(t, func() error {
 				defer cancel()
-				_, err := p.next()
+				_, err := p.Next()
 				return err
 			})
 			require.ErrorIs(t, c.Shutdown(ctx), context.Canceled)
 			require.Equal(t, io.EOF, fin(), "it waits for the peer, having sent FIN")
-			_, err := receiveAll(t, c)
+			_, err := testkit.ReceiveAll(t, c)
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
 		})
 
 		t.Run("bounds what a flooding peer can make it keep", func(t *testing.T) { // P6
-			c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
+			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
 			go func() {
-				b := frames(numbered(100, 10_000)...)
+				b := testkit.Frames(testkit.Numbered(100, 10_000)...)
 				for {
 					if _, err := p.Write(b); err != nil {
 						return
 					}
 				}
 			}()
-			require.Error(t, c.Shutdown(within(t, patience)))
-			msgs, _ := receiveAll(t, c)
+			require.Error(t, c.Shutdown(testkit.Within(t, testkit.Patience)))
+			msgs, _ := testkit.ReceiveAll(t, c)
 			require.Less(t, len(msgs), 20<<20/10_000)
 		})
 
 		t.Run("refuses further messages, and Receive goes on", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			wait := start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.next()
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
 			require.Equal(t, io.EOF, err)
 			err = c.Write(t.Context(), []byte("late"))
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
-			require.True(t, opError(t, err).Unsent)
+			require.True(t, testkit.OpError(t, err).Unsent)
 			err = c.Send(t.Context(), []byte("late"))
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
-			require.True(t, opError(t, err).Unsent)
-			p.send("still")
+			require.True(t, testkit.OpError(t, err).Unsent)
+			p.Send("still")
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, "still", string(msg))
-			p.halfClose()
+			p.HalfClose()
 			require.NoError(t, wait())
 			_, err = c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
 		})
 
 		t.Run("delivers to a peer that is slow to read", func(t *testing.T) {
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			sent := stall(t, c)
-			wait := start(t, func() error { return c.Shutdown(t.Context()) })
-			blocked(t, "(*Client).Shutdown")
-			msgs, err := p.all()
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			sent := testkit.Stall(t, c)
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			testkit.WaitBlocked(t, "(*Client).Shutdown")
+			msgs, err := p.All()
 			require.Equal(t, sent, msgs)
 			require.Equal(t, io.EOF, err)
-			p.halfClose()
+			p.HalfClose()
 			require.NoError(t, wait())
 		})
 
 		t.Run("ends with its context while the peer does not read, and tells of the loss", func(t *testing.T) { // P2, P4
-			c, _ := tr.connect(t, tcpclient.Dialer{})
-			stall(t, c)
+			c, _ := tr.Connect(t, tcpclient.Dialer{})
+			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("never")))
 			began := time.Now()
-			err := c.Shutdown(within(t, 500*time.Millisecond)) // it is not to be over before Shutdown begins
-			require.Less(t, time.Since(began), 500*time.Millisecond+closeTime)
+			err := c.Shutdown(testkit.Within(t, 500*time.Millisecond)) // it is not to be over before Shutdown begins
+			require.Less(t, time.Since(began), 500*time.Millisecond+testkit.CloseTime)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.NoError(t, c.Close(), "Shutdown has told of the loss already")
 		})
 
 		t.Run("with a context that is done does nothing", func(t *testing.T) { // P2, FAULTS L9
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			err := c.Shutdown(canceled(t))
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			err := c.Shutdown(testkit.Canceled(t))
 			require.ErrorIs(t, err, context.Canceled)
-			requireAlive(t, c, p)
+			testkit.RequireAlive(t, c, p)
 		})
 
 		t.Run("returns ErrClosed when Close comes before the peer's FIN", func(t *testing.T) { // P7
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			wait := start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.next()
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
 			require.Equal(t, io.EOF, err)
 			require.NoError(t, c.Close())
 			require.ErrorIs(t, wait(), tcpclient.ErrClosed, "nil would say that the peer's FIN has come")
 		})
 
 		t.Run("returns the end of a connection that has died", func(t *testing.T) { // P9
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			p.raw(frame("torn")[:6])
-			p.halfClose()
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.Raw(testkit.Frame("torn")[:6])
+			p.HalfClose()
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			require.ErrorIs(t, c.Shutdown(t.Context()), io.ErrUnexpectedEOF)
@@ -581,14 +514,14 @@ func TestShutdown(t *testing.T) {
 		})
 
 		t.Run("returns the error of a peer that ends inside a frame", func(t *testing.T) { // P1
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			wait := start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.next()
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
 			require.Equal(t, io.EOF, err)
-			p.raw(append(frame("whole"), frame("torn")[:6]...))
-			p.halfClose()
+			p.Raw(append(testkit.Frame("whole"), testkit.Frame("torn")[:6]...))
+			p.HalfClose()
 			require.ErrorIs(t, wait(), io.ErrUnexpectedEOF)
-			got, err := receiveAll(t, c)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, []string{"whole"}, got)
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		})
@@ -597,20 +530,19 @@ func TestShutdown(t *testing.T) {
 	t.Run("over TLS waits as long as its context for room for the close_notify", func(t *testing.T) { // P4
 		// The messages just fit the peer's buffer, what TLS says at the end does not.
 		n := &tcpclienttest.Network{Buffer: 4 << 10}
-		l := listenNetwork(t, n)
-		secure(l)
+		l := testkit.ListenNetwork(t, n)
+		testkit.Secure(l)
 		filled := make(chan struct{})
-		var w *wrapper
-		d := tcpclient.Dialer{DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn {
-			w = &wrapper{Conn: conn}
+		var w *testkit.HookedConn
+		d := tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+			w = &testkit.HookedConn{Conn: conn}
 			return w
 		})}
-		l.setup(&d)
+		l.Setup(&d)
 		d.TLSConfig.DynamicRecordSizingDisabled = true
-		c, p := l.connect(t, d)
+		c, p := l.Connect(t, d)
 		full := 0
-		w.mu.Lock()
-		w.write = func(b []byte) (int, error) {
+		w.SetOnWrite(func(b []byte) (int, error) {
 			n, err := w.Conn.Write(b)
 			if full += n; err != nil {
 				select {
@@ -620,21 +552,20 @@ func TestShutdown(t *testing.T) {
 				}
 			}
 			return n, err
-		}
-		w.mu.Unlock()
+		})
 		// A record of n bytes costs 22 more.
-		require.NoError(t, c.Send(t.Context(), pattern(4<<10-22-4)))
+		require.NoError(t, c.Send(t.Context(), testkit.Pattern(4<<10-22-4)))
 		require.Equal(t, 4<<10, full, "the buffer is exactly full")
-		wait := start(t, func() error { return c.Shutdown(t.Context()) })
+		wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
 		<-filled
 		time.Sleep(300 * time.Millisecond) // the peer's: it is slow
-		msgs, err := p.all()
-		require.Equal(t, []string{string(pattern(4<<10 - 26))}, msgs)
+		msgs, err := p.All()
+		require.Equal(t, []string{string(testkit.Pattern(4<<10 - 26))}, msgs)
 		require.Equal(t, io.EOF, err)
-		p.send("answer")
-		p.halfClose()
+		p.Send("answer")
+		p.HalfClose()
 		require.NoError(t, wait())
-		got, err := receiveAll(t, c)
+		got, err := testkit.ReceiveAll(t, c)
 		require.Equal(t, []string{"answer"}, got)
 		require.ErrorIs(t, err, tcpclient.ErrClosed)
 	})

@@ -1,6 +1,7 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -45,7 +47,7 @@ func (h *hook) letGo() {
 // reading is a Framer that hangs with the first byte it reads, and then says that the
 // stream has ended.
 func (h *hook) reading() tcpclient.Framer {
-	return funcFramer{read: func(r *bufioReader, dst []byte) ([]byte, error) {
+	return testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 		if _, err := r.ReadByte(); err != nil {
 			return dst, err
 		}
@@ -67,9 +69,9 @@ func TestCloseWakes(t *testing.T) {
 		"Close":    (*tcpclient.Client).Close,
 		"Shutdown": func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
 	} {
-		t.Run("those who wait for a connection while a DialContext hangs: "+name, inBubble(func(t *testing.T) { // P7
+		t.Run("those who wait for a connection while a DialContext hangs: "+name, testkit.InBubble(func(t *testing.T) { // P7
 			n, dials, hanging := tcpclienttest.NewNetwork(), 0, newHook(t)
-			c, p := listenNetwork(t, n).connect(t, tcpclient.Dialer{
+			c, p := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
 				Reconnect: &tcpclient.Backoff{Min: 1, Max: 1},
 				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 					if dials++; dials == 1 {
@@ -79,7 +81,7 @@ func TestCloseWakes(t *testing.T) {
 					return nil, errors.New("late")
 				},
 			})
-			hangUp(p.Conn)
+			testkit.HangUp(p.Conn)
 			<-hanging.inside
 			calls := map[string]func() error{
 				"Send":  func() error { return c.Send(context.Background(), []byte("x")) },
@@ -106,9 +108,9 @@ func TestCloseWakes(t *testing.T) {
 		}))
 	}
 
-	t.Run("Calls that wait for an id while a Correlator hangs", inBubble(func(t *testing.T) { // P7
+	t.Run("Calls that wait for an id while a Correlator hangs", testkit.InBubble(func(t *testing.T) { // P7
 		hanging := newHook(t)
-		c, p := connectMemory(t, tcpclient.Dialer{Correlator: hangingReplies{tcpclient.IDField{Width: 1}, hanging}})
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: hangingReplies{tcpclient.IDField{Width: 1}, hanging}})
 		errs := make(chan error, 3)
 		for range cap(errs) {
 			go func() {
@@ -116,8 +118,8 @@ func TestCloseWakes(t *testing.T) {
 				errs <- err
 			}()
 		}
-		p.receive() // the one that has got the id
-		p.send("!")
+		p.Receive() // the one that has got the id
+		p.Send("!")
 		<-hanging.inside
 		synctest.Wait()
 		requireTakes(t, time.Second, func() { require.NoError(t, c.Close()) })
@@ -146,37 +148,39 @@ func (h hangingReplies) SplitReply(msg []byte) (uint64, []byte, bool) {
 }
 
 func TestCloseOfStuckReader(t *testing.T) {
-	narrow := func(t testing.TB) *listener { return listenNetwork(t, &tcpclienttest.Network{Buffer: 100}) }
+	narrow := func(t testing.TB) *testkit.Listener {
+		return testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 100})
+	}
 
-	t.Run("tells of the frames that are lost", inBubble(func(t *testing.T) { // P4, P7
+	t.Run("tells of the frames that are lost", testkit.InBubble(func(t *testing.T) { // P4, P7
 		hanging := newHook(t)
-		c, p := narrow(t).connect(t, tcpclient.Dialer{Framer: hanging.reading()})
-		p.send("x")
+		c, p := narrow(t).Connect(t, tcpclient.Dialer{Framer: hanging.reading()})
+		p.Send("x")
 		<-hanging.inside
-		require.NoError(t, c.Write(t.Context(), pattern(1000)))
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
 		var err error
 		requireTakes(t, time.Second, func() { err = c.Close() })
 		require.Error(t, err)
-		require.Equal(t, "close", opError(t, err).Op)
+		require.Equal(t, "close", testkit.OpError(t, err).Op)
 	}))
 
-	t.Run("returns nil when nothing is lost", inBubble(func(t *testing.T) { // P7
+	t.Run("returns nil when nothing is lost", testkit.InBubble(func(t *testing.T) { // P7
 		hanging := newHook(t)
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: hanging.reading()})
-		p.send("x")
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: hanging.reading()})
+		p.Send("x")
 		<-hanging.inside
 		require.NoError(t, c.Write(t.Context(), []byte("whole")))
 		requireTakes(t, time.Second, func() { require.NoError(t, c.Close()) })
-		require.Equal(t, "whole", p.receive())
+		require.Equal(t, "whole", p.Receive())
 	}))
 
-	t.Run("takes no longer when a Trace function hangs too", inBubble(func(t *testing.T) { // P7
+	t.Run("takes no longer when a Trace function hangs too", testkit.InBubble(func(t *testing.T) { // P7
 		hanging, tracing := newHook(t), newHook(t)
-		c, p := connectMemory(t, tcpclient.Dialer{
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{
 			Framer: hanging.reading(),
 			Trace:  &tcpclient.Trace{Connected: func(string, int, time.Duration) { tracing.hang() }},
 		})
-		p.send("x")
+		p.Send("x")
 		<-hanging.inside
 		<-tracing.inside
 		closed := make(chan error, 1)
@@ -193,15 +197,15 @@ func TestCloseOfStuckReader(t *testing.T) {
 }
 
 func TestCloseInTrace(t *testing.T) {
-	t.Run("of the end of the connection does not hold up the owner's Close", inBubble(func(t *testing.T) { // P7
+	t.Run("of the end of the connection does not hold up the owner's Close", testkit.InBubble(func(t *testing.T) { // P7
 		var c *tcpclient.Client
 		in := newHook(t)
-		c, p := connectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) {
 			in.hang()
 			assert.NoError(t, c.Close())
 		}}})
-		requireAlive(t, c, p)
-		closed := start(t, c.Close)
+		testkit.RequireAlive(t, c, p)
+		closed := testkit.Start(t, c.Close)
 		<-in.inside
 		synctest.Wait()
 		in.letGo()
@@ -222,32 +226,32 @@ func (s slowClose) Close() error {
 
 func TestConnectionWithSlowClose(t *testing.T) {
 	// connect returns a Client on such a connection.
-	connect := func(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *peer) {
+	connect := func(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *testkit.Peer) {
 		free := make(chan struct{})
 		n := tcpclienttest.NewNetwork()
-		d.DialContext = wrapping(n.DialContext, func(conn net.Conn) net.Conn { return slowClose{conn, free} })
-		c, p := listenNetwork(t, n).connect(t, d)
+		d.DialContext = testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return slowClose{conn, free} })
+		c, p := testkit.ListenNetwork(t, n).Connect(t, d)
 		t.Cleanup(func() { close(free) })
 		return c, p
 	}
 
-	t.Run("does not hold up Close", inBubble(func(t *testing.T) { // P7
+	t.Run("does not hold up Close", testkit.InBubble(func(t *testing.T) { // P7
 		c, _ := connect(t, tcpclient.Dialer{})
 		requireTakes(t, time.Second, func() { require.NoError(t, c.Close()) })
 	}))
 
-	t.Run("does not hold up a Shutdown whose context ends", inBubble(func(t *testing.T) { // P2
+	t.Run("does not hold up a Shutdown whose context ends", testkit.InBubble(func(t *testing.T) { // P2
 		c, _ := connect(t, tcpclient.Dialer{})
 		requireTakes(t, 500*time.Millisecond, func() {
-			require.ErrorIs(t, c.Shutdown(within(t, 100*time.Millisecond)), context.DeadlineExceeded)
+			require.ErrorIs(t, c.Shutdown(testkit.Within(t, 100*time.Millisecond)), context.DeadlineExceeded)
 		})
 	}))
 
-	t.Run("does not hold up the verdict of a heartbeat", inBubble(func(t *testing.T) { // P5
+	t.Run("does not hold up the verdict of a heartbeat", testkit.InBubble(func(t *testing.T) { // P5
 		c, _ := connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{Interval: time.Second}, Correlator: tcpclient.IDPrefix{}})
 		requireTakes(t, 3*time.Second, func() {
 			require.ErrorIs(t, c.Send(t.Context(), []byte("x")), nil)
-			_, err := c.Call(within(t, time.Minute), []byte("x"))
+			_, err := c.Call(testkit.Within(t, time.Minute), []byte("x"))
 			require.ErrorIs(t, err, tcpclient.ErrHeartbeatTimeout)
 		})
 	}))
@@ -256,12 +260,12 @@ func TestConnectionWithSlowClose(t *testing.T) {
 func TestCloseOfDying(t *testing.T) {
 	t.Run("leaves the first error to everybody", func(t *testing.T) { // P9
 		// The reader waits behind a full Inbox, a write has found the reset.
-		c, p := transportNamed("tcp").connect(t, tcpclient.Dialer{Inbox: 1})
-		p.send("one", "two", "three", "four")
-		eventually(t, "the Inbox is full", func() bool { return c.Stats().MessagesReceived >= 1 })
-		p.reset()
+		c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{Inbox: 1})
+		p.Send("one", "two", "three", "four")
+		testkit.Eventually(t, "the Inbox is full", func() bool { return c.Stats().MessagesReceived >= 1 })
+		p.Reset()
 		var first error
-		eventually(t, "a write fails", func() bool { first = c.Send(t.Context(), []byte("x")); return first != nil })
+		testkit.Eventually(t, "a write fails", func() bool { first = c.Send(t.Context(), []byte("x")); return first != nil })
 		require.ErrorIs(t, first, tcpclient.ErrDisconnected)
 		c.Close()
 		_, err := c.Receive(t.Context())
@@ -271,13 +275,13 @@ func TestCloseOfDying(t *testing.T) {
 }
 
 func TestCloseThatWrites(t *testing.T) {
-	t.Run("ends though the connection's deadlines do nothing and the peer takes nothing", inBubble(func(t *testing.T) { // P7
+	t.Run("ends though the connection's deadlines do nothing and the peer takes nothing", testkit.InBubble(func(t *testing.T) { // P7
 		closed := make(chan struct{})
 		var once sync.Once
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-			w.deadline = func() error { return nil }
-			w.onClose = func() { once.Do(func() { close(closed) }) }
-			w.write = func([]byte) (int, error) { <-closed; return 0, io.ErrClosedPipe }
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnDeadline = func() error { return nil }
+			w.OnClose = func() { once.Do(func() { close(closed) }) }
+			w.OnWrite = func([]byte) (int, error) { <-closed; return 0, io.ErrClosedPipe }
 		})
 		require.NoError(t, c.Write(t.Context(), []byte("x")))
 		began := time.Now()
@@ -287,9 +291,9 @@ func TestCloseThatWrites(t *testing.T) {
 }
 
 func TestCloseOfStalledPeer(t *testing.T) {
-	t.Run("takes no more than its second, to the tick", inBubble(func(t *testing.T) { // P4, P7
+	t.Run("takes no more than its second, to the tick", testkit.InBubble(func(t *testing.T) { // P4, P7
 		c, _ := narrowly(t, tcpclient.Dialer{})
-		sent := start(t, func() error { return c.Send(context.Background(), pattern(1000)) })
+		sent := testkit.Start(t, func() error { return c.Send(context.Background(), testkit.Pattern(1000)) })
 		synctest.Wait()
 		require.NoError(t, c.Write(t.Context(), []byte("never")))
 		began := time.Now()

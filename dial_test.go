@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -29,16 +30,16 @@ func TestDialPermanent(t *testing.T) {
 			"a Handshake":   {Handshake: func(context.Context, *tcpclient.Conn) error { return err }},
 			"a DialContext": {DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, err }},
 		} {
-			t.Run("of "+hook+" ends the Client though it wraps "+name, inBubble(func(t *testing.T) { // P8
+			t.Run("of "+hook+" ends the Client though it wraps "+name, testkit.InBubble(func(t *testing.T) { // P8
 				d.Reconnect = &tcpclient.Backoff{Min: 1, Max: 1, FirstDial: true}
-				_, err := listenMemory(t).tryDial(within(t, time.Minute), d)
+				_, err := testkit.ListenMemory(t).TryDial(testkit.Within(t, time.Minute), d)
 				require.ErrorIs(t, err, rejected)
 				require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 			}))
 		}
 	}
 
-	t.Run("of a Handshake ends the Client though it comes after Timeout", inBubble(func(t *testing.T) { // P8
+	t.Run("of a Handshake ends the Client though it comes after Timeout", testkit.InBubble(func(t *testing.T) { // P8
 		d := tcpclient.Dialer{
 			Timeout:   time.Second,
 			Reconnect: &tcpclient.Backoff{Min: 1, Max: 1, FirstDial: true},
@@ -47,13 +48,13 @@ func TestDialPermanent(t *testing.T) {
 				return tcpclient.Permanent(rejected)
 			},
 		}
-		_, err := listenMemory(t).tryDial(within(t, time.Minute), d)
+		_, err := testkit.ListenMemory(t).TryDial(testkit.Within(t, time.Minute), d)
 		require.ErrorIs(t, err, rejected)
 		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 	}))
 
-	t.Run("is not what a Handshake says after Timeout, which is found all the same", inBubble(func(t *testing.T) { // P9
-		_, err := listenMemory(t).tryDial(within(t, time.Minute), tcpclient.Dialer{
+	t.Run("is not what a Handshake says after Timeout, which is found all the same", testkit.InBubble(func(t *testing.T) { // P9
+		_, err := testkit.ListenMemory(t).TryDial(testkit.Within(t, time.Minute), tcpclient.Dialer{
 			Timeout: time.Second,
 			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 				<-ctx.Done()
@@ -68,28 +69,28 @@ func TestDialPermanent(t *testing.T) {
 }
 
 func TestDialCopies(t *testing.T) {
-	t.Run("the Backoff and the Trace", inBubble(func(t *testing.T) {
+	t.Run("the Backoff and the Trace", testkit.InBubble(func(t *testing.T) {
 		backoff := &tcpclient.Backoff{Min: time.Second, Max: time.Second}
 		trace := &tcpclient.Trace{}
-		l := listenMemory(t)
-		c, p := l.connect(t, tcpclient.Dialer{Reconnect: backoff, Trace: trace})
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: backoff, Trace: trace})
 		// Both are of no use to it: it would not try again, and it would panic.
 		*backoff = tcpclient.Backoff{MaxAttempts: 1, Min: -1, Max: -1}
 		*trace = tcpclient.Trace{Connecting: func(string, int) { panic("not this one") }}
-		hangUp(p.Conn)
-		p = l.accept(t)
+		testkit.HangUp(p.Conn)
+		p = l.AcceptPeer(t)
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-		requireAlive(t, c, p)
+		testkit.RequireAlive(t, c, p)
 	}))
 
 	t.Run("the net.Dialer", func(t *testing.T) {
-		l, dialer := listenTCP(t), &net.Dialer{}
+		l, dialer := testkit.ListenTCP(t), &net.Dialer{}
 		d := tcpclient.Dialer{NetDialer: dialer, Reconnect: &tcpclient.Backoff{Min: 1, Max: 1}}
-		c, p := l.connect(t, d)
+		c, p := l.Connect(t, d)
 		dialer.LocalAddr = &net.UnixAddr{} // not for TCP
-		hangUp(p.Conn)
-		l.accept(t)
+		testkit.HangUp(p.Conn)
+		l.AcceptPeer(t)
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 	})
@@ -97,7 +98,7 @@ func TestDialCopies(t *testing.T) {
 
 func TestDialItself(t *testing.T) {
 	t.Run("is refused whatever the connection is wrapped in", func(t *testing.T) { // P8
-		l := listenTCP(t)
+		l := testkit.ListenTCP(t)
 		port := l.Addr().(*net.TCPAddr) // free, and known to be, when closed
 		l.Close()
 		_, err := (&tcpclient.Dialer{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -113,12 +114,12 @@ func TestDialItself(t *testing.T) {
 }
 
 func TestDialWhosePanic(t *testing.T) {
-	t.Run("is that of its connection closes it", inBubble(func(t *testing.T) { // P6
+	t.Run("is that of its connection closes it", testkit.InBubble(func(t *testing.T) { // P6
 		n := tcpclienttest.NewNetwork()
 		var closes atomic.Int32
-		_, err := listenNetwork(t, n).tryDial(t.Context(), tcpclient.Dialer{
-			DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn {
-				return &wrapper{Conn: conn, deadline: func() error { panic("no deadlines here") }, onClose: func() { closes.Add(1) }}
+		_, err := testkit.ListenNetwork(t, n).TryDial(t.Context(), tcpclient.Dialer{
+			DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+				return &testkit.HookedConn{Conn: conn, OnDeadline: func() error { panic("no deadlines here") }, OnClose: func() { closes.Add(1) }}
 			}),
 		})
 		require.Error(t, err)
@@ -146,7 +147,7 @@ func TestFirstDialTellsWhatHasFailed(t *testing.T) {
 				return nil, os.NewSyscallError("connect", syscall.ECONNREFUSED)
 			},
 		}
-		_, err := d.Dial(within(t, time.Minute), "tcp", "server:1")
+		_, err := d.Dial(testkit.Within(t, time.Minute), "tcp", "server:1")
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, syscall.ECONNREFUSED)
 		require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
@@ -158,7 +159,7 @@ func TestAddressesThatCannotBe(t *testing.T) {
 	for _, address := range []string{"", "127.0.0.1:nosuchservice"} {
 		t.Run(address, func(t *testing.T) { // P8: they are not tried again
 			d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{FirstDial: true}}
-			_, err := d.Dial(within(t, patience), "tcp", address)
+			_, err := d.Dial(testkit.Within(t, testkit.Patience), "tcp", address)
 			require.Error(t, err)
 			require.NotErrorIs(t, err, context.DeadlineExceeded)
 			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))

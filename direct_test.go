@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -47,8 +48,8 @@ func (s *script) read(p []byte) (int, error) {
 }
 
 // play connects a client to s.
-func (s *script) play(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *peer) {
-	c, p, _ := connectWrapped(t, d, func(w *wrapper) { s.conn, w.read = w.Conn, s.read })
+func (s *script) play(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *testkit.Peer) {
+	c, p, _ := testkit.ConnectHooked(t, d, func(w *testkit.HookedConn) { s.conn, w.OnRead = w.Conn, s.read })
 	return c, p
 }
 
@@ -80,7 +81,7 @@ func mixed(r *rand.Rand, total int) (msgs []string) {
 // Streams of messages of half a KiB to 8 KiB are read straight into the Inbox.
 func TestStreamsOfAllSizes(t *testing.T) {
 	for name, receive := range map[string]func(*testing.T, *tcpclient.Client) ([]string, error){
-		"Receive": func(t *testing.T, c *tcpclient.Client) ([]string, error) { return receiveAll(t, c) },
+		"Receive": func(t *testing.T, c *tcpclient.Client) ([]string, error) { return testkit.ReceiveAll(t, c) },
 		"ReceiveInto": func(t *testing.T, c *tcpclient.Client) (msgs []string, err error) {
 			for buf := []byte(nil); ; msgs = append(msgs, string(buf)) {
 				if buf, err = c.ReceiveInto(t.Context(), buf); err != nil {
@@ -97,12 +98,12 @@ func TestStreamsOfAllSizes(t *testing.T) {
 			return msgs, end
 		},
 	} {
-		t.Run(name, inBubble(func(t *testing.T) { // P1, P3
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P1, P3
 			for seed := range uint64(12) {
 				r := rand.New(rand.NewPCG(seed, 1))
 				msgs := mixed(r, 800<<10)
 				largest := []int{1 << 10, 20 << 10, 1 << 20}[seed%3]
-				s := script{data: frames(msgs...), size: func() int { return 1 + r.IntN(largest) }, end: io.EOF, atEnd: seed%2 == 0}
+				s := script{data: testkit.Frames(msgs...), size: func() int { return 1 + r.IntN(largest) }, end: io.EOF, atEnd: seed%2 == 0}
 				c, _ := s.play(t, tcpclient.Dialer{Heartbeat: heartbeats(seed%4 == 3)})
 				got, err := receive(t, c)
 				require.ErrorIs(t, err, io.EOF)
@@ -127,8 +128,8 @@ func heartbeats(some bool) (h tcpclient.Heartbeat) {
 }
 
 func TestStreamOfKiB(t *testing.T) {
-	stream := numbered(300, 1<<10)
-	data := frames(stream...)
+	stream := testkit.Numbered(300, 1<<10)
+	data := testkit.Frames(stream...)
 	reset := syscall.ECONNRESET
 
 	for _, test := range []struct {
@@ -141,17 +142,17 @@ func TestStreamOfKiB(t *testing.T) {
 		{"ends between messages", data, io.EOF, false, io.EOF},
 		{"ends in a header", append(bytes.Clone(data), 0, 0), io.EOF, false, io.ErrUnexpectedEOF},
 		{"ends in a header, at once", append(bytes.Clone(data), 0, 0), io.EOF, true, io.ErrUnexpectedEOF},
-		{"ends in a message", append(bytes.Clone(data), frame("cut off")[:6]...), io.EOF, false, io.ErrUnexpectedEOF},
-		{"ends in a large message", append(bytes.Clone(data), frame(string(pattern(20 << 10)))[:9000]...), io.EOF, true, io.ErrUnexpectedEOF},
+		{"ends in a message", append(bytes.Clone(data), testkit.Frame("cut off")[:6]...), io.EOF, false, io.ErrUnexpectedEOF},
+		{"ends in a large message", append(bytes.Clone(data), testkit.Frame(string(testkit.Pattern(20 << 10)))[:9000]...), io.EOF, true, io.ErrUnexpectedEOF},
 		{"is reset between messages", data, reset, true, reset},
-		{"is reset in a message", append(bytes.Clone(data), frame("cut off")[:6]...), reset, true, reset},
+		{"is reset in a message", append(bytes.Clone(data), testkit.Frame("cut off")[:6]...), reset, true, reset},
 		{"goes on with nonsense", append(bytes.Clone(data), "HTTP/1.1 400 Bad Request"...), io.EOF, false, new(tcpclient.FrameTooLargeError)},
 	} {
-		t.Run(test.name, inBubble(func(t *testing.T) { // P1, P9
+		t.Run(test.name, testkit.InBubble(func(t *testing.T) { // P1, P9
 			for _, size := range []func() int{bursts, func() int { return 40000 }, func() int { return 17000 }} {
 				s := script{data: test.data, size: size, end: test.end, atEnd: test.atEnd}
 				c, _ := s.play(t, tcpclient.Dialer{})
-				msgs, err := receiveAll(t, c)
+				msgs, err := testkit.ReceiveAll(t, c)
 				require.Equal(t, stream, msgs)
 				if large, ok := test.want.(*tcpclient.FrameTooLargeError); ok {
 					require.ErrorAs(t, err, &large)
@@ -164,18 +165,18 @@ func TestStreamOfKiB(t *testing.T) {
 		}))
 	}
 
-	t.Run("that stops in a message is noticed", inBubble(func(t *testing.T) { // P5
+	t.Run("that stops in a message is noticed", testkit.InBubble(func(t *testing.T) { // P5
 		s := script{data: append(bytes.Clone(data), 0, 0, 4), size: bursts}
 		c, _ := s.play(t, tcpclient.Dialer{FrameTimeout: time.Second})
-		msgs, err := receiveAll(t, c)
+		msgs, err := testkit.ReceiveAll(t, c)
 		assert.Equal(t, stream, msgs)
 		assert.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
 	}))
 
-	t.Run("is no reply, and the reply to a Call is none of it", inBubble(func(t *testing.T) { // P3
+	t.Run("is no reply, and the reply to a Call is none of it", testkit.InBubble(func(t *testing.T) { // P3
 		s := script{data: bytes.Clone(data), size: bursts}
 		c, p := s.play(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
-		got := start(t, func() []string {
+		got := testkit.Start(t, func() []string {
 			var msgs []string
 			for range 2 * len(stream) {
 				msg, err := c.Receive(t.Context())
@@ -185,55 +186,55 @@ func TestStreamOfKiB(t *testing.T) {
 			return msgs
 		})
 		synctest.Wait() // the next read is under way
-		call := start(t, func() string {
-			reply, err := c.Call(t.Context(), pattern(1000))
+		call := testkit.Start(t, func() string {
+			reply, err := c.Call(t.Context(), testkit.Pattern(1000))
 			assert.NoError(t, err)
 			return string(reply)
 		})
-		request := p.receive()
-		p.raw(append(append(bytes.Clone(data[:100*1028]), frame(request)...), data[100*1028:]...))
-		require.Equal(t, string(pattern(1000)), call())
+		request := p.Receive()
+		p.Raw(append(append(bytes.Clone(data[:100*1028]), testkit.Frame(request)...), data[100*1028:]...))
+		require.Equal(t, string(testkit.Pattern(1000)), call())
 		require.Equal(t, append(append([]string{}, stream...), stream...), got())
 	}))
 
-	t.Run("fills the Inbox, and no more", inBubble(func(t *testing.T) { // P6
+	t.Run("fills the Inbox, and no more", testkit.InBubble(func(t *testing.T) { // P6
 		s := script{data: bytes.Repeat(data, 30), size: bursts, end: io.EOF, begin: make(chan struct{})}
 		c, _ := s.play(t, tcpclient.Dialer{})
 		requireHeap(t, 1<<20, func() { close(s.begin); synctest.Wait() })
 		require.Less(t, c.Stats().MessagesReceived, uint64(300))
-		msgs, err := receiveAll(t, c)
+		msgs, err := testkit.ReceiveAll(t, c)
 		require.ErrorIs(t, err, io.EOF)
 		require.Len(t, msgs, 30*len(stream))
 	}))
 
 	for name, size := range map[string]int{"small": 1 << 10, "large": 17 << 10} {
-		t.Run("between small messages does not waste memory, in "+name+" reads", inBubble(func(t *testing.T) { // P6
+		t.Run("between small messages does not waste memory, in "+name+" reads", testkit.InBubble(func(t *testing.T) { // P6
 			const cycles, small = 400, 12
-			cycle := frame(string(pattern(600)))
+			cycle := testkit.Frame(string(testkit.Pattern(600)))
 			for range small {
 				cycle = append(cycle, 0, 0, 0, 1, 'x')
 			}
 			s := script{data: bytes.Repeat(cycle, cycles), size: func() int { return size }, end: io.EOF, begin: make(chan struct{})}
 			c, _ := s.play(t, tcpclient.Dialer{})
 			requireHeap(t, 2<<20, func() { close(s.begin); synctest.Wait() })
-			msgs, err := receiveAll(t, c)
+			msgs, err := testkit.ReceiveAll(t, c)
 			require.ErrorIs(t, err, io.EOF)
 			require.Len(t, msgs, cycles*(1+small))
 		}))
 	}
 
-	t.Run("is a sign of life", inBubble(func(t *testing.T) { // P5
-		c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{Interval: time.Second, Timeout: 2 * time.Second}})
-		got := start(t, func() []string {
-			msgs, _ := receiveAll(t, c)
+	t.Run("is a sign of life", testkit.InBubble(func(t *testing.T) { // P5
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{Interval: time.Second, Timeout: 2 * time.Second}})
+		got := testkit.Start(t, func() []string {
+			msgs, _ := testkit.ReceiveAll(t, c)
 			return msgs
 		})
 		for sent := data; len(sent) > 0; time.Sleep(1500 * time.Millisecond) {
 			n := min(20*1028, len(sent)) // whole messages: in the middle of one FrameTimeout rules
-			p.raw(sent[:n])
+			p.Raw(sent[:n])
 			sent = sent[n:]
 		}
-		p.halfClose()
+		p.HalfClose()
 		require.Len(t, got(), len(stream))
 	}))
 }
@@ -241,8 +242,8 @@ func TestStreamOfKiB(t *testing.T) {
 // The memory behind a message is the caller's: what is read next must not be there.
 func TestReceivedMemoryIsNotReadInto(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P1
-		stream := numbered(2000, 1<<10)
-		s := script{data: frames(stream...), size: bursts, end: io.EOF}
+		stream := testkit.Numbered(2000, 1<<10)
+		s := script{data: testkit.Frames(stream...), size: bursts, end: io.EOF}
 		c, _ := s.play(t, tcpclient.Dialer{})
 		buf := []byte(nil)
 		for i := range stream {
@@ -265,9 +266,9 @@ func TestErrorThatComesWithBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P9
 		bad := ""
 		for size := 0; size < 3000; size += 4 {
-			s := script{data: frame(string(pattern(size))), size: bursts, end: syscall.ECONNRESET, atEnd: true}
+			s := script{data: testkit.Frame(string(testkit.Pattern(size))), size: bursts, end: syscall.ECONNRESET, atEnd: true}
 			c, _ := s.play(t, tcpclient.Dialer{})
-			msgs, err := receiveAll(t, c)
+			msgs, err := testkit.ReceiveAll(t, c)
 			require.Len(t, msgs, 1)
 			if !errors.Is(err, syscall.ECONNRESET) {
 				bad += fmt.Sprintf(" %d (%v)", size, err)

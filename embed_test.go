@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/require"
 )
 
@@ -30,19 +31,19 @@ func TestEmbeddedFramer(t *testing.T) {
 		"a value":   func(size int) tcpclient.Framer { return peeking{size: size} },
 		"a pointer": func(size int) tcpclient.Framer { return &peeking{size: size} },
 	} {
-		t.Run(name+" may Peek at all of ReadBuffer", inBubble(func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Framer: embed(1000), ReadBuffer: 1000})
-			go p.Write(pattern(1000))
+		t.Run(name+" may Peek at all of ReadBuffer", testkit.InBubble(func(t *testing.T) {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: embed(1000), ReadBuffer: 1000})
+			go p.Write(testkit.Pattern(1000))
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
-			require.Equal(t, pattern(1000), msg)
+			require.Equal(t, testkit.Pattern(1000), msg)
 		}))
 
-		t.Run(name+" may return the memory of its bufio.Reader", inBubble(func(t *testing.T) { // P1
-			c, p := connectMemory(t, tcpclient.Dialer{Framer: embed(5)})
+		t.Run(name+" may return the memory of its bufio.Reader", testkit.InBubble(func(t *testing.T) { // P1
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: embed(5)})
 			want := []string{"aaaaa", "bbbbb", "ccccc"}
 			for _, msg := range want {
-				p.raw([]byte(msg))
+				p.Raw([]byte(msg))
 				synctest.Wait()
 			}
 			for _, want := range want {

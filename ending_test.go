@@ -12,49 +12,30 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// A slow peer takes 100 bytes a second, and answers pings.
-func (p *peer) slowly(size int) {
-	for taken := 0; taken < size; taken += 100 {
-		time.Sleep(time.Second)
-		if _, err := p.in.Discard(min(100, size-taken)); err != nil {
-			return
-		}
-	}
-	for {
-		msg, err := p.next()
-		switch {
-		case err != nil:
-			p.Close()
-			return
-		case msg == "ping":
-			p.Write(frame("pong"))
-		}
-	}
-}
-
 // While Shutdown flushes to a slow peer pings go on, or it would be declared dead that takes
 // bytes all the time. Flush is the control.
 func TestShutdownFlushesToASlowPeer(t *testing.T) {
 	for name, flush := range map[string]bool{"behind a Flush": true, "by itself": false} {
-		t.Run(name, inBubble(func(t *testing.T) { // P5
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P5
 			c, p := narrowly(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
 				Interval: 5 * time.Second, Timeout: 10 * time.Second,
 				Ping:   func() []byte { return []byte("ping") },
 				IsPong: func(msg []byte) bool { return string(msg) == "pong" },
 			}})
-			require.NoError(t, c.Write(t.Context(), pattern(2996)))
-			slow := start(t, func() bool { p.slowly(3000); return true })
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(2996)))
+			slow := testkit.Start(t, func() bool { p.ReadSlowly(3000); return true })
 			defer slow()
 			if flush {
 				require.NoError(t, c.Flush(t.Context()))
 			}
-			assert.NoError(t, c.Shutdown(within(t, time.Hour)))
-			hangUp(p.Conn)
+			assert.NoError(t, c.Shutdown(testkit.Within(t, time.Hour)))
+			testkit.HangUp(p.Conn)
 		}))
 	}
 }
@@ -66,7 +47,7 @@ func TestClosedDuringARoundOverSeveralAddresses(t *testing.T) {
 		"Shutdown": func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
 		"Close":    (*tcpclient.Client).Close,
 	} {
-		t.Run(name, inBubble(func(t *testing.T) { // P7, P9
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P7, P9
 			var n tcpclienttest.Network
 			l, err := n.Listen("a:1")
 			require.NoError(t, err)
@@ -81,7 +62,7 @@ func TestClosedDuringARoundOverSeveralAddresses(t *testing.T) {
 						return
 					}
 					if ok {
-						conn.Write(frame("welcome"))
+						conn.Write(testkit.Frame("welcome"))
 						time.Sleep(time.Second)
 					}
 					conn.Close()
@@ -125,10 +106,10 @@ func TestClosedDuringARoundOverSeveralAddresses(t *testing.T) {
 // the loop of the package documentation gives up on.
 func TestGoexitEndsTheDocumentedLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P9
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: goexit, Reconnect: &tcpclient.Backoff{}})
-		p.send("x")
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: goexit, Reconnect: &tcpclient.Backoff{}})
+		p.Send("x")
 		for range 100 {
-			_, err := c.Receive(within(t, time.Minute))
+			_, err := c.Receive(testkit.Within(t, time.Minute))
 			require.Error(t, err)
 			if tcpclient.Classify(err) != tcpclient.ClassDisconnected {
 				return
@@ -140,23 +121,23 @@ func TestGoexitEndsTheDocumentedLoop(t *testing.T) {
 
 // That its context has ended does not keep Shutdown from telling of a loss.
 func TestShutdownWhoseContextEndsTellsOfALoss(t *testing.T) {
-	t.Run("that was there before", inBubble(func(t *testing.T) { // P4
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{FlushDelay: time.Millisecond}, func(w *wrapper) {
-			w.write = func([]byte) (int, error) { return 0, syscall.ECONNRESET }
+	t.Run("that was there before", testkit.InBubble(func(t *testing.T) { // P4
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{FlushDelay: time.Millisecond}, func(w *testkit.HookedConn) {
+			w.OnWrite = func([]byte) (int, error) { return 0, syscall.ECONNRESET }
 		})
 		require.NoError(t, c.Write(t.Context(), []byte("lost")))
 		time.Sleep(10 * time.Millisecond) // the write has failed; the reader waits for last words
-		down := c.Shutdown(within(t, 100*time.Millisecond))
+		down := c.Shutdown(testkit.Within(t, 100*time.Millisecond))
 		require.ErrorIs(t, down, context.DeadlineExceeded)
 		closed := c.Close()
 		assert.True(t, errors.Is(down, syscall.ECONNRESET) || errors.Is(closed, syscall.ECONNRESET),
 			"the loss is told to nobody: Shutdown %v, Close %v", down, closed)
 	}))
 
-	t.Run("that it causes", inBubble(func(t *testing.T) { // P4
+	t.Run("that it causes", testkit.InBubble(func(t *testing.T) { // P4
 		c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
-		require.NoError(t, c.Write(t.Context(), pattern(1000)))
-		down := c.Shutdown(within(t, 100*time.Millisecond))
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
+		down := c.Shutdown(testkit.Within(t, 100*time.Millisecond))
 		require.ErrorIs(t, down, context.DeadlineExceeded)
 		closed := c.Close()
 		assert.Contains(t, down.Error()+errorText(closed), "messages that were written are lost")
@@ -174,8 +155,8 @@ func errorText(err error) string {
 // take it for a deadline of its own.
 func TestCloseTellsOfALossThatIsADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P4, P7
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-			w.write = func([]byte) (int, error) { return 0, context.DeadlineExceeded }
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnWrite = func([]byte) (int, error) { return 0, context.DeadlineExceeded }
 		})
 		require.NoError(t, c.Write(t.Context(), []byte("lost")))
 		require.Error(t, c.Close())
@@ -186,10 +167,10 @@ func TestCloseTellsOfALossThatIsADeadline(t *testing.T) {
 func TestShutdownWithATraceThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P2
 		hanging := newHook(t)
-		c, p := connectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) { hanging.hang() }}})
-		p.halfClose()
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) { hanging.hang() }}})
+		p.HalfClose()
 		began := time.Now()
-		c.Shutdown(within(t, 10*time.Millisecond))
+		c.Shutdown(testkit.Within(t, 10*time.Millisecond))
 		require.Less(t, time.Since(began), 200*time.Millisecond)
 	})
 }
@@ -197,14 +178,14 @@ func TestShutdownWithATraceThatHangs(t *testing.T) {
 // Shutdown's own goroutine may be the one that writes to a connection whose deadlines do nothing.
 func TestShutdownWithDeadlinesThatDoNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P2
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-			w.deadline = func() error { return nil }
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnDeadline = func() error { return nil }
 		})
-		require.NoError(t, c.Write(t.Context(), pattern(60<<10)))
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(60<<10)))
 		require.NoError(t, c.Flush(t.Context()))
-		require.NoError(t, c.Write(t.Context(), pattern(60<<10)))
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(60<<10)))
 		down := make(chan error, 1)
-		go func() { down <- c.Shutdown(within(t, time.Second)) }()
+		go func() { down <- c.Shutdown(testkit.Within(t, time.Second)) }()
 		select {
 		case err := <-down:
 			require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -219,10 +200,10 @@ func TestShutdownWithDeadlinesThatDoNothing(t *testing.T) {
 func TestStatsOfAPingThatWasNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
-			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { return pattern(1000) },
+			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { return testkit.Pattern(1000) },
 		}})
 		time.Sleep(1500 * time.Millisecond) // a tenth of it has left
-		p.reset()
+		p.Reset()
 		_, err := c.Receive(t.Context())
 		require.Error(t, err)
 		require.Zero(t, c.Stats().MessagesSent)
@@ -234,13 +215,13 @@ func TestStatsOfAPingThatWasNotSent(t *testing.T) {
 func TestTheFirstErrorStaysDuringClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P9
 		hanging := newHook(t)
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: hanging.reading()})
-		p.send("x")
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: hanging.reading()})
+		p.Send("x")
 		<-hanging.inside
-		p.reset()
+		p.Reset()
 		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
 		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
-		closed := start(t, c.Close)
+		closed := testkit.Start(t, c.Close)
 		synctest.Wait()
 		assert.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
 		_, err := c.Receive(t.Context())
@@ -259,10 +240,10 @@ func (unwilling) CloseWrite() error { return errors.New("half-close: not here") 
 func TestShutdownWhoseFINFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := tcpclienttest.NewNetwork()
-		c, _ := listenNetwork(t, n).connect(t, tcpclient.Dialer{
-			DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn} }),
+		c, _ := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
+			DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn} }),
 		})
-		require.NoError(t, c.Shutdown(within(t, time.Hour)))
+		require.NoError(t, c.Shutdown(testkit.Within(t, time.Hour)))
 	})
 }
 
@@ -272,15 +253,15 @@ func TestShutdownAnswersWhileItFlushes(t *testing.T) {
 		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
 			Answer: func(msg []byte) ([]byte, bool) { return []byte("pong"), string(msg) == "ping" },
 		}})
-		require.NoError(t, c.Write(t.Context(), pattern(1000)))
-		down := start(t, func() error { return c.Shutdown(context.Background()) })
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
+		down := testkit.Start(t, func() error { return c.Shutdown(context.Background()) })
 		synctest.Wait()
-		p.send("ping")
+		p.Send("ping")
 		synctest.Wait()
-		msgs, _ := p.all()
-		p.halfClose()
+		msgs, _ := p.All()
+		p.HalfClose()
 		require.NoError(t, down())
-		require.Equal(t, []string{string(pattern(1000)), "pong"}, msgs)
+		require.Equal(t, []string{string(testkit.Pattern(1000)), "pong"}, msgs)
 	})
 }
 
@@ -288,28 +269,28 @@ func TestShutdownAnswersWhileItFlushes(t *testing.T) {
 func TestCloseTellsOfWhatItHasNotFlushed(t *testing.T) {
 	for name, leave := range map[string]func(t *testing.T, c *tcpclient.Client){
 		"a Write": func(t *testing.T, c *tcpclient.Client) {
-			require.NoError(t, c.Write(t.Context(), pattern(2000)))
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(2000)))
 		},
 		"a Send that has given up": func(t *testing.T, c *tcpclient.Client) {
-			require.ErrorIs(t, c.Send(within(t, time.Second), pattern(2000)), context.DeadlineExceeded)
+			require.ErrorIs(t, c.Send(testkit.Within(t, time.Second), testkit.Pattern(2000)), context.DeadlineExceeded)
 		},
 		"a Call that has given up": func(t *testing.T, c *tcpclient.Client) {
-			_, err := c.Call(within(t, time.Second), pattern(2000))
+			_, err := c.Call(testkit.Within(t, time.Second), testkit.Pattern(2000))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 		},
 		"a Write, and a Write that waits behind it": func(t *testing.T, c *tcpclient.Client) {
-			require.NoError(t, c.Write(t.Context(), pattern(2000)))
-			start(t, func() error { return c.Write(context.Background(), pattern(2000)) })
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(2000)))
+			testkit.Start(t, func() error { return c.Write(context.Background(), testkit.Pattern(2000)) })
 		},
 		"a Send that waits": func(t *testing.T, c *tcpclient.Client) {
-			start(t, func() error { return c.Send(context.Background(), pattern(2000)) })
+			testkit.Start(t, func() error { return c.Send(context.Background(), testkit.Pattern(2000)) })
 		},
 		"a Flush that waits": func(t *testing.T, c *tcpclient.Client) {
-			require.NoError(t, c.Write(t.Context(), pattern(2000)))
-			start(t, func() error { return c.Flush(context.Background()) })
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(2000)))
+			testkit.Start(t, func() error { return c.Flush(context.Background()) })
 		},
 	} {
-		t.Run(name, inBubble(func(t *testing.T) { // P4, P7
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P4, P7
 			c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, WriteBuffer: 1000})
 			leave(t, c)
 			synctest.Wait()
@@ -324,12 +305,12 @@ func TestCloseTellsOfWhatItHasNotFlushed(t *testing.T) {
 func TestTheLossOfWhatASendHasLeftIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P4
 		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
-		require.ErrorIs(t, c.Send(within(t, time.Second), pattern(1000)), context.DeadlineExceeded)
-		p.reset()
+		require.ErrorIs(t, c.Send(testkit.Within(t, time.Second), testkit.Pattern(1000)), context.DeadlineExceeded)
+		p.Reset()
 		synctest.Wait()
 		err := c.Send(t.Context(), []byte("x"))
 		require.ErrorContains(t, err, "messages that were written are lost")
-		require.True(t, opError(t, err).Unsent)
+		require.True(t, testkit.OpError(t, err).Unsent)
 		err = c.Send(t.Context(), []byte("x"))
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		require.NotContains(t, err.Error(), "lost")
@@ -340,10 +321,10 @@ func TestTheLossOfWhatASendHasLeftIsTold(t *testing.T) {
 func TestShutdownBehindThePeersFIN(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, wait := range []bool{false, true} {
-			c, p := connectMemory(t, tcpclient.Dialer{})
-			bye := start(t, func() error { _, err := c.Call(t.Context(), []byte("quit")); return err })
-			require.Equal(t, "quit", p.receive())
-			p.finish("bye")
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+			bye := testkit.Start(t, func() error { _, err := c.Call(t.Context(), []byte("quit")); return err })
+			require.Equal(t, "quit", p.Receive())
+			p.Finish("bye")
 			require.NoError(t, bye())
 			if wait {
 				synctest.Wait()
@@ -358,8 +339,8 @@ func TestShutdownSaysALossOnce(t *testing.T) {
 	for i := range 60 {
 		synctest.Test(t, func(t *testing.T) { // P9
 			c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
-			require.NoError(t, c.Write(t.Context(), pattern(1000)))
-			down := c.Shutdown(within(t, 100*time.Millisecond))
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
+			down := c.Shutdown(testkit.Within(t, 100*time.Millisecond))
 			require.ErrorIs(t, down, context.DeadlineExceeded)
 			require.Equal(t, 1, strings.Count(down.Error(), "are lost"), "%d: %v", i, down)
 		})
@@ -371,14 +352,14 @@ func TestShutdownWhoseCallIsNotAnswered(t *testing.T) {
 	for i := range 60 {
 		synctest.Test(t, func(t *testing.T) { // P4
 			c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
-			call := start(t, func() error {
-				_, err := c.Call(t.Context(), pattern(1000)) // of which a tenth is sent
+			call := testkit.Start(t, func() error {
+				_, err := c.Call(t.Context(), testkit.Pattern(1000)) // of which a tenth is sent
 				return err
 			})
 			synctest.Wait()
-			down := start(t, func() error { return c.Shutdown(t.Context()) })
+			down := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
 			synctest.Wait()
-			p.halfClose()
+			p.HalfClose()
 			require.Error(t, call())
 			require.Error(t, down(), "%d", i)
 		})
@@ -389,12 +370,12 @@ func TestShutdownWhoseCallIsNotAnswered(t *testing.T) {
 func TestLossThatCloseHasToldIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P4, P7
 		hanging := make(chan struct{})
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-			w.deadline = func() error { return nil }
-			w.write = func([]byte) (int, error) { <-hanging; return 0, io.ErrClosedPipe }
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnDeadline = func() error { return nil }
+			w.OnWrite = func([]byte) (int, error) { <-hanging; return 0, io.ErrClosedPipe }
 		})
 		require.NoError(t, c.Write(t.Context(), []byte("lost")))
-		flush := start(t, func() error { return c.Flush(context.Background()) })
+		flush := testkit.Start(t, func() error { return c.Flush(context.Background()) })
 		synctest.Wait()
 		require.ErrorContains(t, c.Close(), "are lost")
 		close(hanging)
@@ -409,11 +390,11 @@ func TestLossThatCloseHasToldIsToldOnce(t *testing.T) {
 // That the loss Is the end of Shutdown's context, too, does not hide it.
 func TestShutdownTellsOfALossThatIsADeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P4
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-			w.write = func([]byte) (int, error) { return 0, context.DeadlineExceeded }
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnWrite = func([]byte) (int, error) { return 0, context.DeadlineExceeded }
 		})
 		require.NoError(t, c.Write(t.Context(), []byte("lost")))
-		down := c.Shutdown(within(t, 100*time.Millisecond)) // the reader waits for last words
+		down := c.Shutdown(testkit.Within(t, 100*time.Millisecond)) // the reader waits for last words
 		require.ErrorIs(t, down, context.DeadlineExceeded)
 		require.Contains(t, down.Error()+errorText(c.Close()), "are lost")
 	})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -175,8 +176,8 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 			synctest.Test(t, func(t *testing.T) {
 				reset := make(chan struct{})
 				inline := test.drained
-				c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-					w.write = func([]byte) (int, error) {
+				c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+					w.OnWrite = func([]byte) (int, error) {
 						if inline {
 							inline = false
 							return 0, os.ErrDeadlineExceeded
@@ -185,7 +186,7 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 						time.Sleep(test.writerStarved)
 						return 0, test.writer
 					}
-					w.read = func([]byte) (int, error) {
+					w.OnRead = func([]byte) (int, error) {
 						<-reset
 						time.Sleep(test.readerStarved)
 						return 0, test.reader
@@ -207,19 +208,19 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 	t.Run("the drain knows, on a connection without deadlines", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			reset := make(chan struct{})
-			c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-				w.deadline = func() error { return errors.ErrUnsupported }
-				w.write = func([]byte) (int, error) {
+			c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+				w.OnDeadline = func() error { return errors.ErrUnsupported }
+				w.OnWrite = func([]byte) (int, error) {
 					<-reset
 					time.Sleep(starved)
 					return 0, syscall.ECONNRESET
 				}
-				w.read = func([]byte) (int, error) {
+				w.OnRead = func([]byte) (int, error) {
 					<-reset
 					return 0, io.EOF
 				}
 			})
-			sent := start(t, func() error { return c.Send(t.Context(), []byte("x")) })
+			sent := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("x")) })
 			time.Sleep(time.Second) // fake
 			close(reset)
 			_, err := c.Receive(t.Context())
@@ -230,11 +231,11 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 
 	t.Run("a peer that hangs up and does not read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, p, _ := connectWrapped(t, tcpclient.Dialer{}, nil)
-			sent := start(t, func() error { return c.Send(t.Context(), pattern(1<<20)) })
+			c, p, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
+			sent := testkit.Start(t, func() error { return c.Send(t.Context(), testkit.Pattern(1<<20)) })
 			time.Sleep(1003 * time.Millisecond) // fake, and not when a write ends anyway
 			began := time.Now()
-			p.halfClose()
+			p.HalfClose()
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, io.EOF)
 			require.LessOrEqual(t, time.Since(began), 50*time.Millisecond, "a write looks up that often")

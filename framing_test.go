@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -18,34 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 )
 
-// framers are one of each kind, and of each kind of setting.
-var framers = map[string]tcpclient.Framer{
-	"LengthPrefix":             tcpclient.LengthPrefix{},
-	"LengthPrefix/u8":          tcpclient.LengthPrefix{Width: 1},
-	"LengthPrefix/u16le":       tcpclient.LengthPrefix{Width: 2, LittleEndian: true},
-	"LengthPrefix/u24":         tcpclient.LengthPrefix{Width: 3},
-	"LengthPrefix/u64":         tcpclient.LengthPrefix{Width: 8},
-	"LengthPrefix/inclusive":   tcpclient.LengthPrefix{Adjust: -4},
-	"Varint":                   tcpclient.Varint{},
-	"Delimiter":                tcpclient.Delimiter{},
-	"Delimiter/CRLF":           tcpclient.Delimiter{Delim: []byte("\r\n")},
-	"Delimiter/overlapping":    tcpclient.Delimiter{Delim: []byte("\r\r\n")},
-	"Delimiter/MLLP":           tcpclient.Delimiter{Start: []byte{0x0b}, Delim: []byte{0x1c, 0x0d}},
-	"Lines":                    tcpclient.Lines{},
-	"Lines/CRLF":               tcpclient.Lines{CRLF: true},
-	"Netstring":                tcpclient.Netstring(),
-	"OctetCounting":            tcpclient.OctetCounting(),
-	"ContentLength":            tcpclient.ContentLength{},
-	"Delimiter/unterminated":   tcpclient.Delimiter{AllowUnterminated: true},
-	"Lines/unterminated":       tcpclient.Lines{AllowUnterminated: true},
-	"Delimiter/long delimiter": tcpclient.Delimiter{Delim: []byte(strings.Repeat("a", 40) + "b")},
-}
-
 func TestFramers(t *testing.T) { // P1
-	for name, f := range framers {
+	for name, f := range testkit.Framers {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, tcpclienttest.TestFramer(f,
 				[]byte("hello"), []byte("x"), bytes.Repeat([]byte("ab"), 100), []byte("0123456789")))
@@ -64,44 +41,21 @@ func TestFramers(t *testing.T) { // P1
 	})
 }
 
-// encode returns the stream of the messages.
-func encode(t testing.TB, f tcpclient.Framer, messages ...[]byte) []byte {
-	var b bytes.Buffer
-	w := bufio.NewWriter(&b)
-	for _, msg := range messages {
-		require.NoError(t, f.WriteFrame(w, msg))
-	}
-	require.NoError(t, w.Flush())
-	return b.Bytes()
-}
-
-// decode returns the messages of the stream up to the first error.
-func decode(f tcpclient.Framer, r io.Reader, buffer int) (messages [][]byte, err error) {
-	br := bufio.NewReaderSize(r, buffer)
-	for {
-		msg, err := f.ReadFrame(br, []byte{})
-		if err != nil {
-			return messages, err
-		}
-		messages = append(messages, msg)
-	}
-}
-
 func TestFramingAtEverySplit(t *testing.T) { // P1, FAULTS S2, S4, S6
 	messages := [][]byte{[]byte("hello"), []byte("w"), []byte("again and again")}
-	for name, f := range framers {
+	for name, f := range testkit.Framers {
 		if strings.Contains(name, "unterminated") {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			stream := encode(t, f, messages...)
+			stream := testkit.Encode(t, f, messages...)
 			for i := range stream {
-				got, err := decode(f, io.MultiReader(bytes.NewReader(stream[:i]), bytes.NewReader(stream[i:])), 16)
+				got, err := testkit.Decode(f, io.MultiReader(bytes.NewReader(stream[:i]), bytes.NewReader(stream[i:])), 16)
 				require.Equal(t, io.EOF, err)
 				require.Equal(t, messages, got)
 
-				got, err = decode(f, bytes.NewReader(stream[:i]), 16)
-				boundary := len(encode(t, f, messages[:len(got)]...)) == i
+				got, err = testkit.Decode(f, bytes.NewReader(stream[:i]), 16)
+				boundary := len(testkit.Encode(t, f, messages[:len(got)]...)) == i
 				require.Equal(t, boundary, err == io.EOF, "cut at %d: %v", i, err)
 				if !boundary {
 					require.Equal(t, io.ErrUnexpectedEOF, err)
@@ -114,11 +68,9 @@ func TestFramingAtEverySplit(t *testing.T) { // P1, FAULTS S2, S4, S6
 // block gives out its bytes in chunks, and then tells that the reader waits.
 type block struct{ chunks [][]byte }
 
-var errWaits = errors.New("waits for more")
-
 func (b *block) Read(p []byte) (int, error) {
 	if len(b.chunks) == 0 {
-		return 0, errWaits
+		return 0, testkit.ErrWaits
 	}
 	n := copy(p, b.chunks[0])
 	if b.chunks[0] = b.chunks[0][n:]; len(b.chunks[0]) == 0 {
@@ -255,7 +207,7 @@ func (v *vector) decodes(t *testing.T, name string, f tcpclient.Framer, cut int,
 	if v.EOF {
 		r = io.MultiReader(readers(chunks)...)
 	}
-	got, err := decode(f, r, 4096)
+	got, err := testkit.Decode(f, r, 4096)
 	for i := range got {
 		got[i] = got[i][cut:]
 	}
@@ -267,7 +219,7 @@ func (v *vector) decodes(t *testing.T, name string, f tcpclient.Framer, cut int,
 	if v.Error != nil {
 		want = *v.Error
 	}
-	kind := errorKind(err)
+	kind := testkit.ErrorKind(err)
 	if kind != want && fmt.Sprint(v.ErrorAlsoOK) != kind && !strings.Contains(fmt.Sprint(v.ErrorAlsoOK), kind) {
 		t.Errorf("%s: got %v (%s), want %s", name, err, kind, want)
 	}
@@ -280,22 +232,6 @@ func readers(chunks [][]byte) (r []io.Reader) {
 	return r
 }
 
-// errorKind is err in the words of the vectors.
-func errorKind(err error) string {
-	var large *tcpclient.FrameTooLargeError
-	switch {
-	case err == io.EOF || err == errWaits:
-		return "none"
-	case errors.As(err, &large):
-		return "too_large"
-	case errors.Is(err, tcpclient.ErrInvalidFrame):
-		return "invalid"
-	case err == io.ErrUnexpectedEOF:
-		return "unexpected_eof"
-	}
-	return err.Error()
-}
-
 func (v *vector) encodes(t *testing.T, f tcpclient.Framer, messages, frames [][]byte) {
 	var b bytes.Buffer
 	w := bufio.NewWriter(&b)
@@ -303,7 +239,7 @@ func (v *vector) encodes(t *testing.T, f tcpclient.Framer, messages, frames [][]
 		err := f.WriteFrame(w, msg)
 		if i >= len(frames) {
 			require.NotNil(t, v.Error)
-			require.Equal(t, *v.Error, errorKind(err))
+			require.Equal(t, *v.Error, testkit.ErrorKind(err))
 			require.Zero(t, w.Buffered()+b.Len(), "refused before a byte is written")
 			return
 		}
@@ -365,9 +301,9 @@ func TestFraming(t *testing.T) {
 		{"F19 TLS alert", tcpclient.LengthPrefix{}, "\x15\x03\x03\x00\x02\x02\x28", says("TLS alert")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := decode(tt.f, strings.NewReader(tt.stream), 4096)
+			_, err := testkit.Decode(tt.f, strings.NewReader(tt.stream), 4096)
 			tt.want(t, err)
-			_, err = decode(tt.f, iotest.OneByteReader(strings.NewReader(tt.stream)), 16)
+			_, err = testkit.Decode(tt.f, iotest.OneByteReader(strings.NewReader(tt.stream)), 16)
 			if !strings.HasPrefix(tt.name, "F19") { // the hint quotes what has arrived
 				tt.want(t, err)
 			}
@@ -376,7 +312,7 @@ func TestFraming(t *testing.T) {
 
 	reads := func(t *testing.T, f tcpclient.Framer, stream string, want ...string) {
 		for _, r := range []io.Reader{strings.NewReader(stream), iotest.OneByteReader(strings.NewReader(stream))} {
-			got, err := decode(f, r, 64)
+			got, err := testkit.Decode(f, r, 64)
 			require.Equal(t, io.EOF, err)
 			require.Equal(t, fmt.Sprintf("%q", want), fmt.Sprintf("%q", got))
 		}
@@ -413,7 +349,7 @@ func TestFraming(t *testing.T) {
 		requireRefused(t, tcpclient.OctetCounting(), nil, invalid)
 	})
 	t.Run("F22 nothing is read after an error", func(t *testing.T) {
-		got, err := decode(tcpclient.LengthPrefix{}, strings.NewReader("\x00\x00\x00\x01a\xff\xff\xff\xff\x00\x00\x00\x01b"), 64)
+		got, err := testkit.Decode(tcpclient.LengthPrefix{}, strings.NewReader("\x00\x00\x00\x01a\xff\xff\xff\xff\x00\x00\x00\x01b"), 64)
 		require.Len(t, got, 1)
 		large(math.MaxUint32)(t, err)
 	})
@@ -506,13 +442,13 @@ func allocated(f func()) uint64 {
 }
 
 func TestFramingAllocations(t *testing.T) { // P12
-	for name, f := range framers {
+	for name, f := range testkit.Framers {
 		if name == "Delimiter/long delimiter" {
 			continue // a delimiter of more than 16 bytes costs an allocation
 		}
 		t.Run(name, func(t *testing.T) {
 			msg := bytes.Repeat([]byte("m"), 64)
-			stream := encode(t, f, msg)
+			stream := testkit.Encode(t, f, msg)
 			src := bytes.NewReader(stream)
 			r, w := bufio.NewReader(src), bufio.NewWriter(io.Discard)
 			buf := make([]byte, 0, 128)
@@ -536,13 +472,13 @@ func fuzzFramer(f *testing.F, framer tcpclient.Framer, seeds ...string) {
 		f.Add([]byte(seed), uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, stream []byte, cut uint8) {
-		whole, err := decode(framer, bytes.NewReader(stream), 4096)
-		single, err1 := decode(framer, iotest.OneByteReader(bytes.NewReader(stream)), 16)
-		chunked, err2 := decode(framer, &chunkReader{stream, int(cut)%17 + 1}, 32)
+		whole, err := testkit.Decode(framer, bytes.NewReader(stream), 4096)
+		single, err1 := testkit.Decode(framer, iotest.OneByteReader(bytes.NewReader(stream)), 16)
+		chunked, err2 := testkit.Decode(framer, &chunkReader{stream, int(cut)%17 + 1}, 32)
 		require.Equal(t, whole, single)
 		require.Equal(t, whole, chunked)
-		require.Equal(t, errorKind(err), errorKind(err1))
-		require.Equal(t, errorKind(err), errorKind(err2))
+		require.Equal(t, testkit.ErrorKind(err), testkit.ErrorKind(err1))
+		require.Equal(t, testkit.ErrorKind(err), testkit.ErrorKind(err2))
 		total := 0
 		for _, msg := range whole {
 			total += len(msg)
@@ -554,7 +490,7 @@ func fuzzFramer(f *testing.F, framer tcpclient.Framer, seeds ...string) {
 				continue // a lone CR in a line, say: it can be read, and not be written
 			}
 			require.NoError(t, w.Flush())
-			again, err := decode(framer, &b, 4096)
+			again, err := testkit.Decode(framer, &b, 4096)
 			require.Equal(t, io.EOF, err)
 			require.Equal(t, [][]byte{msg}, again)
 		}
@@ -618,7 +554,7 @@ func FuzzContentLength(f *testing.F) {
 }
 
 func BenchmarkReadFrame(b *testing.B) {
-	for name, f := range framers {
+	for name, f := range testkit.Framers {
 		for _, size := range []int{64, 1024, 64 << 10} {
 			msg := bytes.Repeat([]byte("m"), size)
 			w := bufio.NewWriterSize(io.Discard, 16)
@@ -626,7 +562,7 @@ func BenchmarkReadFrame(b *testing.B) {
 				continue
 			}
 			b.Run(fmt.Sprintf("framer=%s/size=%d", strings.ReplaceAll(name, "/", "-"), size), func(b *testing.B) {
-				stream := bytes.Repeat(encode(b, f, msg), 1+(1<<20)/size)
+				stream := bytes.Repeat(testkit.Encode(b, f, msg), 1+(1<<20)/size)
 				src := bytes.NewReader(stream)
 				r := bufio.NewReaderSize(src, 64<<10)
 				buf := make([]byte, 0, 2*size)
@@ -644,7 +580,7 @@ func BenchmarkReadFrame(b *testing.B) {
 }
 
 func BenchmarkWriteFrame(b *testing.B) {
-	for name, f := range framers {
+	for name, f := range testkit.Framers {
 		b.Run(fmt.Sprintf("framer=%s/size=64", strings.ReplaceAll(name, "/", "-")), func(b *testing.B) {
 			msg := bytes.Repeat([]byte("m"), 64)
 			w := bufio.NewWriterSize(io.Discard, 64<<10)

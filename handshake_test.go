@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -22,9 +23,9 @@ import (
 
 // shakeHands makes a Client whose Handshake is the given one, and hands the other end
 // of its connection to server.
-func shakeHands(t testing.TB, tr transport, d tcpclient.Dialer, server func(p *peer)) (*tcpclient.Client, error) {
+func shakeHands(t testing.TB, tr testkit.Transport, d tcpclient.Dialer, server func(p *testkit.Peer)) (*tcpclient.Client, error) {
 	t.Helper()
-	l := tr.listen(t)
+	l := tr.Listen(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -36,10 +37,10 @@ func shakeHands(t testing.TB, tr transport, d tcpclient.Dialer, server func(p *p
 			conn.Close()
 			return
 		}
-		server(newPeer(t, conn))
+		server(testkit.NewPeer(t, conn))
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
-	c, err := l.tryDial(t.Context(), d)
+	c, err := l.TryDial(t.Context(), d)
 	if c != nil {
 		t.Cleanup(func() { c.Close() })
 	}
@@ -47,20 +48,20 @@ func shakeHands(t testing.TB, tr transport, d tcpclient.Dialer, server func(p *p
 }
 
 func TestHandshake(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("talks in whole messages before anybody else does", func(t *testing.T) { // P8
 			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 				_, isTLS := conn.NetConn().(*tls.Conn)
-				assert.Equal(t, tr.secure, isTLS)
+				assert.Equal(t, tr.Secure, isTLS)
 				deadline, ok := ctx.Deadline()
 				assert.True(t, ok)
 				assert.InDelta(t, 10, time.Until(deadline).Seconds(), 1)
-				return login(ctx, conn)
+				return testkit.Login(ctx, conn)
 			}}
-			c, err := shakeHands(t, tr, d, func(p *peer) {
-				assert.Equal(t, "login", p.receive())
-				p.send("welcome")
-				p.echo()
+			c, err := shakeHands(t, tr, d, func(p *testkit.Peer) {
+				assert.Equal(t, "login", p.Receive())
+				p.Send("welcome")
+				p.Echo()
 			})
 			require.NoError(t, err)
 			require.NoError(t, c.Send(t.Context(), []byte("hello")))
@@ -74,12 +75,12 @@ func TestHandshake(t *testing.T) {
 			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 				_, err := conn.Receive(ctx)
 				assert.ErrorIs(t, err, io.EOF)
-				assert.Equal(t, "receive", opError(t, err).Op)
+				assert.Equal(t, "receive", testkit.OpError(t, err).Op)
 				return err
 			}}
-			_, err := shakeHands(t, tr, d, func(p *peer) { p.Close() })
+			_, err := shakeHands(t, tr, d, func(p *testkit.Peer) { p.Close() })
 			require.ErrorIs(t, err, io.EOF)
-			require.Equal(t, "handshake", opError(t, err).Op)
+			require.Equal(t, "handshake", testkit.OpError(t, err).Op)
 			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
 		})
 
@@ -93,7 +94,7 @@ func TestHandshake(t *testing.T) {
 				assert.Error(t, err)
 				return nil // as if nothing had happened
 			}}
-			_, err := shakeHands(t, tr, d, func(p *peer) { io.Copy(io.Discard, p) })
+			_, err := shakeHands(t, tr, d, func(p *testkit.Peer) { io.Copy(io.Discard, p) })
 			require.Error(t, err, "the connection is gone")
 			require.NotErrorIs(t, err, context.DeadlineExceeded, "that was not Dial's")
 			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
@@ -114,13 +115,13 @@ func TestHandshake(t *testing.T) {
 				}
 				return nil
 			}}
-			c, err := shakeHands(t, tr, d, func(p *peer) {
+			c, err := shakeHands(t, tr, d, func(p *testkit.Peer) {
 				for {
-					msg, err := p.next() // whole, or both would write at once and nobody read
+					msg, err := p.Next() // whole, or both would write at once and nobody read
 					if err != nil {
 						return
 					}
-					p.send(msg)
+					p.Send(msg)
 				}
 			})
 			require.NoError(t, err)
@@ -128,14 +129,14 @@ func TestHandshake(t *testing.T) {
 		})
 	})
 
-	onlyBubble := func(name string, test func(t *testing.T)) { t.Run(name, inBubble(test)) }
+	onlyBubble := func(name string, test func(t *testing.T)) { t.Run(name, testkit.InBubble(test)) }
 
 	onlyBubble("the Conn is finished with it", func(t *testing.T) {
 		var kept *tcpclient.Conn
-		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
 			kept = conn
 			return nil
-		}}, func(p *peer) { p.echo() })
+		}}, func(p *testkit.Peer) { p.Echo() })
 		require.NoError(t, err)
 		require.ErrorIs(t, kept.Send(t.Context(), []byte("from behind")), tcpclient.ErrClosed)
 		_, err = kept.Receive(t.Context())
@@ -148,12 +149,12 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("a context that is done does no I/O and leaves the connection alone", func(t *testing.T) { // P2
-		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-			assert.ErrorIs(t, conn.Send(canceled(t), []byte("never")), context.Canceled)
-			_, err := conn.Receive(canceled(t))
+		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			assert.ErrorIs(t, conn.Send(testkit.Canceled(t), []byte("never")), context.Canceled)
+			_, err := conn.Receive(testkit.Canceled(t))
 			assert.ErrorIs(t, err, context.Canceled)
 			return nil
-		}}, func(p *peer) { p.echo() })
+		}}, func(p *testkit.Peer) { p.Echo() })
 		require.NoError(t, err)
 		require.NoError(t, c.Send(t.Context(), []byte("hello")))
 		msg, err := c.Receive(t.Context())
@@ -163,31 +164,31 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("a message that the Framer refuses leaves the connection healthy", func(t *testing.T) {
-		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
+		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
 			Framer: tcpclient.LengthPrefix{MaxSize: 8},
 			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 				err := conn.Send(ctx, []byte("too long for it"))
 				var tooLarge *tcpclient.FrameTooLargeError
 				assert.ErrorAs(t, err, &tooLarge)
 				assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
-				assert.True(t, opError(t, err).Unsent, "not a byte of it was sent")
-				return login(ctx, conn)
+				assert.True(t, testkit.OpError(t, err).Unsent, "not a byte of it was sent")
+				return testkit.Login(ctx, conn)
 			},
-		}, func(p *peer) {
-			assert.Equal(t, "login", p.receive())
-			p.send("welcome")
-			p.echo()
+		}, func(p *testkit.Peer) {
+			assert.Equal(t, "login", p.Receive())
+			p.Send("welcome")
+			p.Echo()
 		})
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
 	})
 
 	onlyBubble("what the server sends ahead is kept, also half of it", func(t *testing.T) { // R6
-		for cut := range len(frames("a", "bc")) + 1 {
-			c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{Handshake: login}, func(p *peer) {
-				p.receive()
-				rest := frames("a", "bc")
-				p.raw(append(frame("welcome"), rest[:cut]...))
+		for cut := range len(testkit.Frames("a", "bc")) + 1 {
+			c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{Handshake: testkit.Login}, func(p *testkit.Peer) {
+				p.Receive()
+				rest := testkit.Frames("a", "bc")
+				p.Raw(append(testkit.Frame("welcome"), rest[:cut]...))
 				time.Sleep(time.Second)
 				p.Write(rest[cut:])
 				io.Copy(io.Discard, p)
@@ -204,8 +205,8 @@ func TestHandshake(t *testing.T) {
 
 	onlyBubble("FrameTimeout rules here too", func(t *testing.T) {
 		start := time.Now()
-		_, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{FrameTimeout: 2 * time.Second, Handshake: login}, func(p *peer) {
-			p.raw(frame("welcome")[:6])
+		_, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{FrameTimeout: 2 * time.Second, Handshake: testkit.Login}, func(p *testkit.Peer) {
+			p.Raw(testkit.Frame("welcome")[:6])
 			io.Copy(io.Discard, p)
 		})
 		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
@@ -213,23 +214,23 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("a long Handshake does not count as silence of the peer", func(t *testing.T) { // P5
-		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
-			Timeout: time.Hour, Heartbeat: pinging(),
+		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
+			Timeout: time.Hour, Heartbeat: testkit.Pinging(),
 			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 				time.Sleep(time.Minute)
 				_, err := conn.Receive(ctx) // silent for another minute, unwatched
 				return err
 			},
-		}, func(p *peer) {
+		}, func(p *testkit.Peer) {
 			time.Sleep(2 * time.Minute)
-			p.send("at last")
+			p.Send("at last")
 			for {
-				msg, err := p.next()
+				msg, err := p.Next()
 				if err != nil {
 					return
 				}
 				assert.Equal(t, "ping", msg)
-				p.Write(frame("pong"))
+				p.Write(testkit.Frame("pong"))
 			}
 		})
 		require.NoError(t, err)
@@ -239,20 +240,20 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("it has what lookup and TCP have left of Timeout", func(t *testing.T) {
-		l := listenMemory(t)
+		l := testkit.ListenMemory(t)
 		inner := new(tcpclient.Dialer)
-		l.setup(inner)
+		l.Setup(inner)
 		start := time.Now()
-		_, err := l.tryDial(t.Context(), tcpclient.Dialer{
+		_, err := l.TryDial(t.Context(), tcpclient.Dialer{
 			Timeout: 5 * time.Second,
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				time.Sleep(4 * time.Second)
 				return inner.DialContext(ctx, network, address)
 			},
-			Handshake: login,
+			Handshake: testkit.Login,
 		})
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		require.Equal(t, "handshake", opError(t, err).Op)
+		require.Equal(t, "handshake", testkit.OpError(t, err).Op)
 		require.Equal(t, 5*time.Second, time.Since(start))
 		require.ErrorContains(t, err, "in the Handshake")
 	})
@@ -261,13 +262,13 @@ func TestHandshake(t *testing.T) {
 		boo := errors.New("boo")
 		for _, value := range []any{"boo", boo} {
 			closed := make(chan struct{})
-			_, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
+			_, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
 				Reconnect: &tcpclient.Backoff{FirstDial: true},
 				Handshake: func(context.Context, *tcpclient.Conn) error { panic(value) },
-			}, func(p *peer) { io.Copy(io.Discard, p); close(closed) })
+			}, func(p *testkit.Peer) { io.Copy(io.Discard, p); close(closed) })
 			require.ErrorContains(t, err, "panic: boo")
 			require.ErrorContains(t, err, "handshake_test.go")
-			require.Equal(t, "handshake", opError(t, err).Op)
+			require.Equal(t, "handshake", testkit.OpError(t, err).Op)
 			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 			if value == any(boo) {
 				require.ErrorIs(t, err, boo)
@@ -279,12 +280,12 @@ func TestHandshake(t *testing.T) {
 	onlyBubble("one that ends its goroutine does not hang Dial", func(t *testing.T) { // as require in a test would
 		for _, hook := range []string{"Handshake", "DialContext"} {
 			d := tcpclient.Dialer{Handshake: func(context.Context, *tcpclient.Conn) error { runtime.Goexit(); return nil }}
-			l := listenMemory(t)
+			l := testkit.ListenMemory(t)
 			if hook == "DialContext" {
 				d = tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) { runtime.Goexit(); return nil, nil }}
 			}
 			start := time.Now()
-			_, err := l.tryDial(within(t, time.Hour), d)
+			_, err := l.TryDial(testkit.Within(t, time.Hour), d)
 			require.Error(t, err)
 			require.NotErrorIs(t, err, context.DeadlineExceeded, hook)
 			require.Less(t, time.Since(start), time.Minute)
@@ -292,12 +293,12 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("may close the Client", func(t *testing.T) { // P7, L5
-		l := listenMemory(t)
-		rec := newRecorder()
+		l := testkit.ListenMemory(t)
+		rec := testkit.NewRecorder()
 		var c *tcpclient.Client
 		var took time.Duration
 		inside := make(chan error, 1)
-		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Trace: rec.trace(), Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Trace: rec.Trace(), Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 			if c == nil {
 				return nil
 			}
@@ -309,17 +310,17 @@ func TestHandshake(t *testing.T) {
 			inside <- err
 			return nil
 		}}
-		client, p := l.connect(t, d)
+		client, p := l.Connect(t, d)
 		c = client
-		hangUp(p)
+		testkit.HangUp(p)
 		require.NoError(t, <-inside)
 		require.LessOrEqual(t, took, 1100*time.Millisecond)
 		synctest.Wait()
-		_, end := l.accept(t).next()
+		_, end := l.AcceptPeer(t).Next()
 		require.Error(t, end)
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrClosed)
-		require.Len(t, rec.all("Connected"), 1)
+		require.Len(t, rec.All("Connected"), 1)
 		require.NoError(t, c.Close())
 	})
 
@@ -333,17 +334,17 @@ func TestHandshake(t *testing.T) {
 			"heeding, nil": func(ctx context.Context, conn *tcpclient.Conn) error { <-ctx.Done(); return nil },
 			"deaf":         func(ctx context.Context, conn *tcpclient.Conn) error { time.Sleep(time.Minute); return nil },
 		} {
-			l := listenMemory(t)
-			rec := newRecorder()
+			l := testkit.ListenMemory(t)
+			rec := testkit.NewRecorder()
 			var n atomic.Int32
-			c, p := l.connect(t, tcpclient.Dialer{Timeout: -1, Reconnect: &tcpclient.Backoff{}, Trace: rec.trace(), Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			c, p := l.Connect(t, tcpclient.Dialer{Timeout: -1, Reconnect: &tcpclient.Backoff{}, Trace: rec.Trace(), Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 				if n.Add(1) == 1 {
 					return nil
 				}
 				return hang(ctx, conn)
 			}})
-			hangUp(p)
-			p = l.accept(t)
+			testkit.HangUp(p)
+			p = l.AcceptPeer(t)
 			synctest.Wait()
 			start := time.Now()
 			require.NoError(t, c.Close())
@@ -352,62 +353,62 @@ func TestHandshake(t *testing.T) {
 			} else {
 				require.Zero(t, time.Since(start), name)
 			}
-			_, end := p.next()
+			_, end := p.Next()
 			require.Error(t, end)
 			time.Sleep(2 * time.Minute) // until the deaf one has returned
 			synctest.Wait()
-			require.Len(t, rec.all("Connected"), 1, name)
-			rec.requireOrder(t, 1)
+			require.Len(t, rec.All("Connected"), 1, name)
+			rec.RequireOrder(t, 1)
 		}
 	})
 
 	onlyBubble("Permanent(nil) is no error, and Permanent keeps its cause", func(t *testing.T) {
-		c, err := shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
+		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
 			Handshake: func(context.Context, *tcpclient.Conn) error { return tcpclient.Permanent(nil) },
-		}, func(p *peer) { p.echo() })
+		}, func(p *testkit.Peer) { p.Echo() })
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
-		_, err = shakeHands(t, transportNamed("memory"), tcpclient.Dialer{
+		_, err = shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
 			Handshake: func(context.Context, *tcpclient.Conn) error { return tcpclient.Permanent(io.ErrNoProgress) },
-		}, func(p *peer) { p.echo() })
+		}, func(p *testkit.Peer) { p.Echo() })
 		require.ErrorIs(t, err, io.ErrNoProgress)
 		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 	})
 
 	onlyBubble("is made anew on every connection", func(t *testing.T) { // P8
-		l := listenMemory(t)
+		l := testkit.ListenMemory(t)
 		var count atomic.Int32
 		wait := startDial(t, t.Context(), l, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 			count.Add(1)
-			return login(ctx, conn)
+			return testkit.Login(ctx, conn)
 		}})
-		p := l.accept(t)
-		p.send("welcome")
+		p := l.AcceptPeer(t)
+		p.Send("welcome")
 		c := wait()
 		for i := range 10 {
-			require.Equal(t, "login", p.receive(), "nothing goes ahead of it")
+			require.Equal(t, "login", p.Receive(), "nothing goes ahead of it")
 			require.NoError(t, c.Send(t.Context(), []byte("hello")))
-			require.Equal(t, "hello", p.receive())
+			require.Equal(t, "hello", p.Receive())
 			require.EqualValues(t, i+1, count.Load())
-			hangUp(p)
+			testkit.HangUp(p)
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 			sent := make(chan error, 1)
 			go func() { sent <- c.Send(t.Context(), []byte("waits for the handshake")) }()
-			p = l.accept(t)
+			p = l.AcceptPeer(t)
 			synctest.Wait()
 			require.Empty(t, sent)
-			p.send("welcome")
+			p.Send("welcome")
 			require.NoError(t, <-sent)
-			require.Equal(t, "login", p.receive())
-			require.Equal(t, "waits for the handshake", p.receive())
+			require.Equal(t, "login", p.Receive())
+			require.Equal(t, "waits for the handshake", p.Receive())
 			require.NoError(t, c.Send(t.Context(), []byte("x")))
-			require.Equal(t, "x", p.receive())
-			hangUp(p)
+			require.Equal(t, "x", p.Receive())
+			testkit.HangUp(p)
 			_, err = c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-			p = l.accept(t)
-			p.send("welcome")
+			p = l.AcceptPeer(t)
+			p.Send("welcome")
 			count.Add(-1)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/require"
 )
 
@@ -39,17 +40,17 @@ func TestInboxMemory(t *testing.T) {
 	}{
 		{"a piece is a body and the next header", []string{"x\x00\x00\x00\x01"}, 1},
 		{"a piece is a body and half a header", []string{"x\x00\x00", "\x00\x01"}, 1},
-		{"a piece has two messages", []string{string(frames("x", "y"))[4:] + "\x00\x00\x00\x01"}, 2},
+		{"a piece has two messages", []string{string(testkit.Frames("x", "y"))[4:] + "\x00\x00\x00\x01"}, 2},
 		{"two in a piece and one", []string{"x\x00\x00\x00\x01x\x00\x00\x00\x01", "x\x00\x00\x00\x01"}, 3},
 	} {
-		t.Run("follows the bytes received: "+test.name, inBubble(func(t *testing.T) { // P6
-			c, p := connectMemory(t, tcpclient.Dialer{})
-			p.raw([]byte{0, 0, 0, 1})
+		t.Run("follows the bytes received: "+test.name, testkit.InBubble(func(t *testing.T) { // P6
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+			p.Raw([]byte{0, 0, 0, 1})
 			synctest.Wait()
 			requireHeap(t, atMost, func() {
 				for range many / test.msgs {
 					for _, piece := range test.pieces {
-						p.raw([]byte(piece))
+						p.Raw([]byte(piece))
 						synctest.Wait()
 					}
 				}
@@ -62,11 +63,11 @@ func TestInboxMemory(t *testing.T) {
 		}))
 	}
 
-	t.Run("follows the bytes received: two whole messages in a piece", inBubble(func(t *testing.T) { // P6
-		c, p := connectMemory(t, tcpclient.Dialer{})
+	t.Run("follows the bytes received: two whole messages in a piece", testkit.InBubble(func(t *testing.T) { // P6
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		requireHeap(t, atMost, func() {
 			for range many / 2 {
-				p.send("x", "y")
+				p.Send("x", "y")
 				synctest.Wait()
 			}
 		})
@@ -79,13 +80,13 @@ func TestInboxMemory(t *testing.T) {
 		}
 	}))
 
-	t.Run("follows the bytes received: empty and larger messages in turn", inBubble(func(t *testing.T) { // P6
+	t.Run("follows the bytes received: empty and larger messages in turn", testkit.InBubble(func(t *testing.T) { // P6
 		// One kind is copied in runs, the other is not.
-		c, p := connectMemory(t, tcpclient.Dialer{})
-		large := string(pattern(513))
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		large := string(testkit.Pattern(513))
 		requireHeap(t, atMost, func() {
 			for range 400 {
-				p.send("", large)
+				p.Send("", large)
 				synctest.Wait()
 			}
 		})
@@ -100,10 +101,10 @@ func TestInboxMemory(t *testing.T) {
 }
 
 func TestStatsAtTheEnd(t *testing.T) {
-	t.Run("count messages that came with the end of their connection", inBubble(func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{})
-		p.raw(append(frames("one", "two"), 0xff, 0xff, 0xff, 0xff))
-		msgs, end := receiveAll(t, c)
+	t.Run("count messages that came with the end of their connection", testkit.InBubble(func(t *testing.T) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		p.Raw(append(testkit.Frames("one", "two"), 0xff, 0xff, 0xff, 0xff))
+		msgs, end := testkit.ReceiveAll(t, c)
 		require.Equal(t, []string{"one", "two"}, msgs)
 		require.ErrorIs(t, end, tcpclient.ErrDisconnected)
 		require.NoError(t, c.Close())
@@ -113,14 +114,14 @@ func TestStatsAtTheEnd(t *testing.T) {
 }
 
 func TestErrInboxFull(t *testing.T) {
-	t.Run("comes when a Call has waited a second, not when the Inbox was full for one", inBubble(func(t *testing.T) {
+	t.Run("comes when a Call has waited a second, not when the Inbox was full for one", testkit.InBubble(func(t *testing.T) {
 		for _, full := range []time.Duration{0, 100, 740, 750, 760, 990, 1000, 9990, 10_000} {
-			c, p := connectMemory(t, tcpclient.Dialer{Inbox: 1, Correlator: tcpclient.IDPrefix{}})
-			p.send("a", "b", "c", "d")
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 1, Correlator: tcpclient.IDPrefix{}})
+			p.Send("a", "b", "c", "d")
 			synctest.Wait()
 			time.Sleep(full * time.Millisecond)
 			began := time.Now()
-			_, err := c.Call(within(t, time.Minute), []byte("?"))
+			_, err := c.Call(testkit.Within(t, time.Minute), []byte("?"))
 			require.ErrorIs(t, err, tcpclient.ErrInboxFull)
 			require.GreaterOrEqual(t, time.Since(began), time.Second, "the Inbox was full for %d ms before", full)
 			require.Less(t, time.Since(began), 2*time.Second, "the Inbox was full for %d ms before", full)
@@ -128,15 +129,15 @@ func TestErrInboxFull(t *testing.T) {
 		}
 	}))
 
-	t.Run("does not come while somebody receives, though a large message finds no room", inBubble(func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{Inbox: 100_000, Correlator: tcpclient.IDPrefix{}})
+	t.Run("does not come while somebody receives, though a large message finds no room", testkit.InBubble(func(t *testing.T) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 100_000, Correlator: tcpclient.IDPrefix{}})
 		for range 1400 {
-			p.send("1234567")
+			p.Send("1234567")
 		}
 		reply := string(append(binary.BigEndian.AppendUint64(nil, 1), '!'))
-		go p.Write(frames(string(pattern(90_000)), reply))
+		go p.Write(testkit.Frames(string(testkit.Pattern(90_000)), reply))
 		synctest.Wait()
-		call := start(t, func() error { _, err := c.Call(context.Background(), []byte("?")); return err })
+		call := testkit.Start(t, func() error { _, err := c.Call(context.Background(), []byte("?")); return err })
 		for range 1401 {
 			time.Sleep(2 * time.Millisecond)
 			_, err := c.Receive(t.Context())

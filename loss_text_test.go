@@ -6,12 +6,13 @@ import (
 	"testing/synctest"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/require"
 )
 
 func TestLossOfMessages(t *testing.T) {
-	t.Run("says that it is one, and why", inBubble(func(t *testing.T) { // P4, P9
-		c, p := connectMemory(t, tcpclient.Dialer{})
+	t.Run("says that it is one, and why", testkit.InBubble(func(t *testing.T) { // P4, P9
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		require.NoError(t, c.Write(t.Context(), []byte("lost")))
 		p.Close()
 		synctest.Wait()

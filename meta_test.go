@@ -6,12 +6,12 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -21,13 +21,13 @@ import (
 const module = "github.com/seed-d0aa0aa7/tcpclient"
 
 func TestREADME(t *testing.T) {
-	readme := readFile(t, "README.md")
+	readme := testkit.ReadFile(t, "README.md")
 
 	t.Run("shows examples/quickstart as it is", func(t *testing.T) {
 		_, program, found := strings.Cut(readme, "```go\n")
 		require.True(t, found, "README.md shows no program")
 		program, _, _ = strings.Cut(program, "```")
-		require.Equal(t, readFile(t, "examples/quickstart/main.go"), program)
+		require.Equal(t, testkit.ReadFile(t, "examples/quickstart/main.go"), program)
 		require.LessOrEqual(t, strings.Count(program, "\n"), 25, "the program should be short")
 	})
 
@@ -62,12 +62,7 @@ func TestREADME(t *testing.T) {
 }
 
 func TestImports(t *testing.T) { // P11
-	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}",
-		".", "./tcpclienttest", "./examples/...")
-	list.Stderr = os.Stderr
-	out, err := list.Output()
-	require.NoError(t, err)
-	imports := strings.Fields(string(out))
+	imports := testkit.GoList(t, "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".", "./tcpclienttest", "./examples/...")
 	require.Contains(t, imports, module)
 	for _, path := range imports {
 		if path != module && !strings.HasPrefix(path, module+"/") {
@@ -169,11 +164,4 @@ func anchor(heading string) string {
 	heading = strings.ToLower(strings.TrimSpace(heading))
 	heading = regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(heading, "")
 	return strings.ReplaceAll(heading, " ", "-")
-}
-
-func readFile(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	require.NoError(t, err)
-	return string(text)
 }

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/require"
 )
 
@@ -14,27 +15,27 @@ import (
 // a user's Framer, of which the bytes are the same here, the long one.
 var waysToSend = map[string]tcpclient.Framer{
 	"the short way": tcpclient.LengthPrefix{},
-	"the long way":  funcFramer{},
+	"the long way":  testkit.FuncFramer{},
 }
 
 // sendWays runs test in virtual time for each way through Send.
 func sendWays(t *testing.T, test func(t *testing.T, d tcpclient.Dialer)) {
 	for name, framer := range waysToSend {
-		t.Run(name, inBubble(func(t *testing.T) { test(t, tcpclient.Dialer{Framer: framer}) }))
+		t.Run(name, testkit.InBubble(func(t *testing.T) { test(t, tcpclient.Dialer{Framer: framer}) }))
 	}
 }
 
 func TestUnsentOnBothWays(t *testing.T) {
 	t.Run("is exact for who leads behind messages of Writes", func(t *testing.T) { // P4
-		before := len(frame("written"))
+		before := len(testkit.Frame("written"))
 		sendWays(t, func(t *testing.T, d tcpclient.Dialer) {
-			for cut := range before + len(frame("sent")) {
-				c, _, w := connectWrapped(t, d, nil)
-				w.write = func(p []byte) (int, error) { return cut, syscall.ECONNRESET }
+			for cut := range before + len(testkit.Frame("sent")) {
+				c, _, w := testkit.ConnectHooked(t, d, nil)
+				w.OnWrite = func(p []byte) (int, error) { return cut, syscall.ECONNRESET }
 				require.NoError(t, c.Write(t.Context(), []byte("written")))
 				err := c.Send(t.Context(), []byte("sent"))
 				require.ErrorIs(t, err, syscall.ECONNRESET)
-				require.Equal(t, cut <= before, opError(t, err).Unsent, "cut at %d", cut)
+				require.Equal(t, cut <= before, testkit.OpError(t, err).Unsent, "cut at %d", cut)
 				c.Close()
 			}
 		})
@@ -43,21 +44,21 @@ func TestUnsentOnBothWays(t *testing.T) {
 	t.Run("is exact for each who follows", func(t *testing.T) { // P4
 		msgs := []string{"one", "two", "three"}
 		sendWays(t, func(t *testing.T, d tcpclient.Dialer) {
-			for cut := range len(frames(msgs...)) {
-				c, _, w := connectWrapped(t, d, nil)
+			for cut := range len(testkit.Frames(msgs...)) {
+				c, _, w := testkit.ConnectHooked(t, d, nil)
 				gate, calls := make(chan struct{}), 0
-				w.write = func(p []byte) (int, error) {
+				w.OnWrite = func(p []byte) (int, error) {
 					if calls++; calls > 1 {
 						return cut, syscall.ECONNRESET
 					}
 					<-gate
 					return len(p), nil
 				}
-				first := start(t, func() error { return c.Send(t.Context(), []byte("first")) })
+				first := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("first")) })
 				synctest.Wait()
 				var results []func() error
 				for _, msg := range msgs {
-					results = append(results, start(t, func() error { return c.Send(t.Context(), []byte(msg)) }))
+					results = append(results, testkit.Start(t, func() error { return c.Send(t.Context(), []byte(msg)) }))
 					synctest.Wait() // in this order
 				}
 				close(gate)
@@ -66,8 +67,8 @@ func TestUnsentOnBothWays(t *testing.T) {
 				for i, msg := range msgs {
 					err := results[i]()
 					require.ErrorIs(t, err, syscall.ECONNRESET, msg)
-					require.Equal(t, cut <= at, opError(t, err).Unsent, "%s at %d, cut at %d", msg, at, cut)
-					at += len(frame(msg))
+					require.Equal(t, cut <= at, testkit.OpError(t, err).Unsent, "%s at %d, cut at %d", msg, at, cut)
+					at += len(testkit.Frame(msg))
 				}
 				c.Close()
 			}
@@ -79,13 +80,13 @@ func TestUnsentOnBothWays(t *testing.T) {
 func TestSendThatMeetsAPing(t *testing.T) {
 	t.Run("returns when its own message was written", func(t *testing.T) { // P4
 		sendWays(t, func(t *testing.T, d tcpclient.Dialer) {
-			d.Heartbeat = pinging()
+			d.Heartbeat = testkit.Pinging()
 			gate, inside := make(chan struct{}), make(chan struct{})
 			open := sync.OnceFunc(func() { close(gate) })
 			defer open()
 			calls := 0
-			c, p, _ := connectWrapped(t, d, func(w *wrapper) {
-				w.write = func(b []byte) (int, error) {
+			c, p, _ := testkit.ConnectHooked(t, d, func(w *testkit.HookedConn) {
+				w.OnWrite = func(b []byte) (int, error) {
 					if calls++; calls == 1 {
 						close(inside)
 						<-gate
@@ -100,10 +101,10 @@ func TestSendThatMeetsAPing(t *testing.T) {
 			require.Empty(t, sent, "nothing was written")
 			open()
 			require.NoError(t, <-sent)
-			require.Equal(t, "ping", p.receive())
-			require.Equal(t, "behind it", p.receive())
+			require.Equal(t, "ping", p.Receive())
+			require.Equal(t, "behind it", p.Receive())
 			require.NoError(t, c.Close())
-			rest, _ := p.all()
+			rest, _ := p.All()
 			require.Empty(t, rest)
 		})
 	})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -47,28 +48,28 @@ func TestAFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
 		},
 	}
 	for name, op := range ops {
-		onTransports(t, func(t *testing.T, tr transport) {
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 			t.Run(name, func(t *testing.T) {
-				l := tr.listen(t)
-				accepted := make(chan *peer, 1)
-				go func() { accepted <- l.accept(t) }()
-				c, err := l.tryDial(t.Context(), tcpclient.Dialer{Framer: asItIs{}})
+				l := tr.Listen(t)
+				accepted := make(chan *testkit.Peer, 1)
+				go func() { accepted <- l.AcceptPeer(t) }()
+				c, err := l.TryDial(t.Context(), tcpclient.Dialer{Framer: asItIs{}})
 				require.NoError(t, err)
 				p := <-accepted
-				done := start(t, func() (err error) {
+				done := testkit.Start(t, func() (err error) {
 					assert.NotPanics(t, func() { err = op(t.Context(), c) })
 					return err
 				})
 				if name == "Call" {
-					eventually(t, "the request is written", func() bool { return c.Stats().MessagesSent > 0 })
-					p.raw([]byte("y"))
+					testkit.Eventually(t, "the request is written", func() bool { return c.Stats().MessagesSent > 0 })
+					p.Raw([]byte("y"))
 				}
 				assert.NoError(t, done())
-				prompt(t, "Send and Close behind it", func() {
+				testkit.RequireFast(t, "Send and Close behind it", func() {
 					assert.NoError(t, c.Send(t.Context(), []byte("x")))
 					assert.NoError(t, c.Close())
 				})
-				b, err := p.in.ReadByte()
+				b, err := p.In.ReadByte()
 				require.NoError(t, err)
 				require.Equal(t, byte('x'), b)
 			})
@@ -78,18 +79,18 @@ func TestAFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
 
 func TestOfManyWritesThatWaitForRoomOneIsToldOfEachLoss(t *testing.T) { // P4
 	synctest.Test(t, func(t *testing.T) {
-		c, p := listenNetwork(t, &tcpclienttest.Network{Buffer: 8}).connect(t, tcpclient.Dialer{WriteBuffer: 1})
+		c, p := testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 8}).Connect(t, tcpclient.Dialer{WriteBuffer: 1})
 		require.NoError(t, c.Write(t.Context(), make([]byte, 100)))
 		var results []func() error
 		for range 5 { // one may get the room that the flight has left, the others wait
-			results = append(results, start(t, func() error { return c.Write(t.Context(), []byte("x")) }))
+			results = append(results, testkit.Start(t, func() error { return c.Write(t.Context(), []byte("x")) }))
 		}
 		synctest.Wait()
-		p.reset()
+		p.Reset()
 		told, refused := 0, 0
 		for _, result := range results {
 			if err := result(); err != nil {
-				require.True(t, opError(t, err).Unsent)
+				require.True(t, testkit.OpError(t, err).Unsent)
 				refused++
 				if strings.Contains(err.Error(), "are lost") {
 					told++
@@ -110,9 +111,9 @@ func TestImpatientSendersDoNotStarveEachOther(t *testing.T) { // P2, P5
 		"Call": func(ctx context.Context, c *tcpclient.Client) { c.Call(ctx, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := listenTCP(t)
-			go func() { l.accept(t).all() }()
-			c, err := l.tryDial(t.Context(), tcpclient.Dialer{})
+			l := testkit.ListenTCP(t)
+			go func() { l.AcceptPeer(t).All() }()
+			c, err := l.TryDial(t.Context(), tcpclient.Dialer{})
 			require.NoError(t, err)
 			var enough atomic.Bool
 			var senders sync.WaitGroup
@@ -127,7 +128,7 @@ func TestImpatientSendersDoNotStarveEachOther(t *testing.T) { // P2, P5
 			}
 			for range 5 {
 				last := c.Stats()
-				eventually(t, "something is written", func() bool {
+				testkit.Eventually(t, "something is written", func() bool {
 					now := c.Stats()
 					return now.Flushes > last.Flushes || now.MessagesSent >= 50_000
 				})

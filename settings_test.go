@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -53,7 +54,7 @@ func TestSettings(t *testing.T) {
 			c, err := d.Dial(t.Context(), "tcp", "server:9")
 			require.Error(t, err)
 			require.Nil(t, c)
-			require.Equal(t, "dial", opError(t, err).Op)
+			require.Equal(t, "dial", testkit.OpError(t, err).Op)
 			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 			for _, want := range test.want {
 				assert.ErrorContains(t, err, want)
@@ -63,12 +64,12 @@ func TestSettings(t *testing.T) {
 	}
 
 	t.Run("negative is off for the timeouts", func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{Timeout: -1, WriteTimeout: -1, FrameTimeout: -1})
-		requireAlive(t, c, p)
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Timeout: -1, WriteTimeout: -1, FrameTimeout: -1})
+		testkit.RequireAlive(t, c, p)
 	})
 
 	t.Run("wrong ones win against a context that is done", func(t *testing.T) {
-		_, err := (&tcpclient.Dialer{Inbox: -1}).Dial(canceled(t), "tcp", "server:9")
+		_, err := (&tcpclient.Dialer{Inbox: -1}).Dial(testkit.Canceled(t), "tcp", "server:9")
 		require.ErrorContains(t, err, "Inbox")
 	})
 
@@ -82,16 +83,16 @@ func TestSettings(t *testing.T) {
 
 	t.Run("the smallest work", func(t *testing.T) { // FAULTS S4
 		for _, size := range []int{1, 2, 15, 16, 17} {
-			c, p := connectMemory(t, tcpclient.Dialer{ReadBuffer: size, WriteBuffer: size, Inbox: size})
-			go p.echo()
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{ReadBuffer: size, WriteBuffer: size, Inbox: size})
+			go p.Echo()
 			for _, n := range []int{0, 1, 15, 16, 17, 5000} {
-				require.NoError(t, c.Write(t.Context(), pattern(n)))
-				require.NoError(t, c.Write(t.Context(), pattern(n)))
+				require.NoError(t, c.Write(t.Context(), testkit.Pattern(n)))
+				require.NoError(t, c.Write(t.Context(), testkit.Pattern(n)))
 				require.NoError(t, c.Flush(t.Context()))
 				for range 2 {
 					msg, err := c.Receive(t.Context())
 					require.NoError(t, err)
-					require.Equal(t, string(pattern(n)), string(msg))
+					require.Equal(t, string(testkit.Pattern(n)), string(msg))
 				}
 			}
 		}
@@ -99,8 +100,8 @@ func TestSettings(t *testing.T) {
 
 	t.Run("Nagle", func(t *testing.T) {
 		for _, nagle := range []bool{false, true} {
-			c, p := transportNamed("tcp").connect(t, tcpclient.Dialer{Nagle: nagle})
-			requireAlive(t, c, p)
+			c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{Nagle: nagle})
+			testkit.RequireAlive(t, c, p)
 		}
 	})
 }

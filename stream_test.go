@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -39,13 +40,13 @@ func TestStreamOfKiBBetweenLargeMessages(t *testing.T) {
 			return nil
 		},
 	} {
-		t.Run(name, inBubble(func(t *testing.T) { // P1
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P1
 			var msgs []string
 			for range 50 {
-				msgs = append(msgs, string(pattern(180<<10)))
-				msgs = append(msgs, numbered(200, 2000)...)
+				msgs = append(msgs, string(testkit.Pattern(180<<10)))
+				msgs = append(msgs, testkit.Numbered(200, 2000)...)
 			}
-			s := script{data: frames(msgs...), size: bursts, end: io.EOF}
+			s := script{data: testkit.Frames(msgs...), size: bursts, end: io.EOF}
 			c, _ := s.play(t, tcpclient.Dialer{Inbox: 4 << 20})
 			i := 0
 			err := receive(t, c, func(msg []byte) {
@@ -63,14 +64,14 @@ func TestStreamOfKiBBetweenLargeMessages(t *testing.T) {
 // A frame above a MaxSize that is itself below 8 KiB is refused from its header alone.
 func TestStreamOfKiBAndAFrameThatIsTooLarge(t *testing.T) {
 	for name, more := range map[string]int{"header alone": 0, "that comes": 5000, "that is followed by others": 200 << 10} {
-		t.Run(name, inBubble(func(t *testing.T) { // P1, P6
-			stream := numbered(300, 1<<10)
-			data := append(frames(stream...), 0, 0, 5000>>8, 5000&0xff)
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P1, P6
+			stream := testkit.Numbered(300, 1<<10)
+			data := append(testkit.Frames(stream...), 0, 0, 5000>>8, 5000&0xff)
 			data = append(data, make([]byte, more)...)
 			s := script{data: data, size: bursts}
 			c, _ := s.play(t, tcpclient.Dialer{Framer: tcpclient.LengthPrefix{MaxSize: 2000}})
 			began := time.Now()
-			msgs, err := receiveAll(t, c)
+			msgs, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, stream, msgs)
 			require.ErrorAs(t, err, new(*tcpclient.FrameTooLargeError))
 			require.Less(t, time.Since(began), time.Second)
@@ -80,21 +81,21 @@ func TestStreamOfKiBAndAFrameThatIsTooLarge(t *testing.T) {
 
 // Small messages behind a stream of KiBs, in the same read, do not get the memory of large ones.
 func TestSmallMessagesBehindAStreamOfKiB(t *testing.T) {
-	ramp, empties := frames(numbered(60, 1<<10)...), make([]byte, 4*11_000)
-	t.Run("fill the Inbox", inBubble(func(t *testing.T) { // P6
+	ramp, empties := testkit.Frames(testkit.Numbered(60, 1<<10)...), make([]byte, 4*11_000)
+	t.Run("fill the Inbox", testkit.InBubble(func(t *testing.T) { // P6
 		s := script{data: append(bytes.Clone(ramp), empties...), size: bursts, end: io.EOF, begin: make(chan struct{})}
 		c, _ := s.play(t, tcpclient.Dialer{})
 		requireHeap(t, 2<<20, func() { close(s.begin); synctest.Wait() })
-		msgs, err := receiveAll(t, c)
+		msgs, err := testkit.ReceiveAll(t, c)
 		require.ErrorIs(t, err, io.EOF)
 		require.Len(t, msgs, 60+11_000)
 	}))
-	t.Run("during Shutdown", inBubble(func(t *testing.T) { // P6
+	t.Run("during Shutdown", testkit.InBubble(func(t *testing.T) { // P6
 		s := script{data: bytes.Repeat(append(bytes.Clone(ramp), empties...), 15), size: bursts, begin: make(chan struct{})}
 		c, p := s.play(t, tcpclient.Dialer{})
-		down := start(t, func() error { return c.Shutdown(context.Background()) })
+		down := testkit.Start(t, func() error { return c.Shutdown(context.Background()) })
 		synctest.Wait()
-		requireHeap(t, 64<<20, func() { close(s.begin); p.halfClose(); down() })
+		requireHeap(t, 64<<20, func() { close(s.begin); p.HalfClose(); down() })
 	}))
 }
 
@@ -128,12 +129,12 @@ func check(msg []byte) (i int, err error) {
 
 // Calls begin at any moment of a stream of pushes: each message goes where it belongs.
 func TestCallsInTheMiddleOfStreams(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
-		l := tr.listen(t)
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		l := tr.Listen(t)
 		for seed := range uint64(3) {
 			r := rand.New(rand.NewPCG(seed, 66))
 			const pushes = 1500
-			c, p := l.connect(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+			c, p := l.Connect(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
 			var mu sync.Mutex // of writes of the peer
 			var wg sync.WaitGroup
 			size := 600 + r.IntN(7000)
@@ -142,7 +143,7 @@ func TestCallsInTheMiddleOfStreams(t *testing.T) {
 					var b []byte
 					for range 40 {
 						if i < pushes {
-							b = append(b, frame(string(append(make([]byte, 8), checkable(i, size)...)))...)
+							b = append(b, testkit.Frame(string(append(make([]byte, 8), checkable(i, size)...)))...)
 							i++
 						}
 					}
@@ -153,12 +154,12 @@ func TestCallsInTheMiddleOfStreams(t *testing.T) {
 			})
 			wg.Go(func() {
 				for {
-					msg, err := p.next()
+					msg, err := p.Next()
 					if err != nil {
 						return
 					}
 					mu.Lock()
-					p.Write(frame(msg))
+					p.Write(testkit.Frame(msg))
 					mu.Unlock()
 				}
 			})
@@ -185,7 +186,7 @@ func TestCallsInTheMiddleOfStreams(t *testing.T) {
 			}
 			calls.Wait()
 			c.Close()
-			hangUp(p.Conn)
+			testkit.HangUp(p.Conn)
 			wg.Wait()
 		}
 	})
@@ -198,7 +199,7 @@ func TestReconnectInTheMiddleOfStreams(t *testing.T) {
 		for seed := range uint64(8) {
 			synctest.Test(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 666))
-				l := listenMemory(t)
+				l := testkit.ListenMemory(t)
 				var d tcpclient.Dialer
 				d.Inbox = inbox
 				d.Reconnect = &tcpclient.Backoff{Min: time.Millisecond, Max: time.Millisecond}
@@ -217,17 +218,17 @@ func TestReconnectInTheMiddleOfStreams(t *testing.T) {
 						var b []byte
 						size := 600 + r.IntN(7000)
 						for range 50 + r.IntN(150) {
-							b = append(b, frame(string(checkable(next, size/2+r.IntN(size/2))))...)
+							b = append(b, testkit.Frame(string(checkable(next, size/2+r.IntN(size/2))))...)
 							next++
 						}
 						whole <- next
-						conn.Write(append(b, frame(string(checkable(0, 6000)))[:r.IntN(5000)]...))
+						conn.Write(append(b, testkit.Frame(string(checkable(0, 6000)))[:r.IntN(5000)]...))
 						if r.IntN(4) > 0 {
 							conn.Close()
 						}
 					}
 				}()
-				c := l.dial(t, d)
+				c := l.Dial(t, d)
 				want, losses := 0, 0
 				buf := make([]byte, 0, r.IntN(200<<10))
 				for stop := 2 + r.IntN(5); losses < stop; {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -19,19 +20,19 @@ func TestFrameTimeout(t *testing.T) {
 	t.Run("ends a connection whose frame does not end", func(t *testing.T) { // FAULTS S17
 		for setting, want := range map[time.Duration]time.Duration{0: 30 * time.Second, time.Minute: time.Minute} {
 			synctest.Test(t, func(t *testing.T) {
-				c, p := connectMemory(t, tcpclient.Dialer{FrameTimeout: setting})
-				p.send("whole")
+				c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FrameTimeout: setting})
+				p.Send("whole")
 				time.Sleep(time.Hour) // between frames the peer may be silent
-				p.raw(frame("torn")[:6])
+				p.Raw(testkit.Frame("torn")[:6])
 				began := time.Now()
-				got, err := receiveAll(t, c)
+				got, err := testkit.ReceiveAll(t, c)
 				require.Equal(t, []string{"whole"}, got)
 				require.Equal(t, want, time.Since(began))
 				require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
 				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 				require.NotErrorIs(t, err, context.DeadlineExceeded)
-				require.True(t, opError(t, err).Timeout())
+				require.True(t, testkit.OpError(t, err).Timeout())
 				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
 			})
 		}
@@ -39,10 +40,10 @@ func TestFrameTimeout(t *testing.T) {
 
 	t.Run("is not impressed by trickling bytes", func(t *testing.T) { // P5, FAULTS S17
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 			began := time.Now()
-			sender := start(t, func() error {
-				stream := frame(string(pattern(1 << 20)))
+			sender := testkit.Start(t, func() error {
+				stream := testkit.Frame(string(testkit.Pattern(1 << 20)))
 				for i := range stream {
 					if _, err := p.Write(stream[i : i+1]); err != nil {
 						return err
@@ -60,14 +61,14 @@ func TestFrameTimeout(t *testing.T) {
 
 	t.Run("begins anew with each frame", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{})
-			stream := frames("aaaa", "bbbb", "cccc", "dddd")
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+			stream := testkit.Frames("aaaa", "bbbb", "cccc", "dddd")
 			for sent, cut := range []int{5, 13, 21, 29} { // one byte behind each length
-				p.raw(stream[max(0, cut-8)*min(sent, 1) : cut])
+				p.Raw(stream[max(0, cut-8)*min(sent, 1) : cut])
 				time.Sleep(29 * time.Second)
 			}
 			stream = stream[29:]
-			p.raw(stream)
+			p.Raw(stream)
 			for _, want := range []string{"aaaa", "bbbb", "cccc", "dddd"} {
 				msg, err := c.Receive(t.Context())
 				require.NoError(t, err)
@@ -78,10 +79,10 @@ func TestFrameTimeout(t *testing.T) {
 
 	t.Run("is off when negative", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{FrameTimeout: -1})
-			p.raw(frame("late")[:6])
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FrameTimeout: -1})
+			p.Raw(testkit.Frame("late")[:6])
 			time.Sleep(1000 * time.Hour)
-			p.raw(frame("late")[6:])
+			p.Raw(testkit.Frame("late")[6:])
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, "late", string(msg))
@@ -90,9 +91,9 @@ func TestFrameTimeout(t *testing.T) {
 
 	t.Run("does not run while the Inbox is full", func(t *testing.T) { // P5: nobody is declared dead because we were slow
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Inbox: 200, ReadBuffer: 256})
-			want := numbered(50, 100)
-			p.send(want...)
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 200, ReadBuffer: 256})
+			want := testkit.Numbered(50, 100)
+			p.Send(want...)
 			time.Sleep(time.Hour)
 			for i := range want {
 				msg, err := c.Receive(t.Context())
@@ -100,7 +101,7 @@ func TestFrameTimeout(t *testing.T) {
 				require.Equal(t, want[i], string(msg))
 				time.Sleep(time.Minute)
 			}
-			p.send("on")
+			p.Send("on")
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, "on", string(msg))
@@ -109,8 +110,8 @@ func TestFrameTimeout(t *testing.T) {
 
 	t.Run("is not stopped by a Receive whose context ends", func(t *testing.T) { // P2
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{})
-			p.raw(frame("torn")[:6])
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+			p.Raw(testkit.Frame("torn")[:6])
 			began := time.Now()
 			for time.Since(began) < 30*time.Second {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -127,34 +128,28 @@ func TestFrameTimeout(t *testing.T) {
 	})
 }
 
-// connectNarrow connects in memory, with that much room each way.
-func connectNarrow(t testing.TB, room int, d tcpclient.Dialer) (*tcpclient.Client, *peer) {
-	t.Helper()
-	return listenNetwork(t, &tcpclienttest.Network{Buffer: room}).connect(t, d)
-}
-
 func TestWriteTimeout(t *testing.T) {
 	t.Run("ends a connection whose peer takes no byte", func(t *testing.T) { // P4, FAULTS S15
 		for setting, want := range map[time.Duration]time.Duration{0: 10 * time.Second, time.Minute: time.Minute, 20 * time.Millisecond: 20 * time.Millisecond} {
 			synctest.Test(t, func(t *testing.T) {
-				c, p := connectNarrow(t, 1000, tcpclient.Dialer{WriteTimeout: setting})
-				received := start(t, func() error { _, err := c.Receive(context.Background()); return err })
+				c, p := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{WriteTimeout: setting})
+				received := testkit.Start(t, func() error { _, err := c.Receive(context.Background()); return err })
 				began := time.Now()
-				err := c.Send(t.Context(), pattern(5000))
+				err := c.Send(t.Context(), testkit.Pattern(5000))
 				require.InDelta(t, want, time.Since(began), float64(10*time.Millisecond))
 				require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)
 				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 				require.NotErrorIs(t, err, context.DeadlineExceeded)
-				require.False(t, opError(t, err).Unsent)
-				require.True(t, opError(t, err).Timeout())
+				require.False(t, testkit.OpError(t, err).Unsent)
+				require.True(t, testkit.OpError(t, err).Timeout())
 				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
 				require.ErrorIs(t, received(), tcpclient.ErrWriteTimeout, "the first error is everybody's")
-				for name, err := range everyMethod(t, t.Context(), c) {
+				for name, err := range testkit.EveryMethod(t, t.Context(), c) {
 					require.ErrorIs(t, err, tcpclient.ErrWriteTimeout, name)
 				}
-				p.in.Discard(1000)
-				n, err := p.in.Read(make([]byte, 10))
+				p.In.Discard(1000)
+				n, err := p.In.Read(make([]byte, 10))
 				require.Zero(t, n, "no later byte: %v", err)
 			})
 		}
@@ -162,9 +157,9 @@ func TestWriteTimeout(t *testing.T) {
 
 	t.Run("begins anew with each byte that the peer takes", func(t *testing.T) { // FAULTS S16
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectNarrow(t, 1000, tcpclient.Dialer{})
+			c, p := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{})
 			result := make(chan error, 1)
-			go func() { result <- c.Send(context.Background(), pattern(20_000)) }()
+			go func() { result <- c.Send(context.Background(), testkit.Pattern(20_000)) }()
 			buf := make([]byte, 1)
 			for range 10 {
 				time.Sleep(9 * time.Second)
@@ -178,8 +173,8 @@ func TestWriteTimeout(t *testing.T) {
 
 	t.Run("leaves a slow reader alone", func(t *testing.T) { // P2, FAULTS S16
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectNarrow(t, 1000, tcpclient.Dialer{})
-			want := string(pattern(20_000))
+			c, p := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{})
+			want := string(testkit.Pattern(20_000))
 			got := make(chan string, 1)
 			go func() {
 				var all []byte
@@ -191,7 +186,7 @@ func TestWriteTimeout(t *testing.T) {
 				}
 				got <- string(all[4:])
 			}()
-			err := c.Send(within(t, time.Minute), []byte(want))
+			err := c.Send(testkit.Within(t, time.Minute), []byte(want))
 			require.ErrorIs(t, err, context.DeadlineExceeded, "the caller's context bounds the whole")
 			require.True(t, want == <-got)
 			require.NoError(t, c.Flush(t.Context()))
@@ -200,20 +195,20 @@ func TestWriteTimeout(t *testing.T) {
 
 	t.Run("is off when negative", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectNarrow(t, 1000, tcpclient.Dialer{WriteTimeout: -1})
+			c, p := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{WriteTimeout: -1})
 			wait := make(chan error, 1)
-			go func() { wait <- c.Send(context.Background(), pattern(5000)) }()
+			go func() { wait <- c.Send(context.Background(), testkit.Pattern(5000)) }()
 			time.Sleep(10 * time.Minute)
-			require.Equal(t, string(pattern(5000)), p.receive())
+			require.Equal(t, string(testkit.Pattern(5000)), p.Receive())
 			require.NoError(t, <-wait)
 		})
 	})
 
 	t.Run("runs on when the callers have gone", func(t *testing.T) { // P2, P4
 		synctest.Test(t, func(t *testing.T) {
-			c, _ := connectNarrow(t, 1000, tcpclient.Dialer{})
+			c, _ := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{})
 			began := time.Now()
-			require.ErrorIs(t, c.Send(within(t, time.Second), pattern(5000)), context.DeadlineExceeded)
+			require.ErrorIs(t, c.Send(testkit.Within(t, time.Second), testkit.Pattern(5000)), context.DeadlineExceeded)
 			require.Equal(t, time.Second, time.Since(began))
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)
@@ -223,26 +218,26 @@ func TestWriteTimeout(t *testing.T) {
 
 	t.Run("ends the connection also behind a full Inbox", func(t *testing.T) { // P5
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectNarrow(t, 1000, tcpclient.Dialer{Inbox: 100})
-			go p.Write(frames(numbered(100, 100)...))
+			c, p := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{Inbox: 100})
+			go p.Write(testkit.Frames(testkit.Numbered(100, 100)...))
 			began := time.Now()
-			require.ErrorIs(t, c.Send(t.Context(), pattern(5000)), tcpclient.ErrWriteTimeout)
-			require.ErrorIs(t, c.Send(t.Context(), pattern(5000)), tcpclient.ErrWriteTimeout)
+			require.ErrorIs(t, c.Send(t.Context(), testkit.Pattern(5000)), tcpclient.ErrWriteTimeout)
+			require.ErrorIs(t, c.Send(t.Context(), testkit.Pattern(5000)), tcpclient.ErrWriteTimeout)
 			require.InDelta(t, 10*time.Second, time.Since(began), float64(100*time.Millisecond))
-			eventually(t, "the Client has noticed", func() bool { return !c.Stats().Connected })
+			testkit.Eventually(t, "the Client has noticed", func() bool { return !c.Stats().Connected })
 			require.Less(t, time.Since(began), 12*time.Second)
 		})
 	})
 
 	t.Run("over TLS, too", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			l := listenNetwork(t, &tcpclienttest.Network{Buffer: 8000})
-			secure(l)
-			c, p := l.connect(t, tcpclient.Dialer{})
+			l := testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 8000})
+			testkit.Secure(l)
+			c, p := l.Connect(t, tcpclient.Dialer{})
 			began := time.Now()
-			require.ErrorIs(t, c.Send(t.Context(), pattern(50_000)), tcpclient.ErrWriteTimeout)
+			require.ErrorIs(t, c.Send(t.Context(), testkit.Pattern(50_000)), tcpclient.ErrWriteTimeout)
 			require.InDelta(t, 10*time.Second, time.Since(began), float64(100*time.Millisecond))
-			hangUp(p.Conn)
+			testkit.HangUp(p.Conn)
 		})
 	})
 }
@@ -251,15 +246,15 @@ func TestFlushDelay(t *testing.T) {
 	const delay = time.Second
 
 	// arrival says when the next message is here, since began.
-	arrival := func(t *testing.T, p *peer, want string, began time.Time) time.Duration {
+	arrival := func(t *testing.T, p *testkit.Peer, want string, began time.Time) time.Duration {
 		t.Helper()
-		require.Equal(t, want, p.receive())
+		require.Equal(t, want, p.Receive())
 		return time.Since(began)
 	}
 
 	t.Run("flushes what was written, at the latest after itself", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: delay})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: delay})
 			for range 3 {
 				began := time.Now()
 				require.NoError(t, c.Write(t.Context(), []byte("one")))
@@ -275,7 +270,7 @@ func TestFlushDelay(t *testing.T) {
 
 	t.Run("does not hold back who flushes", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: delay})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: delay})
 			began := time.Now()
 			require.NoError(t, c.Write(t.Context(), []byte("one")))
 			require.NoError(t, c.Flush(t.Context()))
@@ -296,10 +291,10 @@ func TestFlushDelay(t *testing.T) {
 			func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
+				c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
 				began := time.Now()
 				require.NoError(t, c.Write(t.Context(), []byte("one")))
-				wait := start(t, func() error { return end(c) })
+				wait := testkit.Start(t, func() error { return end(c) })
 				require.Zero(t, arrival(t, p, "one", began))
 				p.Close()
 				require.NoError(t, wait())
@@ -310,10 +305,10 @@ func TestFlushDelay(t *testing.T) {
 
 	t.Run("gives up with its connection", func(t *testing.T) { // P4, P6
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
 			began := time.Now()
 			require.NoError(t, c.Write(t.Context(), []byte("lost")))
-			p.reset()
+			p.Reset()
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 			require.ErrorIs(t, c.Close(), tcpclient.ErrDisconnected)
@@ -323,13 +318,13 @@ func TestFlushDelay(t *testing.T) {
 
 	t.Run("works while the network is stuck", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectNarrow(t, 1000, tcpclient.Dialer{FlushDelay: delay, WriteTimeout: -1})
+			c, p := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{FlushDelay: delay, WriteTimeout: -1})
 			for i := range 20 {
-				require.NoError(t, c.Write(t.Context(), fmt.Appendf(nil, "%d%s", i, pattern(500))))
+				require.NoError(t, c.Write(t.Context(), fmt.Appendf(nil, "%d%s", i, testkit.Pattern(500))))
 				time.Sleep(2 * delay)
 			}
 			for i := range 20 {
-				require.Equal(t, fmt.Sprintf("%d%s", i, pattern(500)), p.receive())
+				require.Equal(t, fmt.Sprintf("%d%s", i, testkit.Pattern(500)), p.Receive())
 			}
 			require.NoError(t, c.Close())
 		})
@@ -337,27 +332,27 @@ func TestFlushDelay(t *testing.T) {
 
 	t.Run("survives a connection that dies under its writers", func(t *testing.T) { // P6, P7
 		for range 30 {
-			c, p := connectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
-			writing := start(t, func() error {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			writing := testkit.Start(t, func() error {
 				for {
 					if err := c.Write(context.Background(), []byte("x")); err != nil {
 						return err
 					}
 				}
 			})
-			flushing := start(t, func() error {
+			flushing := testkit.Start(t, func() error {
 				for {
 					if err := c.Flush(context.Background()); err != nil {
 						return err
 					}
 				}
 			})
-			p.receive()
-			p.reset()
+			p.Receive()
+			p.Reset()
 			require.Error(t, writing())
 			require.Error(t, flushing())
 			began := time.Now()
-			prompt(t, "Close", func() { c.Close() })
+			testkit.RequireFast(t, "Close", func() { c.Close() })
 			require.Less(t, time.Since(began), 900*time.Millisecond, "Close has waited for a timer")
 		}
 	})

@@ -18,43 +18,44 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 func TestTrace(t *testing.T) {
-	t.Run("tells every transition, in order", inBubble(func(t *testing.T) {
-		l := listenMemory(t)
-		rec := newRecorder()
+	t.Run("tells every transition, in order", testkit.InBubble(func(t *testing.T) {
+		l := testkit.ListenMemory(t)
+		rec := testkit.NewRecorder()
 		fails := 0
 		inner := new(tcpclient.Dialer)
-		l.setup(inner)
-		c, p := l.connect(t, tcpclient.Dialer{
-			Trace: rec.trace(), Heartbeat: pinging(), Reconnect: &tcpclient.Backoff{},
+		l.Setup(inner)
+		c, p := l.Connect(t, tcpclient.Dialer{
+			Trace: rec.Trace(), Heartbeat: testkit.Pinging(), Reconnect: &tcpclient.Backoff{},
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				if fails > 0 {
 					fails--
-					return nil, down
+					return nil, testkit.ErrRefused
 				}
 				return inner.DialContext(ctx, network, address)
 			},
 		})
-		require.Equal(t, "ping", p.receive())
+		require.Equal(t, "ping", p.Receive())
 		time.Sleep(time.Second)
-		p.send("pong")
+		p.Send("pong")
 		fails = 2
-		hangUp(p)
-		p = l.accept(t)
-		requireAliveAfterLoss(t, c, p)
+		testkit.HangUp(p)
+		p = l.AcceptPeer(t)
+		testkit.RequireAliveAfterLoss(t, c, p)
 		require.NoError(t, c.Close())
 
 		addr := l.Addr().String()
 		var got []string
-		for _, e := range rec.all() {
-			if e.address != "" {
-				require.Equal(t, addr, e.address)
+		for _, e := range rec.All() {
+			if e.Address != "" {
+				require.Equal(t, addr, e.Address)
 			}
-			got = append(got, fmt.Sprint(e.kind, " ", e.attempt))
+			got = append(got, fmt.Sprint(e.Kind, " ", e.Attempt))
 		}
 		require.Equal(t, []string{
 			"Connecting 1", "Connected 1", "Pong 0", "Disconnected 0",
@@ -62,62 +63,62 @@ func TestTrace(t *testing.T) {
 			"Waiting 2", "Connecting 2", "ConnectFailed 2",
 			"Waiting 3", "Connecting 3", "Connected 3", "Disconnected 0",
 		}, got)
-		lost := rec.all("Disconnected")
-		require.ErrorIs(t, lost[0].err, io.EOF)
-		require.ErrorIs(t, lost[0].err, tcpclient.ErrDisconnected)
-		require.True(t, lost[1].err == tcpclient.ErrClosed)
-		require.Equal(t, time.Second, rec.all("Pong")[0].delay)
-		for _, e := range rec.all("ConnectFailed") {
-			require.ErrorIs(t, e.err, down)
-			require.Equal(t, "dial", opError(t, e.err).Op)
+		lost := rec.All("Disconnected")
+		require.ErrorIs(t, lost[0].Err, io.EOF)
+		require.ErrorIs(t, lost[0].Err, tcpclient.ErrDisconnected)
+		require.True(t, lost[1].Err == tcpclient.ErrClosed)
+		require.Equal(t, time.Second, rec.All("Pong")[0].Delay)
+		for _, e := range rec.All("ConnectFailed") {
+			require.ErrorIs(t, e.Err, testkit.ErrRefused)
+			require.Equal(t, "dial", testkit.OpError(t, e.Err).Op)
 		}
 	}))
 
-	t.Run("a failed Dial is told as well", inBubble(func(t *testing.T) {
-		rec := newRecorder()
-		l := listenMemory(t)
+	t.Run("a failed Dial is told as well", testkit.InBubble(func(t *testing.T) {
+		rec := testkit.NewRecorder()
+		l := testkit.ListenMemory(t)
 		l.Close()
-		_, err := l.tryDial(t.Context(), tcpclient.Dialer{Trace: rec.trace()})
-		require.ErrorIs(t, err, down)
-		require.Len(t, rec.all("Connecting"), 1)
-		require.Len(t, rec.all("ConnectFailed"), 1, "Dial returns when it was told")
+		_, err := l.TryDial(t.Context(), tcpclient.Dialer{Trace: rec.Trace()})
+		require.ErrorIs(t, err, testkit.ErrRefused)
+		require.Len(t, rec.All("Connecting"), 1)
+		require.Len(t, rec.All("ConnectFailed"), 1, "Dial returns when it was told")
 	}))
 
 	t.Run("our own end is ErrClosed, whoever hangs up first", func(t *testing.T) {
-		onTransports(t, func(t *testing.T, tr transport) {
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 			for name, end := range map[string]func(c *tcpclient.Client) error{
 				"Close":                         func(c *tcpclient.Client) error { return c.Close() },
 				"Shutdown":                      func(c *tcpclient.Client) error { return c.Shutdown(t.Context()) },
 				"Close with something to flush": func(c *tcpclient.Client) error { c.Write(t.Context(), []byte("last")); return c.Close() },
 			} {
-				rec := newRecorder()
-				c, p := tr.connect(t, tcpclient.Dialer{Trace: rec.trace(), Reconnect: fast()})
+				rec := testkit.NewRecorder()
+				c, p := tr.Connect(t, tcpclient.Dialer{Trace: rec.Trace(), Reconnect: testkit.FastBackoff()})
 				done := make(chan struct{})
-				go func() { defer close(done); p.all(); hangUp(p) }()
+				go func() { defer close(done); p.All(); testkit.HangUp(p) }()
 				require.NoError(t, end(c), name)
 				require.NoError(t, c.Close()) // which waits for the callbacks
 				<-done
-				lost := rec.all("Disconnected")
+				lost := rec.All("Disconnected")
 				require.Len(t, lost, 1, name)
-				require.True(t, lost[0].err == tcpclient.ErrClosed, "%s: %v", name, lost[0].err)
+				require.True(t, lost[0].Err == tcpclient.ErrClosed, "%s: %v", name, lost[0].Err)
 			}
 		})
 	})
 
-	t.Run("without a function nothing happens", inBubble(func(t *testing.T) {
-		l := listenMemory(t)
-		c, p := l.connect(t, tcpclient.Dialer{Trace: &tcpclient.Trace{}, Reconnect: &tcpclient.Backoff{}, Heartbeat: pinging()})
-		require.Equal(t, "ping", p.receive())
-		p.send("pong")
-		hangUp(p)
-		requireAliveAfterLoss(t, c, l.accept(t))
+	t.Run("without a function nothing happens", testkit.InBubble(func(t *testing.T) {
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Trace: &tcpclient.Trace{}, Reconnect: &tcpclient.Backoff{}, Heartbeat: testkit.Pinging()})
+		require.Equal(t, "ping", p.Receive())
+		p.Send("pong")
+		testkit.HangUp(p)
+		testkit.RequireAliveAfterLoss(t, c, l.AcceptPeer(t))
 		require.NoError(t, c.Close())
 	}))
 
-	t.Run("a function that blocks delays Close by its second and nothing else", inBubble(func(t *testing.T) { // L16, P7
+	t.Run("a function that blocks delays Close by its second and nothing else", testkit.InBubble(func(t *testing.T) { // L16, P7
 		block := make(chan struct{})
-		c, p := connectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Connected: func(string, int, time.Duration) { <-block }}})
-		requireAlive(t, c, p)
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Connected: func(string, int, time.Duration) { <-block }}})
+		testkit.RequireAlive(t, c, p)
 		start := time.Now()
 		require.NoError(t, c.Close())
 		require.Equal(t, time.Second, time.Since(start))
@@ -126,11 +127,11 @@ func TestTrace(t *testing.T) {
 	}))
 
 	t.Run("its goroutine is gone when nothing happens", func(t *testing.T) { // P6
-		rec := newRecorder()
-		c, p := transportNamed("tcp").connect(t, tcpclient.Dialer{Trace: rec.trace()})
-		requireAlive(t, c, p)
-		eventually(t, "the tracer has ended", func() bool {
-			return !strings.Contains(stacks(), "tracer") && strings.Contains(stacks(), "tcpclient.(*Client).run")
+		rec := testkit.NewRecorder()
+		c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{Trace: rec.Trace()})
+		testkit.RequireAlive(t, c, p)
+		testkit.Eventually(t, "the tracer has ended", func() bool {
+			return !strings.Contains(testkit.Stacks(), "tracer") && strings.Contains(testkit.Stacks(), "tcpclient.(*Client).run")
 		})
 		require.NoError(t, c.Close())
 	})
@@ -160,17 +161,17 @@ func TestCallbacksMayCallTheClient(t *testing.T) {
 			return tcpclient.Dialer{Trace: &tcpclient.Trace{Pong: func(time.Duration) { hook() }}}
 		},
 		"Ping": func(hook func()) tcpclient.Dialer {
-			h := pinging()
+			h := testkit.Pinging()
 			h.Ping = func() []byte { hook(); return []byte("ping") }
 			return tcpclient.Dialer{Heartbeat: h}
 		},
 		"IsPong": func(hook func()) tcpclient.Dialer {
-			h := pinging()
+			h := testkit.Pinging()
 			h.IsPong = func(msg []byte) bool { hook(); return string(msg) == "pong" }
 			return tcpclient.Dialer{Heartbeat: h}
 		},
 		"Answer": func(hook func()) tcpclient.Dialer {
-			h := pinging()
+			h := testkit.Pinging()
 			h.Answer = func([]byte) ([]byte, bool) { hook(); return nil, false }
 			return tcpclient.Dialer{Heartbeat: h}
 		},
@@ -185,7 +186,7 @@ func TestCallbacksMayCallTheClient(t *testing.T) {
 	}
 	for name, with := range hooks {
 		for _, method := range []string{"Close", "Shutdown", "Stats"} {
-			t.Run(fmt.Sprintf("%s from %s", method, name), inBubble(func(t *testing.T) { // L5, P7
+			t.Run(fmt.Sprintf("%s from %s", method, name), testkit.InBubble(func(t *testing.T) { // L5, P7
 				client.Store(nil)
 				var once sync.Once
 				took := make(chan time.Duration, 1)
@@ -212,8 +213,8 @@ func TestCallbacksMayCallTheClient(t *testing.T) {
 					})
 				}
 				d := with(hook)
-				l := listenMemory(t)
-				l.setup(&d)
+				l := testkit.ListenMemory(t)
+				l.Setup(&d)
 				dial := d.DialContext
 				fails := 0
 				d.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -222,15 +223,15 @@ func TestCallbacksMayCallTheClient(t *testing.T) {
 					}
 					if fails > 0 {
 						fails--
-						return nil, down
+						return nil, testkit.ErrRefused
 					}
 					return dial(ctx, network, address)
 				}
 				if d.Heartbeat.Interval == 0 {
-					d.Heartbeat = pinging()
+					d.Heartbeat = testkit.Pinging()
 				}
 				d.Reconnect = &tcpclient.Backoff{}
-				c, p := l.connect(t, d)
+				c, p := l.Connect(t, d)
 				client.Store(c)
 				if name == "SplitReply" {
 					go c.Call(t.Context(), []byte("calls are used"))
@@ -239,23 +240,23 @@ func TestCallbacksMayCallTheClient(t *testing.T) {
 				go func() {
 					defer close(done)
 					for i := 0; len(took) == 0 && i < 3; i++ {
-						p.Write(frame("data"))
+						p.Write(testkit.Frame("data"))
 						for range 3 {
-							if _, err := p.next(); err != nil {
+							if _, err := p.Next(); err != nil {
 								break
 							}
-							if _, err := p.Write(frames("pong", "data")); err != nil {
+							if _, err := p.Write(testkit.Frames("pong", "data")); err != nil {
 								break
 							}
 						}
 						fails = 1
-						hangUp(p)
+						testkit.HangUp(p)
 						if i < 2 {
 							conn, err := l.Accept()
 							if err != nil {
 								return
 							}
-							p = &peer{Conn: conn, t: t, in: newPeer(t, conn).in}
+							p = testkit.NewPeer(t, conn)
 						}
 					}
 				}()
@@ -263,7 +264,7 @@ func TestCallbacksMayCallTheClient(t *testing.T) {
 				case d := <-took:
 					require.LessOrEqual(t, d, 1200*time.Millisecond)
 				case <-time.After(10 * time.Minute):
-					require.Fail(t, "the callback was not called, or has not returned", stacks())
+					require.Fail(t, "the callback was not called, or has not returned", testkit.Stacks())
 				}
 				l.Close()
 				c.Close()
@@ -310,26 +311,26 @@ func TestSlogTrace(t *testing.T) {
 			}
 			return a
 		}}))
-		l := listenMemory(t)
+		l := testkit.ListenMemory(t)
 		fails := 0
 		inner := new(tcpclient.Dialer)
-		l.setup(inner)
-		c, p := l.connect(t, tcpclient.Dialer{
-			Trace: tcpclient.SlogTrace(log), Heartbeat: pinging(), Reconnect: &tcpclient.Backoff{},
+		l.Setup(inner)
+		c, p := l.Connect(t, tcpclient.Dialer{
+			Trace: tcpclient.SlogTrace(log), Heartbeat: testkit.Pinging(), Reconnect: &tcpclient.Backoff{},
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				if fails > 0 {
 					fails--
-					return nil, down
+					return nil, testkit.ErrRefused
 				}
 				return inner.DialContext(ctx, network, address)
 			},
 		})
-		require.Equal(t, "ping", p.receive())
+		require.Equal(t, "ping", p.Receive())
 		time.Sleep(time.Second)
-		p.send("pong")
+		p.Send("pong")
 		fails = 1
-		hangUp(p)
-		requireAliveAfterLoss(t, c, l.accept(t))
+		testkit.HangUp(p)
+		testkit.RequireAliveAfterLoss(t, c, l.AcceptPeer(t))
 		require.NoError(t, c.Close())
 		require.Equal(t, `level=DEBUG msg=connecting address=server:1 attempt=1
 level=INFO msg=connected address=server:1 attempt=1 took=0s
@@ -365,17 +366,17 @@ func (b *lockedBuffer) String() string {
 }
 
 func TestStats(t *testing.T) {
-	t.Run("counts over all connections", inBubble(func(t *testing.T) {
-		l := listenMemory(t)
-		c, p := l.connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
+	t.Run("counts over all connections", testkit.InBubble(func(t *testing.T) {
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
 		require.Equal(t, tcpclient.Stats{Connects: 1, Connected: true}, c.Stats())
 		for range 3 {
 			require.NoError(t, c.Send(t.Context(), []byte("four")))
-			require.Equal(t, "four", p.receive())
-			p.send("fives", "")
+			require.Equal(t, "four", p.Receive())
+			p.Send("fives", "")
 			synctest.Wait()
-			hangUp(p)
-			p = l.accept(t)
+			testkit.HangUp(p)
+			p = l.AcceptPeer(t)
 			synctest.Wait()
 		}
 		require.Equal(t, tcpclient.Stats{
@@ -385,11 +386,11 @@ func TestStats(t *testing.T) {
 		require.False(t, c.Stats().Connected)
 	}))
 
-	t.Run("Connected follows the connection", inBubble(func(t *testing.T) {
-		l := listenMemory(t)
-		c, p := l.connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
+	t.Run("Connected follows the connection", testkit.InBubble(func(t *testing.T) {
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
 		l.Close()
-		hangUp(p)
+		testkit.HangUp(p)
 		synctest.Wait()
 		require.False(t, c.Stats().Connected)
 		require.EqualValues(t, 1, c.Stats().Connects)
@@ -397,12 +398,12 @@ func TestStats(t *testing.T) {
 	}))
 
 	t.Run("may be polled while everything goes on", func(t *testing.T) {
-		l := listenTCP(t)
-		l.each(func(conn net.Conn) {
+		l := testkit.ListenTCP(t)
+		l.Each(func(conn net.Conn) {
 			io.CopyN(conn, conn, int64(rand.IntN(1000)))
 			conn.Close()
 		})
-		c := l.dial(t, tcpclient.Dialer{Reconnect: fast()})
+		c := l.Dial(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		for range 2 {
@@ -436,7 +437,7 @@ func TestStats(t *testing.T) {
 	})
 
 	t.Run("does not allocate", func(t *testing.T) { // P12
-		c, _ := connectMemory(t, tcpclient.Dialer{})
+		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		require.Zero(t, testing.AllocsPerRun(100, func() { c.Stats() }))
 	})
 }

@@ -1,12 +1,14 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"context"
 	"net"
 	"sync"
 	"testing"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -37,13 +39,13 @@ func TestWritingToTheDead(t *testing.T) {
 			return c.Shutdown(context.Background())
 		},
 	} {
-		t.Run("is no success when the end came during the call: "+name, inBubble(func(t *testing.T) { // P4
+		t.Run("is no success when the end came during the call: "+name, testkit.InBubble(func(t *testing.T) { // P4
 			n := tcpclienttest.NewNetwork()
-			l := listenNetwork(t, n)
+			l := testkit.ListenNetwork(t, n)
 			closed, first := make(chan struct{}), true
-			var p *peer
+			var p *testkit.Peer
 			d := tcpclient.Dialer{
-				Framer: funcFramer{write: func(w *bufioWriter, msg []byte) error {
+				Framer: testkit.FuncFramer{Write: func(w *bufio.Writer, msg []byte) error {
 					if first {
 						first = false
 						p.Close() // the peer's FIN comes in the middle of the call,
@@ -51,51 +53,51 @@ func TestWritingToTheDead(t *testing.T) {
 					}
 					return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
 				}},
-				DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn {
-					return &wrapper{Conn: conn, onClose: sync.OnceFunc(func() { close(closed) })}
+				DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+					return &testkit.HookedConn{Conn: conn, OnClose: sync.OnceFunc(func() { close(closed) })}
 				}),
 			}
-			c := l.dial(t, d)
-			p = l.accept(t)
+			c := l.Dial(t, d)
+			p = l.AcceptPeer(t)
 			err := call(c)
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 			if name == "Send" || name == "Call" {
-				require.True(t, opError(t, err).Unsent)
+				require.True(t, testkit.OpError(t, err).Unsent)
 			}
 		}))
 	}
 }
 
 func TestErrClosedOfOthers(t *testing.T) {
-	t.Run("is the end of a connection, not our own Close", inBubble(func(t *testing.T) { // P9
+	t.Run("is the end of a connection, not our own Close", testkit.InBubble(func(t *testing.T) { // P9
 		// Such as a tunnel through another Client may return.
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufioReader, dst []byte) ([]byte, error) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 			if _, err := r.ReadByte(); err != nil {
 				return dst, err
 			}
 			return dst, tcpclient.ErrClosed
 		}}})
-		p.send("x")
+		p.Send("x")
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
 	}))
 
-	t.Run("in a write is the end of a connection too", inBubble(func(t *testing.T) { // P9
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-			w.write = func([]byte) (int, error) { return 0, tcpclient.ErrClosed }
+	t.Run("in a write is the end of a connection too", testkit.InBubble(func(t *testing.T) { // P9
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnWrite = func([]byte) (int, error) { return 0, tcpclient.ErrClosed }
 		})
 		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
 	}))
 }
 
 func TestCorrelatorThatReturnsTheRequest(t *testing.T) {
-	t.Run("makes no Call write into the memory of another", inBubble(func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{Correlator: alternating{new(int)}})
-		go p.all()
+	t.Run("makes no Call write into the memory of another", testkit.InBubble(func(t *testing.T) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: alternating{new(int)}})
+		go p.All()
 		request := []byte("the first request")
-		c.Call(within(t, 1), request)
-		c.Call(within(t, 1), []byte("THE SECOND"))
+		c.Call(testkit.Within(t, 1), request)
+		c.Call(testkit.Within(t, 1), []byte("THE SECOND"))
 		require.Equal(t, "the first request", string(request))
 	}))
 }

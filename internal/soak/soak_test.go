@@ -1,4 +1,4 @@
-package tcpclient_test
+package soak
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -33,7 +34,7 @@ const (
 // TestSoak runs sessions, each a Client with a server of its own and faults drawn at
 // random, and compares what its callers were told with what has arrived:
 //
-//	go test -race -run '^TestSoak$' -soak=1m -seed=N .
+//	go test -race -run '^TestSoak$' -soak=1m -seed=N ./internal/soak
 //
 // The seed decides on settings, faults, sizes and contexts. The scheduler has its part in
 // what comes of them, so that a failure may take more than one run to come again; with
@@ -51,7 +52,7 @@ func TestSoak(t *testing.T) {
 	defer watching.Wait()
 	defer close(done)
 	soakRun(t, seed, 0, &totals) // whatever is allocated once is not a leak
-	alive, files, memory := runtime.NumGoroutine(), openFiles(t), inUse()
+	alive, files, memory := runtime.NumGoroutine(), testkit.OpenFiles(t), testkit.MemoryInUse()
 
 	var next atomic.Int64
 	var lanes sync.WaitGroup
@@ -65,10 +66,10 @@ func TestSoak(t *testing.T) {
 	}
 	lanes.Wait()
 	t.Log(totals.String())
-	requireNoGoroutines(t)
-	eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= alive })
-	eventually(t, "all descriptors are closed", func() bool { return openFiles(t) <= files })
-	require.Less(t, inUse(), memory+8<<20, "P6: bytes in use after %d sessions", next.Load())
+	testkit.RequireNoGoroutines(t)
+	testkit.Eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= alive })
+	testkit.Eventually(t, "all descriptors are closed", func() bool { return testkit.OpenFiles(t) <= files })
+	require.Less(t, testkit.MemoryInUse(), memory+8<<20, "P6: bytes in use after %d sessions", next.Load())
 }
 
 // soakTotals are the numbers of a whole run.
@@ -169,7 +170,7 @@ func (s *soakSession) draw() {
 	}
 	d := &s.dialer
 	d.Timeout, d.WriteTimeout, d.FrameTimeout = 2*soakTimeout, soakTimeout, soakTimeout
-	d.Framer = []tcpclient.Framer{tcpclient.LengthPrefix{}, tcpclient.Varint{}, funcFramer{}}[r.IntN(3)]
+	d.Framer = []tcpclient.Framer{tcpclient.LengthPrefix{}, tcpclient.Varint{}, testkit.FuncFramer{}}[r.IntN(3)]
 	d.Trace = &tcpclient.Trace{
 		Connected:    func(string, int, time.Duration) { s.model.connected() },
 		Disconnected: func(_ string, err error) { s.model.disconnected(err) },
@@ -205,7 +206,7 @@ func (s *soakSession) draw() {
 		d.ReadBuffer, d.WriteBuffer, d.Inbox = 1<<10, 1<<10, 4<<10
 	}
 	if chosen("small socket buffers") { // writes have to wait
-		d.DialContext = wrapping(nil, func(conn net.Conn) net.Conn {
+		d.DialContext = testkit.Wrapping(nil, func(conn net.Conn) net.Conn {
 			conn.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(4 << 10)
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -227,9 +228,9 @@ func (s *soakSession) fail(format string, args ...any) {
 }
 
 func (s *soakSession) run() {
-	listen := listenTCP
+	listen := testkit.ListenTCP
 	if s.transport == "unix" {
-		listen = listenUnix
+		listen = testkit.ListenUnix
 	}
 	l := listen(s.t)
 	server := &soakServer{s: s, listener: l, ending: s.ended}
@@ -242,7 +243,7 @@ func (s *soakSession) run() {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*soakTimeout)
 	defer cancel()
 	var err error
-	s.timed("Dial", 4*soakTimeout+soakMargin, func() { s.client, err = s.dialer.Dial(ctx, l.network, l.Addr().String()) })
+	s.timed("Dial", 4*soakTimeout+soakMargin, func() { s.client, err = s.dialer.Dial(ctx, l.Network, l.Addr().String()) })
 	if err != nil {
 		s.totals.failedDials.Add(1)
 		s.check(ctx, "dial", err)
@@ -300,7 +301,7 @@ func (s *soakSession) use(r *rand.Rand) {
 	starved, began := s.totals.starved.Load(), time.Now()
 	err := s.close()
 	if s.totals.starved.Load() > starved || time.Since(began) > time.Second { // after its second Close gives up
-		eventually(s.t, "the Client has ended", func() bool { return s.model.paired(s.client.Stats()) && s.forgotten() == nil })
+		testkit.Eventually(s.t, "the Client has ended", func() bool { return s.model.paired(s.client.Stats()) && s.forgotten() == nil })
 	}
 	if !calm {
 		close(s.stop)
@@ -355,8 +356,8 @@ func (s *soakSession) join(what string, g *sync.WaitGroup) {
 	go func() { defer close(done); g.Wait() }()
 	select {
 	case <-done:
-	case <-time.After(patience):
-		panic(fmt.Sprintf("-seed=%d, session %s: %s did not return\n%s", s.seed, s.name, what, stacks()))
+	case <-time.After(testkit.Patience):
+		panic(fmt.Sprintf("-seed=%d, session %s: %s did not return\n%s", s.seed, s.name, what, testkit.Stacks()))
 	}
 }
 

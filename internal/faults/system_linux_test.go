@@ -1,4 +1,4 @@
-package tcpclient_test
+package faults
 
 import (
 	"fmt"
@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -56,42 +57,21 @@ func beside(test func(t *testing.T)) func(t *testing.T) {
 
 // apart runs a row beside the others, in a network of its own.
 func apart(test func(t *testing.T)) func(t *testing.T) {
-	return beside(func(t *testing.T) { inNamespace(t, test) })
-}
-
-// heartbeat is a heartbeat in real time.
-func heartbeat(interval, timeout time.Duration) tcpclient.Heartbeat {
-	h := pinging()
-	h.Interval, h.Timeout = interval, timeout
-	return h
+	return beside(func(t *testing.T) { testkit.InNamespace(t, test) })
 }
 
 // soon is a heartbeat that finds a dead peer in less than a second, forgiving is one
 // that bears several seconds of silence.
 var (
-	soon      = heartbeat(200*time.Millisecond, 600*time.Millisecond)
-	forgiving = heartbeat(200*time.Millisecond, 15*time.Second)
+	soon      = testkit.RealHeartbeat(200*time.Millisecond, 600*time.Millisecond)
+	forgiving = testkit.RealHeartbeat(200*time.Millisecond, 15*time.Second)
 )
 
 // listenAnswering listens with a server that answers.
-func listenAnswering(t testing.TB, network, address string) *listener {
-	l := listenOn(t, network, address)
-	l.each(func(conn net.Conn) { newPeer(t, conn).answer() })
+func listenAnswering(t testing.TB, network, address string) *testkit.Listener {
+	l := testkit.ListenOn(t, network, address)
+	l.Each(func(conn net.Conn) { testkit.NewPeer(t, conn).Answer() })
 	return l
-}
-
-// answer answers pings and sends back all else, until the stream ends.
-func (p *peer) answer() {
-	for {
-		msg, err := p.next()
-		if err != nil {
-			return
-		}
-		if msg == "ping" {
-			msg = "pong"
-		}
-		p.Write(frame(msg))
-	}
 }
 
 // port is the port of an address.
@@ -103,18 +83,18 @@ func port(address net.Addr) string {
 // cut drops all packets to and from a port of this network.
 func cut(t testing.TB, port string) (heal func()) {
 	t.Helper()
-	command(t, "iptables -I INPUT -p tcp --dport "+port+" -j DROP")
-	command(t, "iptables -I INPUT -p tcp --sport "+port+" -j DROP")
+	testkit.Command(t, "iptables -I INPUT -p tcp --dport "+port+" -j DROP")
+	testkit.Command(t, "iptables -I INPUT -p tcp --sport "+port+" -j DROP")
 	return func() {
-		command(t, "iptables -D INPUT -p tcp --dport "+port+" -j DROP")
-		command(t, "iptables -D INPUT -p tcp --sport "+port+" -j DROP")
+		testkit.Command(t, "iptables -D INPUT -p tcp --dport "+port+" -j DROP")
+		testkit.Command(t, "iptables -D INPUT -p tcp --sport "+port+" -j DROP")
 	}
 }
 
 // echoed sends messages, and wants them back, each once and in order.
 func echoed(t testing.TB, c *tcpclient.Client, want ...string) {
 	t.Helper()
-	sent := start(t, func() error { return sendAll(t, c, want) })
+	sent := testkit.Start(t, func() error { return sendAll(t, c, want) })
 	requireNext(t, c, want)
 	require.NoError(t, sent())
 }
@@ -133,7 +113,7 @@ func survives(t testing.TB, c *tcpclient.Client, outage func() (heal func())) {
 	t.Helper()
 	echoed(t, c, "before")
 	heal := outage()
-	want := numbered(50, 200)
+	want := testkit.Numbered(50, 200)
 	require.NoError(t, sendAll(t, c, want))
 	<-time.After(time.Second) // the outage
 	heal()
@@ -145,23 +125,23 @@ func survives(t testing.TB, c *tcpclient.Client, outage func() (heal func())) {
 // dead checks that the peer was found dead after began, and not before its time.
 func dead(t testing.TB, err error, began time.Time) {
 	t.Helper()
-	requireHeartbeatTimeout(t, err)
+	testkit.RequireHeartbeatTimeout(t, err)
 	require.GreaterOrEqual(t, time.Since(began), soon.Timeout)
-	require.Less(t, time.Since(began), patience)
+	require.Less(t, time.Since(began), testkit.Patience)
 }
 
 func faultAborted(t *testing.T) {
-	l := listenTCP(t)
-	c, p := l.connect(t, tcpclient.Dialer{Reconnect: fast()})
-	requireAlive(t, c, p)
-	if killed := command(t, "ss -K dst "+l.Addr().String()); !strings.Contains(killed, port(l.Addr())) {
+	l := testkit.ListenTCP(t)
+	c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
+	testkit.RequireAlive(t, c, p)
+	if killed := testkit.Command(t, "ss -K dst "+l.Addr().String()); !strings.Contains(killed, port(l.Addr())) {
 		t.Skip("this kernel cannot abort connections (INET_DIAG_DESTROY)")
 	}
-	_, err := c.Receive(within(t, patience))
+	_, err := c.Receive(testkit.Within(t, testkit.Patience))
 	require.ErrorIs(t, err, syscall.ECONNABORTED)
 	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 	require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-	requireAlive(t, c, l.accept(t))
+	testkit.RequireAlive(t, c, l.AcceptPeer(t))
 }
 
 func faultHalfOpenWriting(t *testing.T) {
@@ -177,7 +157,7 @@ func faultHalfOpenWriting(t *testing.T) {
 	}
 	clients := make([]*tcpclient.Client, len(tests))
 	for i := range tests {
-		clients[i] = l.dial(t, tests[i].d)
+		clients[i] = l.Dial(t, tests[i].d)
 		echoed(t, clients[i], "alive")
 	}
 	cut(t, port(l.Addr()))
@@ -187,11 +167,11 @@ func faultHalfOpenWriting(t *testing.T) {
 		wg.Go(func() {
 			var err error
 			for err == nil {
-				err = clients[i].Send(within(t, patience), pattern(100_000))
+				err = clients[i].Send(testkit.Within(t, testkit.Patience), testkit.Pattern(100_000))
 			}
 			assert.ErrorIs(t, err, test.want, test.name)
 			assert.ErrorIs(t, err, tcpclient.ErrDisconnected, test.name)
-			assert.Less(t, time.Since(began), patience, "%s: the kernel alone takes a quarter of an hour", test.name)
+			assert.Less(t, time.Since(began), testkit.Patience, "%s: the kernel alone takes a quarter of an hour", test.name)
 		})
 	}
 	wg.Wait()
@@ -199,11 +179,11 @@ func faultHalfOpenWriting(t *testing.T) {
 
 func faultHalfOpenIdle(t *testing.T) {
 	l := listenAnswering(t, "tcp", "127.0.0.1:0")
-	c := l.dial(t, tcpclient.Dialer{Heartbeat: soon, Reconnect: fast(), Timeout: time.Second})
+	c := l.Dial(t, tcpclient.Dialer{Heartbeat: soon, Reconnect: testkit.FastBackoff(), Timeout: time.Second})
 	began := time.Now()
 	echoed(t, c, "before")
 	heal := cut(t, port(l.Addr()))
-	_, err := c.Receive(within(t, patience))
+	_, err := c.Receive(testkit.Within(t, testkit.Patience))
 	dead(t, err, began)
 	heal()
 	echoed(t, c, "after")
@@ -211,21 +191,21 @@ func faultHalfOpenIdle(t *testing.T) {
 
 func faultOutage(t *testing.T) {
 	l := listenAnswering(t, "tcp", "127.0.0.1:0")
-	c := l.dial(t, tcpclient.Dialer{Heartbeat: forgiving})
+	c := l.Dial(t, tcpclient.Dialer{Heartbeat: forgiving})
 	survives(t, c, func() (heal func()) { return cut(t, port(l.Addr())) })
 }
 
 func faultSlowLink(t *testing.T) {
 	// 4 Mbit/s: a ping waits in the kernel for 2 s, behind 1 MiB of our own. The shaper
 	// drops packets as large as those of loopback normally are.
-	command(t, "ip link set lo mtu 1500")
-	command(t, "tc qdisc add dev lo root tbf rate 4mbit burst 20kb limit 60kb")
+	testkit.Command(t, "ip link set lo mtu 1500")
+	testkit.Command(t, "tc qdisc add dev lo root tbf rate 4mbit burst 20kb limit 60kb")
 	const size = 1 << 20
-	l := listenTCP(t)
-	l.each(func(conn net.Conn) {
-		p := newPeer(t, conn)
+	l := testkit.ListenTCP(t)
+	l.Each(func(conn net.Conn) {
+		p := testkit.NewPeer(t, conn)
 		for {
-			msg, err := p.next()
+			msg, err := p.Next()
 			switch {
 			case err != nil:
 				return
@@ -234,12 +214,12 @@ func faultSlowLink(t *testing.T) {
 			case len(msg) == size:
 				msg = "all"
 			}
-			p.Write(frame(msg))
+			p.Write(testkit.Frame(msg))
 		}
 	})
-	c := l.dial(t, tcpclient.Dialer{Heartbeat: heartbeat(200*time.Millisecond, 1200*time.Millisecond)})
+	c := l.Dial(t, tcpclient.Dialer{Heartbeat: testkit.RealHeartbeat(200*time.Millisecond, 1200*time.Millisecond)})
 	began := time.Now()
-	require.NoError(t, c.Send(t.Context(), pattern(size)))
+	require.NoError(t, c.Send(t.Context(), testkit.Pattern(size)))
 	requireNext(t, c, []string{"all"})
 	require.Greater(t, time.Since(began), 1500*time.Millisecond, "the link is slow")
 	echoed(t, c, "alive")
@@ -247,15 +227,15 @@ func faultSlowLink(t *testing.T) {
 }
 
 func faultPeerSuspended(t *testing.T) {
-	host, address := startHost(t)
+	host, address := testkit.StartHost(t)
 	c, err := (&tcpclient.Dialer{Heartbeat: soon}).Dial(t.Context(), "tcp", address)
 	require.NoError(t, err)
 	defer c.Close()
 	began := time.Now()
 	echoed(t, c, "alive")
-	host.stop(t)
+	host.Stop(t)
 	require.NoError(t, c.Send(t.Context(), []byte("its kernel takes it")))
-	_, err = c.Receive(within(t, patience))
+	_, err = c.Receive(testkit.Within(t, testkit.Patience))
 	dead(t, err, began)
 }
 
@@ -264,30 +244,30 @@ func faultSuspended(t *testing.T) {
 	// the answer to the last.
 	for name, want := range map[string][]string{
 		"while nothing is said":                       nil,
-		"while its ping is answered and more is said": numbered(100, 10),
+		"while its ping is answered and more is said": testkit.Numbered(100, 10),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := listenTCP(t)
-			client := startProcess(t, "client", nil, argument(l.Addr(), heartbeat(200*time.Millisecond, 3*time.Second)))
-			p := l.accept(t)
-			require.Equal(t, "connected", client.line(t))
-			require.Equal(t, "ping", p.receive())
+			l := testkit.ListenTCP(t)
+			client := testkit.StartProcess(t, "client", nil, argument(l.Addr(), testkit.RealHeartbeat(200*time.Millisecond, 3*time.Second)))
+			p := l.AcceptPeer(t)
+			require.Equal(t, "connected", client.Line(t))
+			require.Equal(t, "ping", p.Receive())
 			if want == nil {
-				p.send("pong")
+				p.Send("pong")
 			}
-			client.stop(t)
+			client.Stop(t)
 			if want != nil {
-				p.send(append([]string{"pong"}, want...)...)
+				p.Send(append([]string{"pong"}, want...)...)
 			}
 			<-time.After(5 * time.Second) // more than Interval and Timeout
-			go p.answer()
-			client.resume(t)
+			go p.Answer()
+			client.Resume(t)
 			for _, msg := range want {
-				require.Equal(t, "received "+msg, client.line(t), "nobody was dead")
+				require.Equal(t, "received "+msg, client.Line(t), "nobody was dead")
 			}
-			p.Write(frame("alive"))
-			require.Equal(t, "received alive", client.line(t), "nobody was dead")
+			p.Write(testkit.Frame("alive"))
+			require.Equal(t, "received alive", client.Line(t), "nobody was dead")
 		})
 	}
 }
@@ -299,47 +279,47 @@ func argument(address net.Addr, h tcpclient.Heartbeat) string {
 
 func faultBusy(t *testing.T) {
 	// 80 goroutines that take 10 ms each: the Client's gets its turn every 800 ms.
-	l := listenTCP(t)
-	client := startProcess(t, "client", nil, argument(l.Addr(), heartbeat(200*time.Millisecond, 2*time.Second)), "GOMAXPROCS=1")
-	p := l.accept(t)
+	l := testkit.ListenTCP(t)
+	client := testkit.StartProcess(t, "client", nil, argument(l.Addr(), testkit.RealHeartbeat(200*time.Millisecond, 2*time.Second)), "GOMAXPROCS=1")
+	p := l.AcceptPeer(t)
 	stop := make(chan struct{})
-	answered := start(t, func() error { // from the beginning
+	answered := testkit.Start(t, func() error { // from the beginning
 		for {
 			select {
 			case <-stop:
-				_, err := p.Write(frame("alive"))
+				_, err := p.Write(testkit.Frame("alive"))
 				return err
 			default:
 			}
-			if msg, err := p.next(); err != nil || msg != "ping" {
+			if msg, err := p.Next(); err != nil || msg != "ping" {
 				return fmt.Errorf("%q, %w", msg, err)
 			}
-			if _, err := p.Write(frame("pong")); err != nil {
+			if _, err := p.Write(testkit.Frame("pong")); err != nil {
 				return err
 			}
 		}
 	})
-	require.Equal(t, "connected", client.line(t))
-	require.Equal(t, "spinning", client.do(t, "spin 80"))
+	require.Equal(t, "connected", client.Line(t))
+	require.Equal(t, "spinning", client.Do(t, "spin 80"))
 	time.Sleep(4 * time.Second) // so long nobody rests
 	close(stop)
 	require.NoError(t, answered())
-	require.Equal(t, "received alive", client.line(t), "nobody was dead")
+	require.Equal(t, "received alive", client.Line(t), "nobody was dead")
 }
 
 func faultKilled(t *testing.T) {
 	for _, unread := range []bool{false, true} {
-		host, address := startHost(t)
+		host, address := testkit.StartHost(t)
 		c, err := tcpclient.Dial(t.Context(), "tcp", address)
 		require.NoError(t, err)
 		defer c.Close()
 		echoed(t, c, "alive")
 		if unread { // then the kernel says RST
-			host.stop(t)
-			require.NoError(t, c.Send(t.Context(), pattern(100_000)))
+			host.Stop(t)
+			require.NoError(t, c.Send(t.Context(), testkit.Pattern(100_000)))
 		}
-		host.kill(t)
-		_, err = c.Receive(within(t, patience))
+		host.Kill(t)
+		_, err = c.Receive(testkit.Within(t, testkit.Patience))
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		if unread {
 			require.ErrorIs(t, err, syscall.ECONNRESET)
@@ -350,7 +330,7 @@ func faultKilled(t *testing.T) {
 }
 
 func faultHostVanishes(t *testing.T) {
-	host, address := startNeighbour(t)
+	host, address := testkit.StartNeighbour(t)
 	d := tcpclient.Dialer{Heartbeat: soon}
 	idle, err := d.Dial(t.Context(), "tcp", address)
 	require.NoError(t, err)
@@ -362,39 +342,39 @@ func faultHostVanishes(t *testing.T) {
 	echoed(t, idle, "alive")
 	echoed(t, writing, "alive")
 	// Without a last word: first the cable, then the process and with it the network.
-	require.Equal(t, "done", host.do(t, "ip link set v1 down"))
-	host.kill(t)
+	require.Equal(t, "done", host.Do(t, "ip link set v1 down"))
+	host.Kill(t)
 	for err == nil {
-		err = writing.Send(within(t, patience), pattern(1000))
+		err = writing.Send(testkit.Within(t, testkit.Patience), testkit.Pattern(1000))
 	}
 	dead(t, err, began)
-	_, err = idle.Receive(within(t, patience))
+	_, err = idle.Receive(testkit.Within(t, testkit.Patience))
 	dead(t, err, began)
 }
 
 func faultLinkDown(t *testing.T) {
-	_, address := startNeighbour(t)
+	_, address := testkit.StartNeighbour(t)
 	c, err := (&tcpclient.Dialer{Heartbeat: forgiving}).Dial(t.Context(), "tcp", address)
 	require.NoError(t, err)
 	defer c.Close()
 	survives(t, c, func() (heal func()) {
-		command(t, "ip link set v0 down")
-		return func() { command(t, "ip link set v0 up") }
+		testkit.Command(t, "ip link set v0 down")
+		return func() { testkit.Command(t, "ip link set v0 up") }
 	})
 }
 
 func faultAddressRemoved(t *testing.T) {
-	_, address := startNeighbour(t)
-	c, err := (&tcpclient.Dialer{Heartbeat: soon, Reconnect: fast()}).Dial(t.Context(), "tcp", address)
+	_, address := testkit.StartNeighbour(t)
+	c, err := (&tcpclient.Dialer{Heartbeat: soon, Reconnect: testkit.FastBackoff()}).Dial(t.Context(), "tcp", address)
 	require.NoError(t, err)
 	defer c.Close()
 	began := time.Now()
 	echoed(t, c, "before")
 	require.Contains(t, c.LocalAddr().String(), "10.9.0.1:")
-	command(t, "ip addr del 10.9.0.1/24 dev v0")
-	_, err = c.Receive(within(t, patience))
+	testkit.Command(t, "ip addr del 10.9.0.1/24 dev v0")
+	_, err = c.Receive(testkit.Within(t, testkit.Patience))
 	dead(t, err, began)
-	command(t, "ip addr add 10.9.0.3/24 dev v0")
+	testkit.Command(t, "ip addr add 10.9.0.3/24 dev v0")
 	echoed(t, c, "after")
 	require.Contains(t, c.LocalAddr().String(), "10.9.0.3:")
 }
@@ -409,11 +389,11 @@ func faultLoss(t *testing.T) {
 		t.Run(fmt.Sprintf("%d %%", test.percent), func(t *testing.T) {
 			t.Parallel()
 			l := listenAnswering(t, "tcp", "127.0.0.1:0")
-			c := l.dial(t, tcpclient.Dialer{NetDialer: &net.Dialer{KeepAlive: -1}}) // three lost probes would end it
+			c := l.Dial(t, tcpclient.Dialer{NetDialer: &net.Dialer{KeepAlive: -1}}) // three lost probes would end it
 			for _, side := range test.sides {
-				command(t, fmt.Sprintf("iptables -w -A INPUT -p tcp %s %s -m statistic --mode random --probability 0.%02d -j DROP", side, port(l.Addr()), test.percent))
+				testkit.Command(t, fmt.Sprintf("iptables -w -A INPUT -p tcp %s %s -m statistic --mode random --probability 0.%02d -j DROP", side, port(l.Addr()), test.percent))
 			}
-			echoed(t, c, numbered(test.messages, 1000)...)
+			echoed(t, c, testkit.Numbered(test.messages, 1000)...)
 			require.EqualValues(t, 1, c.Stats().Connects)
 		})
 	}
@@ -434,8 +414,8 @@ func faultDisorder(t *testing.T) {
 	require.Zero(t, failed, failed)
 	tun := os.NewFile(uintptr(fd), "tun0") // only now: it cannot be polled before
 	defer tun.Close()
-	command(t, "ip addr add 10.8.0.1/24 dev tun0")
-	command(t, "ip link set tun0 up")
+	testkit.Command(t, "ip addr add 10.8.0.1/24 dev tun0")
+	testkit.Command(t, "ip link set tun0 up")
 	var forwarded, doubled atomic.Int32
 	go forward(tun, func() (delay time.Duration, copies int) {
 		forwarded.Add(1)
@@ -449,7 +429,7 @@ func faultDisorder(t *testing.T) {
 	c, err := (&tcpclient.Dialer{Heartbeat: forgiving}).Dial(t.Context(), "tcp", "10.8.0.2:"+port(l.Addr()))
 	require.NoError(t, err)
 	defer c.Close()
-	echoed(t, c, numbered(100, 3000)...)
+	echoed(t, c, testkit.Numbered(100, 3000)...)
 	require.EqualValues(t, 1, c.Stats().Connects)
 	require.Greater(t, forwarded.Load(), int32(100))
 	require.Positive(t, doubled.Load())
@@ -486,18 +466,18 @@ func faultForgotten(t *testing.T) {
 			"--dport %[1]s -m recent --name f%[1]s --update --seconds %[2]d -j ACCEPT",
 			"--sport %[1]s -m recent --name f%[1]s --update --seconds %[2]d -j ACCEPT",
 		} {
-			command(t, "iptables -w -A INPUT -p tcp "+fmt.Sprintf(rule, port, after))
+			testkit.Command(t, "iptables -w -A INPUT -p tcp "+fmt.Sprintf(rule, port, after))
 		}
-		command(t, "iptables -w -A INPUT -p tcp --dport "+port+" -j DROP")
-		command(t, "iptables -w -A INPUT -p tcp --sport "+port+" -j DROP")
+		testkit.Command(t, "iptables -w -A INPUT -p tcp --dport "+port+" -j DROP")
+		testkit.Command(t, "iptables -w -A INPUT -p tcp --sport "+port+" -j DROP")
 	}
 	t.Run("which pings keep alive", func(t *testing.T) {
 		t.Parallel()
 		l := listenAnswering(t, "tcp", "127.0.0.1:0")
 		forget(t, port(l.Addr()), 2)
 		pongs := make(chan struct{}, 1000)
-		c := l.dial(t, tcpclient.Dialer{
-			Heartbeat: heartbeat(150*time.Millisecond, 10*time.Second),
+		c := l.Dial(t, tcpclient.Dialer{
+			Heartbeat: testkit.RealHeartbeat(150*time.Millisecond, 10*time.Second),
 			Trace:     &tcpclient.Trace{Pong: func(time.Duration) { pongs <- struct{}{} }},
 		})
 		for began := time.Now(); time.Since(began) < 3*time.Second; {
@@ -510,11 +490,11 @@ func faultForgotten(t *testing.T) {
 		t.Parallel()
 		l := listenAnswering(t, "tcp", "127.0.0.1:0")
 		forget(t, port(l.Addr()), 1)
-		c := l.dial(t, tcpclient.Dialer{
-			Heartbeat: heartbeat(1500*time.Millisecond, 2*time.Second), Reconnect: fast(),
+		c := l.Dial(t, tcpclient.Dialer{
+			Heartbeat: testkit.RealHeartbeat(1500*time.Millisecond, 2*time.Second), Reconnect: testkit.FastBackoff(),
 		})
-		_, err := c.Receive(within(t, patience))
-		requireHeartbeatTimeout(t, err)
+		_, err := c.Receive(testkit.Within(t, testkit.Patience))
+		testkit.RequireHeartbeatTimeout(t, err)
 		echoed(t, c, "alive")
 	})
 }
@@ -522,34 +502,34 @@ func faultForgotten(t *testing.T) {
 func faultMiddlebox(t *testing.T) {
 	l := listenAnswering(t, "tcp", "127.0.0.1:0")
 	var lost atomic.Int32
-	c := l.dial(t, tcpclient.Dialer{
-		Heartbeat: forgiving, Reconnect: fast(),
+	c := l.Dial(t, tcpclient.Dialer{
+		Heartbeat: forgiving, Reconnect: testkit.FastBackoff(),
 		Trace: &tcpclient.Trace{Disconnected: func(string, error) { lost.Add(1) }},
 	})
 	echoed(t, c, "alive")
 	rule := "INPUT -p tcp --dport " + port(l.Addr()) + " -j REJECT --reject-with tcp-reset"
-	command(t, "iptables -A "+rule)
-	_, err := c.Receive(within(t, patience))
+	testkit.Command(t, "iptables -A "+rule)
+	_, err := c.Receive(testkit.Within(t, testkit.Patience))
 	require.ErrorIs(t, err, syscall.ECONNRESET, "the answer to the next ping")
 	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-	command(t, "iptables -D "+rule)
+	testkit.Command(t, "iptables -D "+rule)
 	echoed(t, c, "alive")
 	require.EqualValues(t, 1, lost.Load())
 }
 
 func faultInherited(t *testing.T) {
 	for _, name := range []string{"tcp", "unix"} {
-		c, p := transportNamed(name).connect(t, tcpclient.Dialer{})
-		requireAlive(t, c, p)
-		other := startProcess(t, "host", nil)
-		require.Equal(t, "done", other.do(t, "true"), "it runs")
+		c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{})
+		testkit.RequireAlive(t, c, p)
+		other := testkit.StartProcess(t, "host", nil)
+		require.Equal(t, "done", other.Do(t, "true"), "it runs")
 		ours, theirs := sockets(t, os.Getpid()), sockets(t, other.Process.Pid)
 		require.NotEmpty(t, ours)
 		for socket := range theirs {
 			require.NotContains(t, ours, socket)
 		}
 		require.NoError(t, c.Close())
-		_, err := p.next()
+		_, err := p.Next()
 		require.Equal(t, io.EOF, err, "no other process holds the connection")
 	}
 }
@@ -570,14 +550,14 @@ func sockets(t testing.TB, pid int) map[string]bool {
 }
 
 func faultProcessorTime(t *testing.T) {
-	host, address := startHost(t)
-	client := startProcess(t, "client", nil, fmt.Sprintf("%s=%s %v %v", argumentVariable, address, soon.Interval, 10*time.Second))
-	require.Equal(t, "connected", client.line(t))
+	host, address := testkit.StartHost(t)
+	client := testkit.StartProcess(t, "client", nil, fmt.Sprintf("%s=%s %v %v", argumentVariable, address, soon.Interval, 10*time.Second))
+	require.Equal(t, "connected", client.Line(t))
 	measure := func() (ms, attempts int) {
 		t.Helper()
-		said := client.do(t, "measure")
+		said := client.Do(t, "measure")
 		for strings.HasPrefix(said, "lost: ") {
-			said = client.line(t)
+			said = client.Line(t)
 		}
 		_, err := fmt.Sscanf(said, "used %d ms, %d attempts", &ms, &attempts)
 		require.NoError(t, err, said)
@@ -587,8 +567,8 @@ func faultProcessorTime(t *testing.T) {
 	}
 	_, attempts := measure()
 	require.Equal(t, 1, attempts)
-	host.kill(t) // its backlog may take one more connection
-	require.Contains(t, client.line(t), "lost: ")
+	host.Kill(t) // its backlog may take one more connection
+	require.Contains(t, client.Line(t), "lost: ")
 	_, attempts = measure()
 	require.Greater(t, attempts, 2, "it tries")
 	require.Less(t, attempts, 1+20, "R2: never more in 10 s")

@@ -1,4 +1,4 @@
-package tcpclient_test
+package faults
 
 import (
 	"bytes"
@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -57,10 +58,10 @@ var streamFaults = map[string]func(t *testing.T){
 
 func faultOneByte(t *testing.T) {
 	// A network that carries one byte at a time, both ways.
-	c, p := connectNarrow(t, 1, tcpclient.Dialer{})
-	go p.echo()
-	want := append(numbered(50, 30), "", string(pattern(5000)))
-	sent := start(t, func() error {
+	c, p := testkit.ConnectNarrow(t, 1, tcpclient.Dialer{})
+	go p.Echo()
+	want := append(testkit.Numbered(50, 30), "", string(testkit.Pattern(5000)))
+	sent := testkit.Start(t, func() error {
 		for _, msg := range want {
 			if err := c.Write(t.Context(), []byte(msg)); err != nil {
 				return err
@@ -78,15 +79,15 @@ func faultOneByte(t *testing.T) {
 
 func faultSplit(t *testing.T) {
 	want := []string{"one", "", "three three three"}
-	stream := frames(want...)
+	stream := testkit.Frames(want...)
 	for cut := range len(stream) + 1 {
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{})
-			p.raw(stream[:cut])
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+			p.Raw(stream[:cut])
 			synctest.Wait() // it was read
-			p.raw(stream[cut:])
+			p.Raw(stream[cut:])
 			p.Close()
-			got, err := receiveAll(t, c)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, want, got, "cut at %d", cut)
 			require.ErrorIs(t, err, io.EOF)
 		})
@@ -97,19 +98,19 @@ func faultCoalesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 10_000
 		network := &tcpclienttest.Network{Buffer: 4 << 20}
-		var w *wrapper
-		c, p := listenNetwork(t, network).connect(t, tcpclient.Dialer{Inbox: 4 << 20, DialContext: wrapping(network.DialContext, func(conn net.Conn) net.Conn {
-			w = &wrapper{Conn: conn}
+		var w *testkit.HookedConn
+		c, p := testkit.ListenNetwork(t, network).Connect(t, tcpclient.Dialer{Inbox: 4 << 20, DialContext: testkit.Wrapping(network.DialContext, func(conn net.Conn) net.Conn {
+			w = &testkit.HookedConn{Conn: conn}
 			return w
 		})})
-		p.send(numbered(n, 10)...)
+		p.Send(testkit.Numbered(n, 10)...)
 		synctest.Wait()
 		require.Equal(t, uint64(n), c.Stats().MessagesReceived, "nobody receives, the Inbox has room")
-		require.Less(t, w.reads(), 25, "reads follow the bytes, not the messages")
+		require.Less(t, w.Reads(), 25, "reads follow the bytes, not the messages")
 		for i := range n {
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
-			require.Equal(t, numbered(1, 10)[0][6:], string(msg[6:])[:1]+strings.Repeat("a", 3))
+			require.Equal(t, testkit.Numbered(1, 10)[0][6:], string(msg[6:])[:1]+strings.Repeat("a", 3))
 			require.Equal(t, fmt.Sprintf("%06d", i), string(msg[:6]))
 		}
 	})
@@ -117,14 +118,14 @@ func faultCoalesced(t *testing.T) {
 
 func faultStraddle(t *testing.T) {
 	for _, readBuffer := range []int{1, 16, 17, 100, 2048, 4096} {
-		c, p := connectMemory(t, tcpclient.Dialer{ReadBuffer: readBuffer})
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{ReadBuffer: readBuffer})
 		var want []string
 		for _, around := range []int{16, 100, 2048, 4096, 8192} {
 			for d := -6; d <= 6; d++ {
-				want = append(want, string(pattern(around+d)))
+				want = append(want, string(testkit.Pattern(around+d)))
 			}
 		}
-		go p.Write(frames(want...))
+		go p.Write(testkit.Frames(want...))
 		for i := range want {
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
@@ -134,11 +135,11 @@ func faultStraddle(t *testing.T) {
 }
 
 func faultFIN(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
-		c, p := tr.connect(t, tcpclient.Dialer{})
-		p.send("one", "two")
-		p.halfClose()
-		got, err := receiveAll(t, c)
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		p.Send("one", "two")
+		p.HalfClose()
+		got, err := testkit.ReceiveAll(t, c)
 		require.Equal(t, []string{"one", "two"}, got)
 		require.ErrorIs(t, err, io.EOF)
 		require.NotErrorIs(t, err, io.ErrUnexpectedEOF)
@@ -147,14 +148,14 @@ func faultFIN(t *testing.T) {
 }
 
 func faultFINInside(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
-		l := tr.listen(t)
-		stream := frames("one", "two!")
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		l := tr.Listen(t)
+		stream := testkit.Frames("one", "two!")
 		for cut := range len(stream) {
-			c, p := l.connect(t, tcpclient.Dialer{})
-			p.raw(stream[:cut])
-			p.halfClose()
-			got, err := receiveAll(t, c)
+			c, p := l.Connect(t, tcpclient.Dialer{})
+			p.Raw(stream[:cut])
+			p.HalfClose()
+			got, err := testkit.ReceiveAll(t, c)
 			if cut >= 7 {
 				require.Equal(t, []string{"one"}, got)
 			} else {
@@ -174,19 +175,19 @@ func faultFINInside(t *testing.T) {
 
 func faultRST(t *testing.T) {
 	for _, name := range []string{"tcp", "tls", "memory"} {
-		tr := transportNamed(name)
-		l := tr.listen(t)
+		tr := testkit.TransportNamed(name)
+		l := tr.Listen(t)
 		for _, rest := range []int{0, 2, 6} {
-			c, p := l.connect(t, tcpclient.Dialer{})
-			want := numbered(200, 100)
-			p.raw(append(frames(want...), frame("torn")[:rest]...))
-			eventually(t, "the frames have arrived", func() bool { return c.Stats().MessagesReceived == 200 })
-			p.reset()
-			got, err := receiveAll(t, c)
+			c, p := l.Connect(t, tcpclient.Dialer{})
+			want := testkit.Numbered(200, 100)
+			p.Raw(append(testkit.Frames(want...), testkit.Frame("torn")[:rest]...))
+			testkit.Eventually(t, "the frames have arrived", func() bool { return c.Stats().MessagesReceived == 200 })
+			p.Reset()
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, want, got)
 			require.ErrorIs(t, err, syscall.ECONNRESET)
 			for range 2 {
-				for method, err := range everyMethod(t, t.Context(), c) {
+				for method, err := range testkit.EveryMethod(t, t.Context(), c) {
 					require.ErrorIs(t, err, syscall.ECONNRESET, method)
 					require.NotErrorIs(t, err, io.EOF, method)
 					require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
@@ -197,12 +198,12 @@ func faultRST(t *testing.T) {
 }
 
 func faultStalled(t *testing.T) {
-	atOnce(t, func(t *testing.T, tr transport) {
-		c, p := tr.connect(t, tcpclient.Dialer{WriteTimeout: 100 * time.Millisecond})
-		stall(t, c)
+	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
+		c, p := tr.Connect(t, tcpclient.Dialer{WriteTimeout: 100 * time.Millisecond})
+		testkit.Stall(t, c)
 		err := c.Send(t.Context(), []byte("more"))
 		require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)
-		require.True(t, opError(t, err).Unsent, "it lay behind what was stuck")
+		require.True(t, testkit.OpError(t, err).Unsent, "it lay behind what was stuck")
 		go io.Copy(io.Discard, p) // too late
 		for range 3 {
 			require.ErrorIs(t, c.Send(t.Context(), []byte("again")), tcpclient.ErrWriteTimeout)
@@ -220,7 +221,7 @@ func faultSlowReader(t *testing.T) {
 	slow := func(t *testing.T, name string) {
 		// A socket becomes writable again when a third of its buffer is free. At this pace, and
 		// with a buffer as large as Linux may make it, that takes longer than the WriteTimeout.
-		c, p := transportNamed(name).connect(t, tcpclient.Dialer{WriteTimeout: 1500 * time.Millisecond,
+		c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{WriteTimeout: 1500 * time.Millisecond,
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, network, address)
 				if err == nil {
@@ -228,7 +229,7 @@ func faultSlowReader(t *testing.T) {
 				}
 				return conn, err
 			}})
-		msg := pattern(1 << 20)
+		msg := testkit.Pattern(1 << 20)
 		raw := p.Conn
 		if secure, ok := raw.(*tls.Conn); ok {
 			raw = secure.NetConn()
@@ -237,7 +238,7 @@ func faultSlowReader(t *testing.T) {
 		// a large buffer that may take longer than the WriteTimeout, too.
 		require.NoError(t, raw.(*net.TCPConn).SetReadBuffer(64<<10))
 		var stop atomic.Bool
-		received := start(t, func() (err error) {
+		received := testkit.Start(t, func() (err error) {
 			buf := make([]byte, 32<<10)
 			for err == nil && !stop.Load() {
 				time.Sleep(100 * time.Millisecond) // the peer's pace
@@ -249,7 +250,7 @@ func faultSlowReader(t *testing.T) {
 		for time.Since(began) < 5*time.Second {
 			require.NoError(t, c.Send(t.Context(), msg), "it makes progress")
 		}
-		err := c.Send(within(t, 5*time.Millisecond), pattern(4<<20))
+		err := c.Send(testkit.Within(t, 5*time.Millisecond), testkit.Pattern(4<<20))
 		require.ErrorIs(t, err, context.DeadlineExceeded, "the caller's context bounds the whole")
 		stop.Store(true)
 		require.NoError(t, received())
@@ -263,9 +264,9 @@ func faultSlowReader(t *testing.T) {
 }
 
 func faultTrickle(t *testing.T) {
-	c, p := transportNamed("tcp").connect(t, tcpclient.Dialer{FrameTimeout: 100 * time.Millisecond})
-	sender := start(t, func() error {
-		for _, b := range frame(string(pattern(1 << 20))) {
+	c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{FrameTimeout: 100 * time.Millisecond})
+	sender := testkit.Start(t, func() error {
+		for _, b := range testkit.Frame(string(testkit.Pattern(1 << 20))) {
 			if _, err := p.Write([]byte{b}); err != nil {
 				return err
 			}
@@ -280,83 +281,83 @@ func faultTrickle(t *testing.T) {
 
 func faultPartialWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, p, w := connectWrapped(t, tcpclient.Dialer{}, nil)
-		w.write = func(b []byte) (int, error) {
+		c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
+		w.OnWrite = func(b []byte) (int, error) {
 			n, _ := w.Conn.Write(b[:len(b)/2])
 			return n, syscall.ECONNRESET
 		}
 		err := c.Send(t.Context(), []byte("half of this"))
 		require.ErrorIs(t, err, syscall.ECONNRESET)
-		require.False(t, opError(t, err).Unsent)
+		require.False(t, testkit.OpError(t, err).Unsent)
 		for range 3 {
 			err := c.Send(t.Context(), []byte("nothing of this"))
 			require.ErrorIs(t, err, syscall.ECONNRESET)
-			require.True(t, opError(t, err).Unsent)
+			require.True(t, testkit.OpError(t, err).Unsent)
 		}
 		c.Close()
-		require.Equal(t, 1, w.writes(), "the remainder was sent, or more")
+		require.Equal(t, 1, w.Writes(), "the remainder was sent, or more")
 		got, _ := io.ReadAll(p)
-		require.Equal(t, string(frame("half of this")[:8]), string(got))
+		require.Equal(t, string(testkit.Frame("half of this")[:8]), string(got))
 	})
 }
 
 func faultShortWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, p, w := connectWrapped(t, tcpclient.Dialer{}, nil)
-		w.write = func(b []byte) (int, error) { return w.Conn.Write(b[:len(b)/2]) }
+		c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
+		w.OnWrite = func(b []byte) (int, error) { return w.Conn.Write(b[:len(b)/2]) }
 		err := c.Send(t.Context(), []byte("half of this"))
 		require.ErrorIs(t, err, io.ErrShortWrite)
-		require.False(t, opError(t, err).Unsent)
+		require.False(t, testkit.OpError(t, err).Unsent)
 		require.ErrorIs(t, c.Send(t.Context(), []byte("more")), io.ErrShortWrite)
-		require.Equal(t, 1, w.writes())
+		require.Equal(t, 1, w.Writes())
 		c.Close()
 		got, _ := io.ReadAll(p)
-		require.Equal(t, string(frame("half of this")[:8]), string(got))
+		require.Equal(t, string(testkit.Frame("half of this")[:8]), string(got))
 	})
 }
 
 func faultLyingWrites(t *testing.T) {
 	for _, lie := range []int{-1, 1000, 1 << 30} {
 		for _, err := range []error{nil, io.ErrClosedPipe} {
-			c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-				w.write = func([]byte) (int, error) { return lie, err }
+			c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+				w.OnWrite = func([]byte) (int, error) { return lie, err }
 			})
 			got := c.Send(t.Context(), []byte("x"))
 			if got != nil {
 				require.ErrorIs(t, got, tcpclient.ErrDisconnected)
-				require.False(t, opError(t, got).Unsent, "who lies about the number may have sent it")
+				require.False(t, testkit.OpError(t, got).Unsent, "who lies about the number may have sent it")
 			}
 			got = c.Send(t.Context(), []byte("y"))
 			require.ErrorIs(t, got, tcpclient.ErrDisconnected)
-			require.True(t, opError(t, got).Unsent)
+			require.True(t, testkit.OpError(t, got).Unsent)
 			c.Close()
 		}
 	}
 }
 
 func faultHalfClose(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
-		c, p := tr.connect(t, tcpclient.Dialer{})
-		p.halfClose()
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		p.HalfClose()
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, io.EOF)
-		eventually(t, "the connection is over both ways", func() bool {
+		testkit.Eventually(t, "the connection is over both ways", func() bool {
 			return errors.Is(c.Send(t.Context(), []byte("late")), io.EOF)
 		})
 	})
 }
 
 func faultClientHalfClose(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
-		c, p := tr.connect(t, tcpclient.Dialer{})
-		done := start(t, func() error { return c.Shutdown(t.Context()) })
-		_, err := p.next()
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		done := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+		_, err := p.Next()
 		require.Equal(t, io.EOF, err, "FIN, behind a close_notify with TLS")
-		want := numbered(500, 1000)
-		p.send(want...)
-		p.halfClose()
+		want := testkit.Numbered(500, 1000)
+		p.Send(want...)
+		p.HalfClose()
 		require.NoError(t, done())
-		got, err := receiveAll(t, c)
+		got, err := testkit.ReceiveAll(t, c)
 		require.Equal(t, want, got)
 		require.ErrorIs(t, err, tcpclient.ErrClosed)
 	})
@@ -373,16 +374,16 @@ func faultContextInside(t *testing.T) {
 			return msg, err
 		},
 	} {
-		stream := frame("the message")
+		stream := testkit.Frame("the message")
 		for cut := 1; cut < len(stream); cut++ {
 			synctest.Test(t, func(t *testing.T) {
-				c, p := connectMemory(t, tcpclient.Dialer{})
-				p.raw(stream[:cut])
+				c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+				p.Raw(stream[:cut])
 				began := time.Now()
-				_, err := read(c, within(t, time.Second))
+				_, err := read(c, testkit.Within(t, time.Second))
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				require.Equal(t, time.Second, time.Since(began))
-				p.raw(stream[cut:])
+				p.Raw(stream[cut:])
 				msg, err := read(c, t.Context())
 				require.NoError(t, err)
 				require.Equal(t, "the message", string(msg))
@@ -394,13 +395,13 @@ func faultContextInside(t *testing.T) {
 func faultDataAndError(t *testing.T) {
 	for name, last := range map[string]error{"EOF": io.EOF, "RST": syscall.ECONNRESET} {
 		for _, torn := range []int{0, 3} {
-			want := numbered(30, 20)
-			stream := bytes.NewReader(append(frames(want...), frame("torn")[:torn]...))
-			c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
+			want := testkit.Numbered(30, 20)
+			stream := bytes.NewReader(append(testkit.Frames(want...), testkit.Frame("torn")[:torn]...))
+			c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
 				source := iotest.DataErrReader(io.MultiReader(stream, iotest.ErrReader(last)))
-				w.read = source.Read
+				w.OnRead = source.Read
 			})
-			got, err := receiveAll(t, c)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, want, got)
 			switch {
 			case name == "EOF" && torn > 0:
@@ -418,14 +419,14 @@ func faultEmptyReads(t *testing.T) {
 			// Some are borne, for ever is not.
 			var forever atomic.Bool
 			n := tcpclienttest.NewNetwork()
-			l := listenNetwork(t, n)
+			l := testkit.ListenNetwork(t, n)
 			if tls {
-				secure(l)
+				testkit.Secure(l)
 			}
 			empty := 0
-			c, p := l.connect(t, tcpclient.Dialer{DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn {
-				w := &wrapper{Conn: conn}
-				w.read = func(b []byte) (int, error) {
+			c, p := l.Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+				w := &testkit.HookedConn{Conn: conn}
+				w.OnRead = func(b []byte) (int, error) {
 					if empty++; empty%20 != 0 || forever.Load() {
 						return 0, nil
 					}
@@ -433,10 +434,10 @@ func faultEmptyReads(t *testing.T) {
 				}
 				return w
 			})})
-			requireAlive(t, c, p)
+			testkit.RequireAlive(t, c, p)
 			forever.Store(true)
-			p.Write(frame("wakes the last real read, if it is not over already"))
-			_, err := receiveAll(t, c)
+			p.Write(testkit.Frame("wakes the last real read, if it is not over already"))
+			_, err := testkit.ReceiveAll(t, c)
 			require.ErrorIs(t, err, io.ErrNoProgress)
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		})
@@ -445,22 +446,22 @@ func faultEmptyReads(t *testing.T) {
 
 func faultLyingReads(t *testing.T) {
 	for _, lie := range []int{-1, 1 << 20} {
-		c, _, _ := connectWrapped(t, tcpclient.Dialer{}, func(w *wrapper) {
-			w.read = func([]byte) (int, error) { return lie, nil }
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnRead = func([]byte) (int, error) { return lie, nil }
 		})
 		var err error
-		prompt(t, "Receive", func() { _, err = c.Receive(t.Context()) })
+		testkit.RequireFast(t, "Receive", func() { _, err = c.Receive(t.Context()) })
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		require.NoError(t, c.Close())
 	}
 }
 
 func faultDataAfterClose(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
-		c, p := tr.connect(t, tcpclient.Dialer{})
-		sender := start(t, func() error {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		sender := testkit.Start(t, func() error {
 			for {
-				if _, err := p.Write(frame("more")); err != nil {
+				if _, err := p.Write(testkit.Frame("more")); err != nil {
 					return err
 				}
 			}
@@ -478,10 +479,10 @@ func faultDataAfterClose(t *testing.T) {
 }
 
 func faultGonePeer(t *testing.T) {
-	onTransports(t, func(t *testing.T, tr transport) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		for range 10 {
-			c, p := tr.connect(t, tcpclient.Dialer{})
-			go hangUp(p.Conn)
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			go testkit.HangUp(p.Conn)
 			// The first ones may be handed over, which does not mean that they arrive.
 			for {
 				err := c.Send(t.Context(), []byte("anybody there?"))
@@ -500,11 +501,11 @@ func faultGonePeer(t *testing.T) {
 // noDeadlines is a connection as an SSH channel is: it refuses deadlines. It hides what
 // else the connection can do, such as SyscallConn and CloseWrite.
 func noDeadlines(conn net.Conn) net.Conn {
-	return &wrapper{Conn: conn, deadline: func() error { return errors.ErrUnsupported }}
+	return &testkit.HookedConn{Conn: conn, OnDeadline: func() error { return errors.ErrUnsupported }}
 }
 
 // connectPipe makes a Client on a net.Pipe.
-func connectPipe(t testing.TB, d tcpclient.Dialer, wrap func(net.Conn) net.Conn) (*tcpclient.Client, *peer) {
+func connectPipe(t testing.TB, d tcpclient.Dialer, wrap func(net.Conn) net.Conn) (*tcpclient.Client, *testkit.Peer) {
 	t.Helper()
 	near, far := net.Pipe()
 	d.DialContext = func(context.Context, string, string) (net.Conn, error) {
@@ -516,17 +517,17 @@ func connectPipe(t testing.TB, d tcpclient.Dialer, wrap func(net.Conn) net.Conn)
 	c, err := d.Dial(t.Context(), "pipe", "far")
 	require.NoError(t, err)
 	t.Cleanup(func() { c.Close() })
-	return c, newPeer(t, far)
+	return c, testkit.NewPeer(t, far)
 }
 
 func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 	t.Run("talks both ways", func(t *testing.T) {
 		c, p := connectPipe(t, tcpclient.Dialer{}, wrap)
 		for range 3 {
-			sent := start(t, func() error { return c.Send(t.Context(), []byte("there?")) })
-			require.Equal(t, "there?", p.receive())
+			sent := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("there?")) })
+			require.Equal(t, "there?", p.Receive())
 			require.NoError(t, sent())
-			p.send("here")
+			p.Send("here")
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
 			require.Equal(t, "here", string(msg))
@@ -535,12 +536,12 @@ func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 
 	t.Run("carries much", func(t *testing.T) { // P1, P3
 		c, p := connectPipe(t, tcpclient.Dialer{WriteBuffer: 3000}, wrap)
-		go p.echo()
+		go p.Echo()
 		var want []string
 		for i := range 300 {
-			want = append(want, fmt.Sprint(i, "/")+string(pattern(rand.IntN(9000))))
+			want = append(want, fmt.Sprint(i, "/")+string(testkit.Pattern(rand.IntN(9000))))
 		}
-		sent := start(t, func() error {
+		sent := testkit.Start(t, func() error {
 			for i, msg := range want {
 				write := c.Write
 				if i%3 == 0 {
@@ -562,22 +563,22 @@ func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 
 	t.Run("lets contexts end, and tears nothing", func(t *testing.T) { // P1, P2
 		c, p := connectPipe(t, tcpclient.Dialer{}, wrap)
-		_, err := c.Receive(within(t, time.Millisecond))
+		_, err := c.Receive(testkit.Within(t, time.Millisecond))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var maybe []string
 		for i := range 10 {
-			msg := fmt.Sprint(i, "/") + string(pattern(i*500))
+			msg := fmt.Sprint(i, "/") + string(testkit.Pattern(i*500))
 			began := time.Now()
-			err := c.Send(within(t, 3*time.Millisecond), []byte(msg))
+			err := c.Send(testkit.Within(t, 3*time.Millisecond), []byte(msg))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.Less(t, time.Since(began), time.Second)
-			if !opError(t, err).Unsent {
+			if !testkit.OpError(t, err).Unsent {
 				maybe = append(maybe, msg)
 			}
 		}
-		flushed := start(t, func() error { return c.Flush(t.Context()) })
+		flushed := testkit.Start(t, func() error { return c.Flush(t.Context()) })
 		for _, want := range maybe {
-			require.True(t, want == p.receive())
+			require.True(t, want == p.Receive())
 		}
 		require.NoError(t, flushed())
 	})
@@ -585,8 +586,8 @@ func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 	t.Run("delivers on Close", func(t *testing.T) { // P7
 		c, p := connectPipe(t, tcpclient.Dialer{}, wrap)
 		require.NoError(t, c.Write(t.Context(), []byte("last")))
-		closed := start(t, c.Close)
-		msgs, err := p.all()
+		closed := testkit.Start(t, c.Close)
+		msgs, err := p.All()
 		require.Equal(t, []string{"last"}, msgs)
 		require.Equal(t, io.EOF, err)
 		require.NoError(t, closed())
@@ -595,8 +596,8 @@ func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 	t.Run("is closed by Shutdown after the flush, as it has no half-close", func(t *testing.T) {
 		c, p := connectPipe(t, tcpclient.Dialer{}, wrap)
 		require.NoError(t, c.Write(t.Context(), []byte("last")))
-		done := start(t, func() error { return c.Shutdown(t.Context()) })
-		msgs, err := p.all()
+		done := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+		msgs, err := p.All()
 		require.Equal(t, []string{"last"}, msgs)
 		require.Equal(t, io.EOF, err)
 		done()
@@ -607,8 +608,8 @@ func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 		require.NoError(t, c.Write(t.Context(), []byte("lost")))
 		began := time.Now()
 		require.Error(t, c.Close())
-		require.Less(t, time.Since(began), closeTime)
-		requireNoGoroutines(t)
+		require.Less(t, time.Since(began), testkit.CloseTime)
+		testkit.RequireNoGoroutines(t)
 	})
 }
 
@@ -619,7 +620,7 @@ func faultNoDeadlines(t *testing.T) {
 			began := time.Now()
 			err := c.Send(t.Context(), []byte("stuck"))
 			require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)
-			require.False(t, opError(t, err).Unsent, "it may have been taken")
+			require.False(t, testkit.OpError(t, err).Unsent, "it may have been taken")
 			require.InDelta(t, 10*time.Second, time.Since(began), float64(100*time.Millisecond))
 			p.Close()
 		})
@@ -628,7 +629,7 @@ func faultNoDeadlines(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, p := connectPipe(t, tcpclient.Dialer{}, noDeadlines)
 			began := time.Now()
-			p.raw(frame("torn")[:6])
+			p.Raw(testkit.Frame("torn")[:6])
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
 			require.Equal(t, 30*time.Second, time.Since(began))
@@ -638,13 +639,13 @@ func faultNoDeadlines(t *testing.T) {
 		// A write of which nobody can say how far it is makes progress when it returns.
 		synctest.Test(t, func(t *testing.T) {
 			n := &tcpclienttest.Network{Buffer: 1000}
-			l := listenNetwork(t, n)
-			c, p := l.connect(t, tcpclient.Dialer{DialContext: wrapping(n.DialContext, noDeadlines)})
+			l := testkit.ListenNetwork(t, n)
+			c, p := l.Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, noDeadlines)})
 			for range 20 {
 				sent := make(chan error, 1)
-				go func() { sent <- c.Send(context.Background(), pattern(2000)) }()
+				go func() { sent <- c.Send(context.Background(), testkit.Pattern(2000)) }()
 				time.Sleep(8 * time.Second)
-				require.Equal(t, string(pattern(2000)), p.receive())
+				require.Equal(t, string(testkit.Pattern(2000)), p.Receive())
 				require.NoError(t, <-sent)
 			}
 		})
@@ -652,24 +653,24 @@ func faultNoDeadlines(t *testing.T) {
 	t.Run("Unsent", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := &tcpclienttest.Network{Buffer: 1000}
-			l := listenNetwork(t, n)
-			c, p := l.connect(t, tcpclient.Dialer{DialContext: wrapping(n.DialContext, noDeadlines)})
+			l := testkit.ListenNetwork(t, n)
+			c, p := l.Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, noDeadlines)})
 			first := make(chan error, 1)
-			go func() { first <- c.Send(context.Background(), pattern(2000)) }()
+			go func() { first <- c.Send(context.Background(), testkit.Pattern(2000)) }()
 			synctest.Wait()
-			fates := make(chan fate, 10)
-			for _, msg := range numbered(10, 10) {
-				go func() { fates <- fate{msg, c.Send(context.Background(), []byte(msg))} }()
+			fates := make(chan error, 10)
+			for _, msg := range testkit.Numbered(10, 10) {
+				go func() { fates <- c.Send(context.Background(), []byte(msg)) }()
 			}
 			synctest.Wait()
-			p.reset()
+			p.Reset()
 			err := <-first
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-			require.False(t, opError(t, err).Unsent)
+			require.False(t, testkit.OpError(t, err).Unsent)
 			for range 10 {
-				f := <-fates
-				require.ErrorIs(t, f.err, tcpclient.ErrDisconnected)
-				require.True(t, opError(t, f.err).Unsent)
+				err := <-fates
+				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+				require.True(t, testkit.OpError(t, err).Unsent)
 			}
 		})
 	})
@@ -679,34 +680,34 @@ func faultNoDeadlinesClose(t *testing.T) {
 	// Neither reading nor writing ends before the connection is closed.
 	for _, secured := range []bool{false, true} {
 		n := &tcpclienttest.Network{Buffer: 2000}
-		l := listenNetwork(t, n)
+		l := testkit.ListenNetwork(t, n)
 		if secured {
-			secure(l)
+			testkit.Secure(l)
 		}
-		c, _ := l.connect(t, tcpclient.Dialer{DialContext: wrapping(n.DialContext, noDeadlines)})
+		c, _ := l.Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, noDeadlines)})
 		require.NoError(t, c.Write(t.Context(), []byte("written")))
 		var wg sync.WaitGroup
-		wg.Go(func() { c.Send(t.Context(), pattern(10_000)) })
+		wg.Go(func() { c.Send(t.Context(), testkit.Pattern(10_000)) })
 		wg.Go(func() { c.Receive(t.Context()) })
-		blocked(t, "(*pendingWrite).write.func1", ".Write(")
+		testkit.WaitBlocked(t, "(*pendingWrite).write.func1", ".Write(")
 		began := time.Now()
 		require.Error(t, c.Close())
-		require.Less(t, time.Since(began), closeTime)
-		prompt(t, "the callers", wg.Wait)
-		requireNoGoroutines(t)
+		require.Less(t, time.Since(began), testkit.CloseTime)
+		testkit.RequireFast(t, "the callers", wg.Wait)
+		testkit.RequireNoGoroutines(t)
 	}
 }
 
 // connectDialedTLS makes a Client whose DialContext returns a *tls.Conn, as that of
 // tls.Dialer does.
-func connectDialedTLS(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *peer) {
+func connectDialedTLS(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *testkit.Peer) {
 	t.Helper()
-	l := listenTLS(t)
+	l := testkit.ListenTLS(t)
 	var config tcpclient.Dialer
-	l.setup(&config)
-	l.setup = func(*tcpclient.Dialer) {}
+	l.Setup(&config)
+	l.Setup = func(*tcpclient.Dialer) {}
 	d.DialContext = (&tls.Dialer{Config: config.TLSConfig}).DialContext
-	return l.connect(t, d)
+	return l.Connect(t, d)
 }
 
 func faultDialedTLS(t *testing.T) {
@@ -714,12 +715,12 @@ func faultDialedTLS(t *testing.T) {
 	// has timed out, the TLS state is corrupt and all future writes will return the same
 	// error."
 	c, p := connectDialedTLS(t, tcpclient.Dialer{})
-	requireAlive(t, c, p)
+	testkit.RequireAlive(t, c, p)
 	var want []string
 	for i := range 120 { // more than the sockets hold
-		want = append(want, fmt.Sprint(i, "/")+string(pattern(100_000)))
+		want = append(want, fmt.Sprint(i, "/")+string(testkit.Pattern(100_000)))
 	}
-	sent := start(t, func() error {
+	sent := testkit.Start(t, func() error {
 		for _, msg := range want {
 			if err := c.Send(t.Context(), []byte(msg)); err != nil {
 				return err
@@ -729,27 +730,27 @@ func faultDialedTLS(t *testing.T) {
 	})
 	time.Sleep(200 * time.Millisecond) // the peer's: it is slow
 	for i := range want {
-		msg, err := p.next()
+		msg, err := p.Next()
 		if err != nil {
 			require.NoError(t, sent(), "the peer was only slow")
 		}
 		require.True(t, want[i] == msg, "message %d", i)
 	}
 	require.NoError(t, sent())
-	requireAlive(t, c, p)
+	testkit.RequireAlive(t, c, p)
 }
 
 func faultDialedTLSClose(t *testing.T) {
 	// Close of a *tls.Conn waits 5 s for a peer that does not read.
 	c, _ := connectDialedTLS(t, tcpclient.Dialer{WriteTimeout: 300 * time.Millisecond})
 	for {
-		if err := c.Send(within(t, 20*time.Millisecond), pattern(200_000)); err != nil {
+		if err := c.Send(testkit.Within(t, 20*time.Millisecond), testkit.Pattern(200_000)); err != nil {
 			break
 		}
 	}
 	began := time.Now()
 	c.Close()
-	require.Less(t, time.Since(began), closeTime)
-	eventually(t, "no goroutine is left", func() bool { return goroutines() == 0 })
+	require.Less(t, time.Since(began), testkit.CloseTime)
+	testkit.Eventually(t, "no goroutine is left", func() bool { return testkit.Goroutines() == 0 })
 	require.Less(t, time.Since(began), 2*time.Second)
 }

@@ -1,4 +1,4 @@
-package tcpclient_test
+package soak
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package tcpclient_test
+package faults
 
 import (
 	"context"
@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -70,7 +71,7 @@ func closedPort(t testing.TB) string {
 func requireDialError(t testing.TB, err error, op string, class tcpclient.Class) {
 	t.Helper()
 	require.Error(t, err)
-	require.Equal(t, op, opError(t, err).Op, err)
+	require.Equal(t, op, testkit.OpError(t, err).Op, err)
 	require.Equal(t, class, tcpclient.Classify(err), err)
 	require.Equal(t, 1, strings.Count(err.Error(), "tcpclient: "), err)
 }
@@ -81,7 +82,7 @@ func requireOurTimeout(t testing.TB, err error) {
 	t.Helper()
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
-	require.True(t, opError(t, err).Timeout())
+	require.True(t, testkit.OpError(t, err).Timeout())
 }
 
 // requireTook wants d to have passed since began, and little more. A busy machine may be
@@ -101,13 +102,13 @@ func faultRefused(t *testing.T) {
 	require.Less(t, time.Since(began), time.Second)
 	requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
-	require.Equal(t, address, opError(t, err).Addr)
-	require.False(t, opError(t, err).Timeout())
+	require.Equal(t, address, testkit.OpError(t, err).Addr)
+	require.False(t, testkit.OpError(t, err).Timeout())
 }
 
 func faultBlackhole(t *testing.T) {
-	address := blackhole(t)
-	before := openFiles(t)
+	address := testkit.Blackhole(t)
+	before := testkit.OpenFiles(t)
 
 	began := time.Now()
 	_, err := (&tcpclient.Dialer{Timeout: 100 * time.Millisecond}).Dial(t.Context(), "tcp", address)
@@ -116,7 +117,7 @@ func faultBlackhole(t *testing.T) {
 	requireTook(t, 100*time.Millisecond, began)
 
 	began = time.Now()
-	_, err = tcpclient.Dial(within(t, 100*time.Millisecond), "tcp", address)
+	_, err = tcpclient.Dial(testkit.Within(t, 100*time.Millisecond), "tcp", address)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	requireTook(t, 100*time.Millisecond, began)
 
@@ -126,20 +127,20 @@ func faultBlackhole(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 
 	// The next address gets a budget of its own.
-	l := listenTCP(t)
+	l := testkit.ListenTCP(t)
 	c, err := (&tcpclient.Dialer{Timeout: 100 * time.Millisecond}).Dial(t.Context(), "tcp", address, address, l.Addr().String())
 	require.NoError(t, err)
 	require.Equal(t, l.Addr().String(), c.RemoteAddr().String())
 	require.NoError(t, c.Close())
 	l.Close()
-	eventually(t, "all files are closed", func() bool { return openFiles(t) <= before })
+	testkit.Eventually(t, "all files are closed", func() bool { return testkit.OpenFiles(t) <= before })
 }
 
 func faultDropped(t *testing.T) {
 	t.Parallel() // in a process of its own
-	inNamespace(t, func(t *testing.T) {
-		l := listenTCP(t)
-		command(t, "iptables -A INPUT -d 127.0.0.2 -p tcp -j DROP")
+	testkit.InNamespace(t, func(t *testing.T) {
+		l := testkit.ListenTCP(t)
+		testkit.Command(t, "iptables -A INPUT -d 127.0.0.2 -p tcp -j DROP")
 		began := time.Now()
 		_, err := (&tcpclient.Dialer{Timeout: 200 * time.Millisecond}).Dial(t.Context(), "tcp", "127.0.0.2:9")
 		requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
@@ -153,9 +154,9 @@ func faultDropped(t *testing.T) {
 
 func faultUnreachable(t *testing.T) {
 	t.Parallel() // in a process of its own
-	inNamespace(t, func(t *testing.T) {
-		l := listenTCP(t)
-		command(t, "iptables -A OUTPUT -d 127.0.0.2 -p tcp -j REJECT --reject-with icmp-host-unreachable")
+	testkit.InNamespace(t, func(t *testing.T) {
+		l := testkit.ListenTCP(t)
+		testkit.Command(t, "iptables -A OUTPUT -d 127.0.0.2 -p tcp -j REJECT --reject-with icmp-host-unreachable")
 		for address, want := range map[string]error{"127.0.0.2:9": syscall.EHOSTUNREACH, "192.0.2.1:9": syscall.ENETUNREACH} {
 			began := time.Now()
 			_, err := tcpclient.Dial(t.Context(), "tcp", address)
@@ -171,11 +172,11 @@ func faultUnreachable(t *testing.T) {
 
 func faultNeighbour(t *testing.T) {
 	t.Parallel() // in a process of its own
-	inNamespace(t, func(t *testing.T) {
-		command(t, "ip link add v0 type veth peer name v1")
-		command(t, "ip addr add 10.9.0.1/24 dev v0")
-		command(t, "ip link set v0 up")
-		command(t, "ip link set v1 up")
+	testkit.InNamespace(t, func(t *testing.T) {
+		testkit.Command(t, "ip link add v0 type veth peer name v1")
+		testkit.Command(t, "ip addr add 10.9.0.1/24 dev v0")
+		testkit.Command(t, "ip link set v0 up")
+		testkit.Command(t, "ip link set v1 up")
 		began := time.Now()
 		_, err := (&tcpclient.Dialer{Timeout: 300 * time.Millisecond}).Dial(t.Context(), "tcp", "10.9.0.99:9")
 		requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
@@ -253,7 +254,7 @@ func faultNoSuchName(t *testing.T) {
 	require.True(t, dns.IsNotFound)
 
 	// What does not exist today may exist tomorrow.
-	l := listenTCP(t)
+	l := testkit.ListenTCP(t)
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	d.NetDialer = &net.Dialer{Resolver: zone{"nowhere.test": {netip.MustParseAddr("127.0.0.1")}}.resolver(t)}
 	c, err := d.Dial(t.Context(), "tcp", "nowhere.test:"+port)
@@ -297,7 +298,7 @@ func faultSlowDNS(t *testing.T) {
 	requireTook(t, 300*time.Millisecond, began)
 
 	began = time.Now()
-	_, err = d.Dial(within(t, 50*time.Millisecond), "tcp", "name.test:9")
+	_, err = d.Dial(testkit.Within(t, 50*time.Millisecond), "tcp", "name.test:9")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	requireTook(t, 50*time.Millisecond, began)
 }
@@ -306,8 +307,8 @@ func faultSlowDNS(t *testing.T) {
 // after the route to it: till then a SYN is lost, or the network unreachable.
 func addIPv6(t *testing.T) {
 	t.Helper()
-	command(t, "ip addr add 2001:db8::1/128 dev lo nodad")
-	eventually(t, "the address is local", func() bool {
+	testkit.Command(t, "ip addr add 2001:db8::1/128 dev lo nodad")
+	testkit.Eventually(t, "the address is local", func() bool {
 		conn, err := net.DialTimeout("tcp", "[2001:db8::1]:9", 100*time.Millisecond)
 		if err == nil {
 			conn.Close()
@@ -318,30 +319,30 @@ func addIPv6(t *testing.T) {
 
 func faultFamily(t *testing.T) {
 	t.Parallel() // in a process of its own
-	inNamespace(t, func(t *testing.T) {
+	testkit.InNamespace(t, func(t *testing.T) {
 		addIPv6(t)
-		command(t, "ip6tables -A INPUT -d 2001:db8::1 -p tcp -j DROP")
-		l := listenTCP(t)
+		testkit.Command(t, "ip6tables -A INPUT -d 2001:db8::1 -p tcp -j DROP")
+		l := testkit.ListenTCP(t)
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		both := zone{"both.test": {netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.1")}}
 		d := tcpclient.Dialer{NetDialer: &net.Dialer{Resolver: both.resolver(t)}}
-		before := openFiles(t)
+		before := testkit.OpenFiles(t)
 		began := time.Now()
 		c, err := d.Dial(t.Context(), "tcp", "both.test:"+port)
 		require.NoError(t, err)
 		require.Less(t, time.Since(began), 3*time.Second, "the other family is tried after 300 ms")
 		require.Equal(t, l.Addr().String(), c.RemoteAddr().String())
 		require.NoError(t, c.Close())
-		eventually(t, "the loser is closed", func() bool { return openFiles(t) <= before })
+		testkit.Eventually(t, "the loser is closed", func() bool { return testkit.OpenFiles(t) <= before })
 	})
 }
 
 func faultFamilies(t *testing.T) {
 	t.Parallel() // in a process of its own
-	inNamespace(t, func(t *testing.T) {
+	testkit.InNamespace(t, func(t *testing.T) {
 		addIPv6(t)
-		command(t, "ip6tables -A INPUT -d 2001:db8::1 -p tcp -j DROP")
-		command(t, "iptables -A INPUT -d 127.0.0.2 -p tcp -j DROP")
+		testkit.Command(t, "ip6tables -A INPUT -d 2001:db8::1 -p tcp -j DROP")
+		testkit.Command(t, "iptables -A INPUT -d 127.0.0.2 -p tcp -j DROP")
 		both := zone{"both.test": {netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.2")}}
 		d := tcpclient.Dialer{Timeout: time.Second, NetDialer: &net.Dialer{Resolver: both.resolver(t)}}
 		began := time.Now()
@@ -350,12 +351,12 @@ func faultFamilies(t *testing.T) {
 		require.Less(t, time.Since(began), 2*time.Second)
 		require.ErrorContains(t, err, "[2001:db8::1]:9")
 		require.ErrorContains(t, err, "127.0.0.2:9")
-		require.True(t, opError(t, err).Timeout(), "%v", err)
+		require.True(t, testkit.OpError(t, err).Timeout(), "%v", err)
 	})
 }
 
 func faultManyAddresses(t *testing.T) {
-	l := listenOn(t, "tcp", "127.0.0.20:0")
+	l := testkit.ListenOn(t, "tcp", "127.0.0.20:0")
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	var addrs []netip.Addr
 	for i := range 20 {
@@ -376,7 +377,7 @@ func faultManyAddresses(t *testing.T) {
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 
 	// The budget is for all of them.
-	hole := blackhole(t)
+	hole := testkit.Blackhole(t)
 	_, port, _ = net.SplitHostPort(hole)
 	d.Timeout = 500 * time.Millisecond
 	began := time.Now()
@@ -387,7 +388,7 @@ func faultManyAddresses(t *testing.T) {
 }
 
 func faultAlternatives(t *testing.T) {
-	l := listenTCP(t)
+	l := testkit.ListenTCP(t)
 	dead := []string{closedPort(t), closedPort(t)}
 	c, err := tcpclient.Dial(t.Context(), "tcp", dead[0], dead[1], l.Addr().String())
 	require.NoError(t, err)
@@ -403,8 +404,8 @@ func faultAlternatives(t *testing.T) {
 }
 
 func faultFiles(t *testing.T) {
-	l := listenTCP(t)
-	restore := limitFiles(t)
+	l := testkit.ListenTCP(t)
+	restore := testkit.LimitFiles(t)
 	c, err := tcpclient.Dial(t.Context(), "tcp", l.Addr().String())
 	restore()
 	require.Nil(t, c)
@@ -414,8 +415,8 @@ func faultFiles(t *testing.T) {
 
 func faultPorts(t *testing.T) {
 	t.Parallel() // in a process of its own
-	inNamespace(t, func(t *testing.T) {
-		l := listenOn(t, "tcp", "127.0.0.1:39999") // none of these:
+	testkit.InNamespace(t, func(t *testing.T) {
+		l := testkit.ListenOn(t, "tcp", "127.0.0.1:39999") // none of these:
 		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40009"), 0))
 		for range 10 {
 			c, err := tcpclient.Dial(t.Context(), "tcp", l.Addr().String())
@@ -430,7 +431,7 @@ func faultPorts(t *testing.T) {
 
 func faultTLSStall(t *testing.T) {
 	for _, name := range []string{"tcp", "memory"} {
-		l := transportNamed(name).listen(t)
+		l := testkit.TransportNamed(name).Listen(t)
 		_, trusting := tcpclienttest.NewTLSConfig()
 		trusting.ServerName = "localhost"
 		ended := make(chan error, 2)
@@ -446,13 +447,13 @@ func faultTLSStall(t *testing.T) {
 			}
 		}()
 		began := time.Now()
-		_, err := l.tryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting, Timeout: 200 * time.Millisecond})
+		_, err := l.TryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting, Timeout: 200 * time.Millisecond})
 		requireDialError(t, err, "handshake", tcpclient.ClassDisconnected)
 		requireOurTimeout(t, err)
 		requireTook(t, 200*time.Millisecond, began)
 		<-ended // the raw connection was closed
 
-		_, err = l.tryDial(within(t, 50*time.Millisecond), tcpclient.Dialer{TLSConfig: trusting})
+		_, err = l.TryDial(testkit.Within(t, 50*time.Millisecond), tcpclient.Dialer{TLSConfig: trusting})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		<-ended
 	}
@@ -461,14 +462,14 @@ func faultTLSStall(t *testing.T) {
 func faultTLSTrickle(t *testing.T) {
 	// A server that answers, one byte at a time.
 	server, trusting := tcpclienttest.NewTLSConfig()
-	l := listenTCP(t)
+	l := testkit.ListenTCP(t)
 	go func() {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
 		defer conn.Close()
-		slow := &wrapper{Conn: conn, write: func(p []byte) (n int, err error) {
+		slow := &testkit.HookedConn{Conn: conn, OnWrite: func(p []byte) (n int, err error) {
 			for i := range p {
 				time.Sleep(20 * time.Millisecond) // the server's pace
 				if _, err := conn.Write(p[i : i+1]); err != nil {
@@ -480,7 +481,7 @@ func faultTLSTrickle(t *testing.T) {
 		tls.Server(slow, server).Handshake()
 	}()
 	began := time.Now()
-	_, err := l.tryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting, Timeout: 300 * time.Millisecond})
+	_, err := l.TryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting, Timeout: 300 * time.Millisecond})
 	requireDialError(t, err, "handshake", tcpclient.ClassDisconnected)
 	requireOurTimeout(t, err)
 	requireTook(t, 300*time.Millisecond, began)
@@ -497,7 +498,7 @@ func faultCertificate(t *testing.T) {
 		"wrong name": {good, wrongName},
 		"expired":    {expired, expiredTrust},
 	} {
-		l := listenTCP(t)
+		l := testkit.ListenTCP(t)
 		var spoke atomic.Int64
 		go func() {
 			for {
@@ -518,7 +519,7 @@ func faultCertificate(t *testing.T) {
 			Reconnect: &tcpclient.Backoff{FirstDial: true, Min: time.Millisecond, Max: time.Millisecond},
 			Trace:     &tcpclient.Trace{Connecting: func(string, int) { attempts++ }},
 		}
-		_, err := l.tryDial(within(t, patience), d)
+		_, err := l.TryDial(testkit.Within(t, testkit.Patience), d)
 		requireDialError(t, err, "handshake", tcpclient.ClassPermanent)
 		var verification *tls.CertificateVerificationError
 		require.ErrorAs(t, err, &verification, name)
@@ -555,7 +556,7 @@ func faultClientCertificate(t *testing.T) {
 		server, trusting := tcpclienttest.NewTLSConfig()
 		server.ClientAuth = tls.RequireAnyClientCert
 		server.MaxVersion = version
-		l := listenTCP(t)
+		l := testkit.ListenTCP(t)
 		go func() {
 			conn, err := l.Accept()
 			if err != nil {
@@ -565,9 +566,9 @@ func faultClientCertificate(t *testing.T) {
 			tls.Server(conn, server).Handshake()
 			io.Copy(io.Discard, conn)
 		}()
-		c, err := l.tryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting})
+		c, err := l.TryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting})
 		if version == tls.VersionTLS12 {
-			require.Equal(t, "handshake", opError(t, err).Op)
+			require.Equal(t, "handshake", testkit.OpError(t, err).Op)
 		} else {
 			require.NoError(t, err)
 			_, err = c.Receive(t.Context())
@@ -583,7 +584,7 @@ func faultClientCertificate(t *testing.T) {
 
 func faultPlainServer(t *testing.T) {
 	_, trusting := tcpclienttest.NewTLSConfig()
-	l := listenTCP(t)
+	l := testkit.ListenTCP(t)
 	go func() {
 		conn, err := l.Accept()
 		if err != nil {
@@ -593,7 +594,7 @@ func faultPlainServer(t *testing.T) {
 		io.WriteString(conn, "220 mail.example ESMTP\r\n")
 		io.Copy(io.Discard, conn)
 	}()
-	_, err := l.tryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting})
+	_, err := l.TryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting})
 	requireDialError(t, err, "handshake", tcpclient.ClassDisconnected)
 	var header tls.RecordHeaderError
 	require.ErrorAs(t, err, &header)
@@ -602,7 +603,7 @@ func faultPlainServer(t *testing.T) {
 }
 
 func faultPlainClient(t *testing.T) {
-	l := listenTCP(t)
+	l := testkit.ListenTCP(t)
 	go func() {
 		conn, err := l.Accept()
 		if err != nil {
@@ -645,7 +646,7 @@ func faultDialerPanics(t *testing.T) {
 func faultDialerNil(t *testing.T) {
 	d := tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, nil }}
 	_, err := d.Dial(t.Context(), "tcp", "server:9")
-	require.Equal(t, "dial", opError(t, err).Op)
+	require.Equal(t, "dial", testkit.OpError(t, err).Op)
 	require.ErrorContains(t, err, "DialContext")
 
 	d.DialContext = func(context.Context, string, string) (net.Conn, error) {
@@ -660,7 +661,7 @@ func faultDialerIgnores(t *testing.T) {
 	// Dial does not wait for a hook that ignores its context, and what it hands over in
 	// the end is closed.
 	n := tcpclienttest.NewNetwork()
-	l := listenNetwork(t, n)
+	l := testkit.ListenNetwork(t, n)
 	release := make(chan struct{})
 	d := tcpclient.Dialer{DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
 		<-release
@@ -684,21 +685,21 @@ func faultDialerIgnores(t *testing.T) {
 func faultLateConnection(t *testing.T) {
 	for _, how := range []string{"Timeout", "context"} {
 		synctest.Test(t, func(t *testing.T) {
-			var late *wrapper
+			var late *testkit.HookedConn
 			closed := 0
 			n := tcpclienttest.NewNetwork()
-			d := tcpclient.Dialer{DialContext: wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+			d := tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
 				time.Sleep(15 * time.Second)
-				late = &wrapper{Conn: conn, onClose: func() { closed++ }}
+				late = &testkit.HookedConn{Conn: conn, OnClose: func() { closed++ }}
 				return late
 			})}
-			l := listenNetwork(t, n)
+			l := testkit.ListenNetwork(t, n)
 			ctx := t.Context()
 			if how == "context" {
-				ctx = within(t, 5*time.Second)
+				ctx = testkit.Within(t, 5*time.Second)
 			}
-			_, err := l.tryDial(ctx, d)
-			require.Equal(t, "dial", opError(t, err).Op)
+			_, err := l.TryDial(ctx, d)
+			require.Equal(t, "dial", testkit.OpError(t, err).Op)
 			if how == "context" {
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 			} else {
@@ -708,7 +709,7 @@ func faultLateConnection(t *testing.T) {
 			synctest.Wait()
 			require.NotNil(t, late)
 			require.Positive(t, closed)
-			require.Zero(t, late.reads()+late.writes(), "it was used")
+			require.Zero(t, late.Reads()+late.Writes(), "it was used")
 		})
 	}
 }
@@ -735,7 +736,7 @@ func faultAddress(t *testing.T) {
 			Reconnect: &tcpclient.Backoff{FirstDial: true, Min: time.Millisecond, Max: time.Millisecond},
 			Trace:     &tcpclient.Trace{Connecting: func(string, int) { attempts++ }},
 		}
-		_, err := d.Dial(within(t, 200*time.Millisecond), network, address)
+		_, err := d.Dial(testkit.Within(t, 200*time.Millisecond), network, address)
 		if assert.Error(t, err) {
 			assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err), err)
 			assert.LessOrEqual(t, attempts, 1)

@@ -1,4 +1,4 @@
-package tcpclient_test
+package testkit
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 
 const namespaceVariable = "TCPCLIENT_TEST_NAMESPACE"
 
-// inNamespace runs test in a network of its own, with only a loopback interface, where it
+// InNamespace runs test in a network of its own, with only a loopback interface, where it
 // may change everything: addresses, routes, packet filters. No privilege is needed: the
 // test binary runs itself again in new user and network namespaces, with this test only.
 // Where that is refused the test is skipped, and fails in CI.
@@ -28,7 +28,7 @@ const namespaceVariable = "TCPCLIENT_TEST_NAMESPACE"
 //			…
 //		})
 //	}
-func inNamespace(t *testing.T, test func(t *testing.T)) {
+func InNamespace(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	if os.Getenv(namespaceVariable) == t.Name() {
 		// Some systems grant the namespace, but no right in it.
@@ -84,8 +84,8 @@ func unavailable(t testing.TB, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// command runs a command of the system and returns what it prints.
-func command(t testing.TB, line string) string {
+// Command runs a command of the system and returns what it prints.
+func Command(t testing.TB, line string) string {
 	t.Helper()
 	out, err := runCommand(line)
 	if errors.Is(err, exec.ErrNotFound) {
@@ -113,9 +113,9 @@ func runCommand(line string) (out string, err error) {
 	return string(b), err
 }
 
-// blackhole listens on an address of which the kernel drops all further attempts to
+// Blackhole listens on an address of which the kernel drops all further attempts to
 // connect: the backlog of 0 is full with one connection, and nobody accepts.
-func blackhole(t testing.TB) (address string) {
+func Blackhole(t testing.TB) (address string) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
@@ -133,8 +133,8 @@ func blackhole(t testing.TB) (address string) {
 	return address
 }
 
-// limitFiles lets the process open no more files until the test has ended.
-func limitFiles(t testing.TB) (restore func()) {
+// LimitFiles lets the process open no more files until the test has ended.
+func LimitFiles(t testing.TB) (restore func()) {
 	t.Helper()
 	var limit syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
@@ -146,8 +146,8 @@ func limitFiles(t testing.TB) (restore func()) {
 	return restore
 }
 
-// openFiles returns how many files the process has open.
-func openFiles(t testing.TB) int {
+// OpenFiles returns how many files the process has open.
+func OpenFiles(t testing.TB) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
 	require.NoError(t, err)

@@ -1,4 +1,4 @@
-package tcpclient_test
+package soak
 
 import (
 	"bufio"
@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 )
 
@@ -199,8 +200,8 @@ func (s *soakServer) close() {
 	go func() { defer close(done); s.running.Wait() }()
 	select {
 	case <-done:
-	case <-time.After(patience):
-		s.s.fail("P7: the server still sees connections after Close\n%s", stacks())
+	case <-time.After(testkit.Patience):
+		s.s.fail("P7: the server still sees connections after Close\n%s", testkit.Stacks())
 		for _, c := range s.conns {
 			c.below.Close()
 		}

@@ -1,6 +1,7 @@
-package tcpclient_test
+package faults
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/require"
 )
 
@@ -75,7 +77,7 @@ func says(text string) func(*testing.T, error) {
 // what a Framer makes of a negative length is its own decision.
 type bulkString struct{}
 
-func (bulkString) ReadFrame(r *bufioReader, dst []byte) ([]byte, error) {
+func (bulkString) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	line, err := tcpclient.Lines{}.ReadFrame(r, nil)
 	if err != nil {
 		return nil, err
@@ -94,7 +96,7 @@ func (bulkString) ReadFrame(r *bufioReader, dst []byte) ([]byte, error) {
 	return append(dst, rest[:n]...), nil
 }
 
-func (bulkString) WriteFrame(w *bufioWriter, msg []byte) error {
+func (bulkString) WriteFrame(w *bufio.Writer, msg []byte) error {
 	_, err := fmt.Fprintf(w, "$%d\r\n%s\r\n", len(msg), msg)
 	return err
 }
@@ -102,15 +104,15 @@ func (bulkString) WriteFrame(w *bufioWriter, msg []byte) error {
 // encoded is a message as f writes it.
 func encoded(t testing.TB, f tcpclient.Framer, msg string) string {
 	t.Helper()
-	return string(encode(t, f, []byte(msg)))
+	return string(testkit.Encode(t, f, []byte(msg)))
 }
 
 // ends returns a test of a stream that ends a connection. What came before is
 // delivered, what comes behind is not, and everybody gets the error, for good.
 func ends(f tcpclient.Framer, stream string, want func(*testing.T, error)) func(t *testing.T) {
-	return inBubble(func(t *testing.T) {
+	return testkit.InBubble(func(t *testing.T) {
 		for _, step := range []int{len(stream), 1 + len(stream)/100} {
-			c, p := connectMemory(t, tcpclient.Dialer{Framer: f})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: f})
 			good := encoded(t, f, "good")
 			go func() {
 				p.Write([]byte(good))
@@ -121,10 +123,10 @@ func ends(f tcpclient.Framer, stream string, want func(*testing.T, error)) func(
 				}
 				p.Write([]byte(good))
 			}()
-			got, err := receiveAll(t, c)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, []string{"good"}, got)
 			want(t, err)
-			for method, err := range everyMethod(t, t.Context(), c) {
+			for method, err := range testkit.EveryMethod(t, t.Context(), c) {
 				want(t, err)
 				require.ErrorIs(t, err, tcpclient.ErrDisconnected, method)
 				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), method)
@@ -136,15 +138,15 @@ func ends(f tcpclient.Framer, stream string, want func(*testing.T, error)) func(
 
 // delivers returns a test of a stream that is legal, in one piece and byte by byte.
 func delivers(f tcpclient.Framer, stream string, want ...string) func(t *testing.T) {
-	return inBubble(func(t *testing.T) {
+	return testkit.InBubble(func(t *testing.T) {
 		for _, step := range []int{len(stream), 1} {
-			c, p := connectMemory(t, tcpclient.Dialer{Framer: f})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: f})
 			for rest := stream; rest != ""; rest = rest[step:] {
-				p.raw([]byte(rest[:step]))
+				p.Raw([]byte(rest[:step]))
 				synctest.Wait() // it was read
 			}
 			p.Close()
-			got, err := receiveAll(t, c)
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, want, got)
 			require.ErrorIs(t, err, io.EOF)
 		}
@@ -154,12 +156,12 @@ func delivers(f tcpclient.Framer, stream string, want ...string) func(t *testing
 // refuses returns a test of a message that is refused before a byte of it is buffered,
 // after which the connection is as good as before.
 func refuses(f tcpclient.Framer, msg string, want func(*testing.T, error)) func(t *testing.T) {
-	return inBubble(func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: f})
+	return testkit.InBubble(func(t *testing.T) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: f})
 		for _, send := range []func(context.Context, []byte) error{c.Send, c.Write} {
 			err := send(t.Context(), []byte(msg))
 			want(t, err)
-			require.True(t, opError(t, err).Unsent)
+			require.True(t, testkit.OpError(t, err).Unsent)
 			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err), "this message will never do")
 		}
 		require.NoError(t, c.Send(t.Context(), []byte("ok")))
@@ -182,7 +184,7 @@ func faultAdjustment(t *testing.T) {
 						f.MaxSize = math.MaxInt
 					}
 					field := binary.BigEndian.AppendUint64(nil, value)[8-width:]
-					_, err := decode(f, io.MultiReader(strings.NewReader("xx"), bytes.NewReader(field)), 64)
+					_, err := testkit.Decode(f, io.MultiReader(strings.NewReader("xx"), bytes.NewReader(field)), 64)
 
 					rest := new(big.Int).Add(new(big.Int).SetUint64(value), big.NewInt(int64(adjust)))
 					size := new(big.Int).Set(rest)
@@ -198,7 +200,7 @@ func faultAdjustment(t *testing.T) {
 					case rest.Sign() == 0:
 						want = "none"
 					}
-					require.Equal(t, want, errorKind(err), "%#v, field % x: %v", f, field, err)
+					require.Equal(t, want, testkit.ErrorKind(err), "%#v, field % x: %v", f, field, err)
 				}
 			}
 		}
@@ -208,25 +210,25 @@ func faultAdjustment(t *testing.T) {
 
 func faultEmptyFrames(t *testing.T) {
 	n := 1_000_000
-	if raceEnabled || testing.Short() {
+	if testkit.RaceEnabled || testing.Short() {
 		n = 100_000
 	}
 	// While they come, pings are answered, and contexts end waits.
-	h := pinging()
+	h := testkit.Pinging()
 	h.Answer = func(msg []byte) ([]byte, bool) { return []byte("PONG"), string(msg) == "PING" }
-	c, p := transportNamed("tcp").connect(t, tcpclient.Dialer{Heartbeat: h})
+	c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{Heartbeat: h})
 	flood := make([]byte, 4*n/2)
-	sent := start(t, func() (err error) {
+	sent := testkit.Start(t, func() (err error) {
 		for range 2 {
 			p.Write(flood)
-			_, err = p.Write(frame("PING"))
+			_, err = p.Write(testkit.Frame("PING"))
 		}
-		p.finish("end")
+		p.Finish("end")
 		return err
 	})
-	answered := start(t, func() error {
+	answered := testkit.Start(t, func() error {
 		for range 2 {
-			if msg, err := p.next(); err != nil || msg != "PONG" {
+			if msg, err := p.Next(); err != nil || msg != "PONG" {
 				return fmt.Errorf("%q, %w", msg, err)
 			}
 		}
@@ -266,7 +268,7 @@ func faultNearMatches(t *testing.T) {
 		best := time.Hour
 		for range 3 {
 			began := time.Now()
-			got, err := decode(tcpclient.Delimiter{Delim: delim, MaxSize: size}, iotest.HalfReader(bytes.NewReader(stream)), 4096)
+			got, err := testkit.Decode(tcpclient.Delimiter{Delim: delim, MaxSize: size}, iotest.HalfReader(bytes.NewReader(stream)), 4096)
 			require.Equal(t, io.EOF, err)
 			require.Len(t, got, 1)
 			require.Len(t, got[0], size)
@@ -276,7 +278,7 @@ func faultNearMatches(t *testing.T) {
 	}
 	small, large := took(256<<10), took(2<<20)
 	require.Less(t, large, 32*small+100*time.Millisecond, "8 times as many bytes")
-	require.Less(t, large, patience/4)
+	require.Less(t, large, testkit.Patience/4)
 }
 
 func faultRandomBytes(t *testing.T) {
@@ -284,19 +286,19 @@ func faultRandomBytes(t *testing.T) {
 	// finds, and ends as it does, or because the stream ends.
 	seed := [32]byte{1}
 	random := rand.New(rand.NewChaCha8(seed))
-	for name, f := range framers {
+	for name, f := range testkit.Framers {
 		for range 30 {
 			synctest.Test(t, func(t *testing.T) {
-				stream := encode(t, f, []byte("first"), []byte("second"), []byte("third"))
+				stream := testkit.Encode(t, f, []byte("first"), []byte("second"), []byte("third"))
 				for range random.IntN(4) {
 					stream[random.IntN(len(stream))] = byte(random.Uint32())
 				}
-				messages, end := decode(f, bytes.NewReader(stream), 4096)
+				messages, end := testkit.Decode(f, bytes.NewReader(stream), 4096)
 				var want []string
 				for _, msg := range messages {
 					want = append(want, string(msg))
 				}
-				c, p := connectMemory(t, tcpclient.Dialer{Framer: f})
+				c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: f})
 				go func() {
 					for rest := stream; len(rest) > 0; {
 						n := 1 + random.IntN(len(rest))
@@ -307,10 +309,10 @@ func faultRandomBytes(t *testing.T) {
 					}
 					p.Close()
 				}()
-				got, err := receiveAll(t, c)
+				got, err := testkit.ReceiveAll(t, c)
 				require.Equal(t, want, got, "%s: %q", name, stream)
 				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-				require.Equal(t, errorKind(end), errorKind(bare(err)), "%s: %q: %v", name, stream, err)
+				require.Equal(t, testkit.ErrorKind(end), testkit.ErrorKind(bare(err)), "%s: %q: %v", name, stream, err)
 				require.NoError(t, c.Close())
 			})
 		}

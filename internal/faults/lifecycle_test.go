@@ -1,4 +1,4 @@
-package tcpclient_test
+package faults
 
 import (
 	"bufio"
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -41,12 +42,12 @@ var lifecycleFaults = map[string]func(t *testing.T){
 }
 
 func faultCloseReceive(t *testing.T) {
-	for _, tr := range transports {
-		l := tr.listen(t)
+	for _, tr := range testkit.Transports {
+		l := tr.Listen(t)
 		for i := range 50 {
-			c, p := l.connect(t, tcpclient.Dialer{})
+			c, p := l.Connect(t, tcpclient.Dialer{})
 			if i%2 == 0 {
-				go p.Write(frames(numbered(20, 10)...))
+				go p.Write(testkit.Frames(testkit.Numbered(20, 10)...))
 			}
 			var wg sync.WaitGroup
 			for range 3 {
@@ -66,30 +67,30 @@ func faultCloseReceive(t *testing.T) {
 				runtime.Gosched()
 			}
 			assert.NoError(t, c.Close())
-			prompt(t, "Receive", wg.Wait)
+			testkit.RequireFast(t, "Receive", wg.Wait)
 		}
 	}
 }
 
 func faultCloseFlush(t *testing.T) {
-	atOnce(t, func(t *testing.T, tr transport) {
-		c, _ := tr.connect(t, tcpclient.Dialer{})
-		stall(t, c)
+	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
+		c, _ := tr.Connect(t, tcpclient.Dialer{})
+		testkit.Stall(t, c)
 		require.NoError(t, c.Write(t.Context(), []byte("x")))
-		flush := start(t, func() error { return c.Flush(t.Context()) })
-		blocked(t, "(*Client).Flush")
+		flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
+		testkit.WaitBlocked(t, "(*Client).Flush")
 		began := time.Now()
 		c.Close()
 		require.ErrorIs(t, flush(), tcpclient.ErrClosed)
-		require.Less(t, time.Since(began), closeTime)
+		require.Less(t, time.Since(began), testkit.CloseTime)
 	})
 }
 
 func faultCancelTLS(t *testing.T) {
-	l := listenTCP(t)
+	l := testkit.ListenTCP(t)
 	var config tcpclient.Dialer
-	secured := listenTLS(t)
-	secured.setup(&config)
+	secured := testkit.ListenTLS(t)
+	secured.Setup(&config)
 	accepted := make(chan net.Conn, 1)
 	go func() {
 		conn, err := l.Accept()
@@ -99,22 +100,22 @@ func faultCancelTLS(t *testing.T) {
 		}
 	}()
 	ctx, cancel := context.WithCancel(t.Context())
-	dial := start(t, func() error { _, err := l.tryDial(ctx, config); return err })
+	dial := testkit.Start(t, func() error { _, err := l.TryDial(ctx, config); return err })
 	conn := <-accepted
 	defer conn.Close()
 	cancel()
 	require.ErrorIs(t, dial(), context.Canceled)
 	io.Copy(io.Discard, conn) // it was closed
-	eventually(t, "no goroutine is left", func() bool { return goroutines() == 0 })
+	testkit.Eventually(t, "no goroutine is left", func() bool { return testkit.Goroutines() == 0 })
 }
 
 func faultCloseInCallbacks(t *testing.T) {
-	t.Run("Framer.ReadFrame", inBubble(func(t *testing.T) { // P7
+	t.Run("Framer.ReadFrame", testkit.InBubble(func(t *testing.T) { // P7
 		var c *tcpclient.Client
 		set := make(chan struct{})
 		var took time.Duration
 		done := make(chan struct{})
-		client, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+		client, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 			msg, err := tcpclient.LengthPrefix{}.ReadFrame(r, dst)
 			if string(msg) == "close" {
 				<-set
@@ -127,15 +128,15 @@ func faultCloseInCallbacks(t *testing.T) {
 		}}})
 		c = client
 		close(set)
-		p.send("close")
-		prompt(t, "Close", func() { <-done })
+		p.Send("close")
+		testkit.RequireFast(t, "Close", func() { <-done })
 		require.LessOrEqual(t, took, time.Second)
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrClosed)
 	})) // the end of the bubble waits for that of the Client's goroutine
 
 	for _, hook := range []string{"Connected", "Disconnected"} {
-		t.Run("Trace."+hook, inBubble(func(t *testing.T) {
+		t.Run("Trace."+hook, testkit.InBubble(func(t *testing.T) {
 			clients := make(chan *tcpclient.Client, 1)
 			done := make(chan time.Duration, 1)
 			closing := func() {
@@ -150,7 +151,7 @@ func faultCloseInCallbacks(t *testing.T) {
 			} else {
 				trace.Disconnected = func(string, error) { closing() }
 			}
-			c, p := connectMemory(t, tcpclient.Dialer{Trace: trace})
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Trace: trace})
 			clients <- c
 			if hook == "Disconnected" {
 				p.Close()
@@ -158,25 +159,25 @@ func faultCloseInCallbacks(t *testing.T) {
 			select {
 			case took := <-done:
 				require.LessOrEqual(t, took, time.Second)
-			case <-time.After(patience):
-				require.FailNow(t, "Close in a callback does not return", stacks())
+			case <-time.After(testkit.Patience):
+				require.FailNow(t, "Close in a callback does not return", testkit.Stacks())
 			}
-			prompt(t, "Close", func() { c.Close() })
+			testkit.RequireFast(t, "Close", func() { c.Close() })
 		}))
 	}
 }
 
 func faultCloseTwice(t *testing.T) {
-	atOnce(t, func(t *testing.T, tr transport) {
+	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		for range 10 {
-			c, p := tr.connect(t, tcpclient.Dialer{})
+			c, p := tr.Connect(t, tcpclient.Dialer{})
 			require.NoError(t, c.Write(t.Context(), []byte("x")))
-			go p.all()
+			go p.All()
 			var wg sync.WaitGroup
 			for i := range 6 {
 				wg.Go(func() {
 					if i%3 == 0 {
-						err := c.Shutdown(within(t, time.Second))
+						err := c.Shutdown(testkit.Within(t, time.Second))
 						if err != nil {
 							assert.True(t, errors.Is(err, tcpclient.ErrClosed) || errors.Is(err, context.DeadlineExceeded), err)
 						}
@@ -185,7 +186,7 @@ func faultCloseTwice(t *testing.T) {
 					assert.NoError(t, c.Close())
 				})
 			}
-			prompt(t, "Close", wg.Wait)
+			testkit.RequireFast(t, "Close", wg.Wait)
 			require.NoError(t, c.Close())
 		}
 	})
@@ -193,13 +194,13 @@ func faultCloseTwice(t *testing.T) {
 
 func faultManyWriters(t *testing.T) {
 	for _, name := range []string{"tcp", "tls", "memory"} {
-		c, p := transportNamed(name).connect(t, tcpclient.Dialer{})
+		c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{})
 		const writers, each = 64, 15
 		var wg sync.WaitGroup
 		for g := range writers {
 			wg.Go(func() {
 				for i := range each {
-					assert.NoError(t, c.Send(t.Context(), fmt.Appendf(nil, "%d %d %s", g, i, pattern(i*70))))
+					assert.NoError(t, c.Send(t.Context(), fmt.Appendf(nil, "%d %d %s", g, i, testkit.Pattern(i*70))))
 				}
 			})
 		}
@@ -207,10 +208,10 @@ func faultManyWriters(t *testing.T) {
 		for range writers * each {
 			var g, i int
 			var rest string
-			msg := p.receive()
+			msg := p.Receive()
 			fmt.Sscan(msg, &g, &i, &rest)
 			require.Equal(t, next[g], i, "the order of one goroutine")
-			require.Equal(t, string(pattern(i*70)), rest)
+			require.Equal(t, string(testkit.Pattern(i*70)), rest)
 			next[g]++
 		}
 		wg.Wait()
@@ -218,10 +219,10 @@ func faultManyWriters(t *testing.T) {
 }
 
 func faultManyReceivers(t *testing.T) {
-	for _, tr := range transports {
-		c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
+	for _, tr := range testkit.Transports {
+		c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
 		const n = 2000
-		go p.Write(frames(numbered(n, 50)...))
+		go p.Write(testkit.Frames(testkit.Numbered(n, 50)...))
 		var mu sync.Mutex
 		got := make(map[string]int)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -262,7 +263,7 @@ func faultManyReceivers(t *testing.T) {
 				}
 			})
 		}
-		prompt(t, "receivers", wg.Wait)
+		testkit.RequireFast(t, "receivers", wg.Wait)
 		cancel()
 		require.Len(t, got, n)
 		for msg, times := range got {
@@ -275,21 +276,21 @@ func faultManyReceivers(t *testing.T) {
 
 func faultDoneContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, p, w := connectWrapped(t, tcpclient.Dialer{}, nil)
-		p.send("waits")
+		c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
+		p.Send("waits")
 		require.NoError(t, c.Write(t.Context(), []byte("written")))
 		synctest.Wait()
-		reads, writes, stats := w.reads(), w.writes(), c.Stats()
-		for name, err := range everyMethod(t, canceled(t), c) {
+		reads, writes, stats := w.Reads(), w.Writes(), c.Stats()
+		for name, err := range testkit.EveryMethod(t, testkit.Canceled(t), c) {
 			require.ErrorIs(t, err, context.Canceled, name)
 		}
-		require.ErrorIs(t, c.Shutdown(canceled(t)), context.Canceled)
+		require.ErrorIs(t, c.Shutdown(testkit.Canceled(t)), context.Canceled)
 		synctest.Wait()
-		require.Equal(t, reads, w.reads(), "no I/O")
-		require.Equal(t, writes, w.writes(), "no I/O")
+		require.Equal(t, reads, w.Reads(), "no I/O")
+		require.Equal(t, writes, w.Writes(), "no I/O")
 		require.Equal(t, stats, c.Stats())
 		require.NoError(t, c.Flush(t.Context()))
-		require.Equal(t, "written", p.receive())
+		require.Equal(t, "written", p.Receive())
 		msg, err := c.Receive(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, "waits", string(msg))
@@ -297,7 +298,7 @@ func faultDoneContext(t *testing.T) {
 }
 
 func faultContextEnds(t *testing.T) {
-	big := pattern(50_000)
+	big := testkit.Pattern(50_000)
 	// Each wait begins in a Client whose peer reads nothing and says nothing.
 	for name, wait := range map[string]struct {
 		before func(c *tcpclient.Client) // what holds the network up
@@ -322,11 +323,11 @@ func faultContextEnds(t *testing.T) {
 		for _, secured := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, TLS %v", name, secured), func(t *testing.T) { // P2
 				synctest.Test(t, func(t *testing.T) {
-					l := listenNetwork(t, &tcpclienttest.Network{Buffer: 4000})
+					l := testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 4000})
 					if secured {
-						secure(l)
+						testkit.Secure(l)
 					}
-					c, p := l.connect(t, tcpclient.Dialer{WriteBuffer: 10_000, WriteTimeout: -1})
+					c, p := l.Connect(t, tcpclient.Dialer{WriteBuffer: 10_000, WriteTimeout: -1})
 					var held sync.WaitGroup
 					if wait.before != nil {
 						held.Go(func() { wait.before(c) })
@@ -334,7 +335,7 @@ func faultContextEnds(t *testing.T) {
 					}
 					for _, d := range []time.Duration{time.Second, time.Minute} {
 						began := time.Now()
-						err := wait.call(within(t, d), c)
+						err := wait.call(testkit.Within(t, d), c)
 						require.ErrorIs(t, err, context.DeadlineExceeded)
 						require.InDelta(t, d, time.Since(began), float64(5*time.Millisecond))
 						require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
@@ -342,12 +343,12 @@ func faultContextEnds(t *testing.T) {
 					// The connection lives on, and what arrives is whole.
 					end := make(chan error, 1)
 					go func() { end <- c.Send(context.Background(), []byte("end")) }()
-					for msg := p.receive(); msg != "end"; msg = p.receive() {
+					for msg := p.Receive(); msg != "end"; msg = p.Receive() {
 						require.Contains(t, []string{string(big), "small", "q"}, msg)
 					}
 					require.NoError(t, <-end)
 					held.Wait()
-					p.send("here")
+					p.Send("here")
 					if !strings.HasPrefix(name, "Call") {
 						msg, err := c.Receive(t.Context())
 						require.NoError(t, err)
@@ -362,7 +363,7 @@ func faultContextEnds(t *testing.T) {
 func faultFramerPanics(t *testing.T) {
 	for name, value := range map[string]any{"an error": errors.New("cause"), "no error": "text", "out of range": nil} {
 		t.Run(name, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 				msg, err := tcpclient.LengthPrefix{}.ReadFrame(r, dst)
 				if string(msg) == "bad" {
 					if value == nil {
@@ -372,8 +373,8 @@ func faultFramerPanics(t *testing.T) {
 				}
 				return msg, err
 			}}})
-			p.send("one", "two", "bad", "three")
-			got, err := receiveAll(t, c)
+			p.Send("one", "two", "bad", "three")
+			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, []string{"one", "two"}, got)
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 			require.ErrorContains(t, err, "panic")
@@ -396,12 +397,12 @@ func faultFramerIdle(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: read}})
-			p.Write(frame("x"))
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: read}})
+			p.Write(testkit.Frame("x"))
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrInvalidFrame)
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-			require.ErrorContains(t, err, "funcFramer", "the error names the Framer")
+			require.ErrorContains(t, err, "FuncFramer", "the error names the Framer")
 			require.NoError(t, c.Close())
 		})
 	}
@@ -411,7 +412,7 @@ func faultFramerNonsense(t *testing.T) {
 	t.Run("memory of the reader", func(t *testing.T) {
 		// Against the contract, but an easy mistake: the message is not appended to dst,
 		// it is a slice of the reader's buffer.
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, _ []byte) ([]byte, error) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: func(r *bufio.Reader, _ []byte) ([]byte, error) {
 			b, err := r.Peek(8)
 			if err != nil {
 				return nil, err
@@ -419,7 +420,7 @@ func faultFramerNonsense(t *testing.T) {
 			r.Discard(8)
 			return b, nil
 		}}})
-		sent := start(t, func() error {
+		sent := testkit.Start(t, func() error {
 			for i := range 2000 {
 				if _, err := fmt.Fprintf(p, "%08d", i); err != nil {
 					return err
@@ -428,8 +429,8 @@ func faultFramerNonsense(t *testing.T) {
 			return p.Conn.Close()
 		})
 		require.NoError(t, sent())
-		eventually(t, "all has arrived", func() bool { return !c.Stats().Connected })
-		got, _ := receiveAll(t, c)
+		testkit.Eventually(t, "all has arrived", func() bool { return !c.Stats().Connected })
+		got, _ := testkit.ReceiveAll(t, c)
 		for i, msg := range got {
 			require.Equal(t, fmt.Sprintf("%08d", i), msg, "either it is copied, or refused with an error")
 		}
@@ -437,26 +438,26 @@ func faultFramerNonsense(t *testing.T) {
 
 	t.Run("a message and an error", func(t *testing.T) {
 		value := errors.New("mine")
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 			msg, err := tcpclient.LengthPrefix{}.ReadFrame(r, dst)
 			if string(msg) == "bad" {
 				err = value
 			}
 			return msg, err
 		}}})
-		p.send("one", "bad", "two")
-		got, err := receiveAll(t, c)
+		p.Send("one", "bad", "two")
+		got, err := testkit.ReceiveAll(t, c)
 		require.Equal(t, []string{"one"}, got)
 		require.ErrorIs(t, err, value)
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 	})
 
 	t.Run("nil for an empty message", func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, _ []byte) ([]byte, error) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: func(r *bufio.Reader, _ []byte) ([]byte, error) {
 			_, err := r.Discard(1)
 			return nil, err
 		}}})
-		p.raw([]byte("abc"))
+		p.Raw([]byte("abc"))
 		for range 3 {
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
@@ -465,12 +466,12 @@ func faultFramerNonsense(t *testing.T) {
 	})
 
 	t.Run("memory of its own", func(t *testing.T) {
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, _ []byte) ([]byte, error) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: func(r *bufio.Reader, _ []byte) ([]byte, error) {
 			line, err := r.ReadBytes('\n')
 			return line, err
 		}}})
-		want := numbered(100, 30)
-		go p.raw([]byte(strings.Join(want, "\n") + "\n"))
+		want := testkit.Numbered(100, 30)
+		go p.Raw([]byte(strings.Join(want, "\n") + "\n"))
 		for i := range want {
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
@@ -481,15 +482,15 @@ func faultFramerNonsense(t *testing.T) {
 
 func faultFramerGivesUp(t *testing.T) {
 	for _, value := range []error{io.EOF, context.Canceled, tcpclient.ErrClosed, bufio.ErrBufferFull, errors.New("mine")} {
-		c, p := connectMemory(t, tcpclient.Dialer{Framer: funcFramer{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 			msg, err := tcpclient.LengthPrefix{}.ReadFrame(r, dst)
 			if string(msg) == "bad" {
 				return nil, value
 			}
 			return msg, err
 		}}})
-		p.send("one", "bad", "two")
-		got, err := receiveAll(t, c)
+		p.Send("one", "bad", "two")
+		got, err := testkit.ReceiveAll(t, c)
 		require.Equal(t, []string{"one"}, got)
 		require.ErrorIs(t, err, value)
 		if value != tcpclient.ErrClosed {
@@ -519,10 +520,10 @@ func faultFramerPeeks(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{ReadBuffer: 16 << 10, Framer: funcFramer{read: read}})
-			want := string(pattern(10_000)) + "\n"
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{ReadBuffer: 16 << 10, Framer: testkit.FuncFramer{Read: read}})
+			want := string(testkit.Pattern(10_000)) + "\n"
 			for range 3 {
-				p.raw([]byte(want))
+				p.Raw([]byte(want))
 				msg, err := c.Receive(t.Context())
 				require.NoError(t, err)
 				require.True(t, want == string(msg))
@@ -532,61 +533,61 @@ func faultFramerPeeks(t *testing.T) {
 }
 
 func faultLeftBehind(t *testing.T) {
-	paths := map[string]func(t *testing.T, c *tcpclient.Client, p *peer){
-		"Close":                  func(_ *testing.T, c *tcpclient.Client, _ *peer) { c.Close() },
-		"Close with a message":   func(t *testing.T, c *tcpclient.Client, _ *peer) { c.Write(t.Context(), []byte("x")); c.Close() },
-		"Close of a stalled one": func(t *testing.T, c *tcpclient.Client, _ *peer) { stall(t, c); c.Close() },
-		"death, then Close": func(t *testing.T, c *tcpclient.Client, p *peer) {
-			p.reset()
+	paths := map[string]func(t *testing.T, c *tcpclient.Client, p *testkit.Peer){
+		"Close":                  func(_ *testing.T, c *tcpclient.Client, _ *testkit.Peer) { c.Close() },
+		"Close with a message":   func(t *testing.T, c *tcpclient.Client, _ *testkit.Peer) { c.Write(t.Context(), []byte("x")); c.Close() },
+		"Close of a stalled one": func(t *testing.T, c *tcpclient.Client, _ *testkit.Peer) { testkit.Stall(t, c); c.Close() },
+		"death, then Close": func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) {
+			p.Reset()
 			c.Receive(t.Context())
 			c.Close()
 		},
-		"Shutdown": func(t *testing.T, c *tcpclient.Client, p *peer) {
-			go func() { p.all(); p.Close() }()
+		"Shutdown": func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) {
+			go func() { p.All(); p.Close() }()
 			assert.NoError(t, c.Shutdown(t.Context()))
 		},
-		"Shutdown in vain": func(t *testing.T, c *tcpclient.Client, p *peer) {
+		"Shutdown in vain": func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) {
 			ctx, cancel := context.WithCancel(t.Context())
-			go func() { p.all(); cancel() }() // FIN has come, and stays without an answer
+			go func() { p.All(); cancel() }() // FIN has come, and stays without an answer
 			assert.ErrorIs(t, c.Shutdown(ctx), context.Canceled)
 		},
-		"calls whose contexts ended": func(t *testing.T, c *tcpclient.Client, _ *peer) {
+		"calls whose contexts ended": func(t *testing.T, c *tcpclient.Client, _ *testkit.Peer) {
 			for range 20 {
-				c.Send(within(t, time.Millisecond), pattern(300_000))
-				c.Receive(within(t, time.Millisecond))
+				c.Send(testkit.Within(t, time.Millisecond), testkit.Pattern(300_000))
+				c.Receive(testkit.Within(t, time.Millisecond))
 			}
 			c.Close()
 		},
-		"Close with a full Inbox": func(t *testing.T, c *tcpclient.Client, p *peer) {
-			go p.Write(frames(numbered(1000, 1000)...))
-			blocked(t, "(*producer).makeRoom")
+		"Close with a full Inbox": func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) {
+			go p.Write(testkit.Frames(testkit.Numbered(1000, 1000)...))
+			testkit.WaitBlocked(t, "(*producer).makeRoom")
 			c.Close()
 		},
 	}
-	for _, tr := range transports {
+	for _, tr := range testkit.Transports {
 		for name, path := range paths {
-			t.Run(tr.name+"/"+name, func(t *testing.T) { // P6, P7
-				l := tr.listen(t)
-				files := openFiles(t)
-				c, p := l.connect(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			t.Run(tr.Name+"/"+name, func(t *testing.T) { // P6, P7
+				l := tr.Listen(t)
+				files := testkit.OpenFiles(t)
+				c, p := l.Connect(t, tcpclient.Dialer{FlushDelay: time.Hour})
 				path(t, c, p)
-				requireNoGoroutines(t)
-				hangUp(p.Conn)
-				eventually(t, "all files are closed", func() bool { return openFiles(t) <= files })
+				testkit.RequireNoGoroutines(t)
+				testkit.HangUp(p.Conn)
+				testkit.Eventually(t, "all files are closed", func() bool { return testkit.OpenFiles(t) <= files })
 			})
 		}
 	}
 
 	t.Run("at most two goroutines", func(t *testing.T) { // P6
-		onTransports(t, func(t *testing.T, tr transport) {
-			c, _ := tr.connect(t, tcpclient.Dialer{FlushDelay: time.Hour})
-			eventually(t, "one goroutine reads", func() bool { return goroutines() == 1 })
-			stall(t, c)
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+			c, _ := tr.Connect(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			testkit.Eventually(t, "one goroutine reads", func() bool { return testkit.Goroutines() == 1 })
+			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("x")))
-			require.ErrorIs(t, c.Flush(within(t, time.Millisecond)), context.DeadlineExceeded)
-			require.ErrorIs(t, c.Send(within(t, time.Millisecond), []byte("x")), context.DeadlineExceeded)
+			require.ErrorIs(t, c.Flush(testkit.Within(t, time.Millisecond)), context.DeadlineExceeded)
+			require.ErrorIs(t, c.Send(testkit.Within(t, time.Millisecond), []byte("x")), context.DeadlineExceeded)
 			for range 20 {
-				require.LessOrEqual(t, goroutines(), 2)
+				require.LessOrEqual(t, testkit.Goroutines(), 2)
 				runtime.Gosched()
 			}
 		})
@@ -595,7 +596,7 @@ func faultLeftBehind(t *testing.T) {
 	t.Run("timers", func(t *testing.T) {
 		// A bubble panics when something is left in it that will never run.
 		synctest.Test(t, func(t *testing.T) {
-			c, _ := connectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
 			require.NoError(t, c.Write(t.Context(), []byte("x")))
 			began := time.Now()
 			require.NoError(t, c.Close())

@@ -1,4 +1,4 @@
-package tcpclient_test
+package faults
 
 import (
 	"go/ast"
@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -18,7 +19,7 @@ import (
 func TestFaultsDocument(t *testing.T) {
 	// Rows begin with their number; those without one have none of that column.
 	row := regexp.MustCompile(`(?m)^\| (?:([DSFLRHYB]\d+) \| )?(.+) \| ([^|\n]*) \|$`)
-	document := readFile(t, "FAULTS.md")
+	document := testkit.ReadFile(t, "../../FAULTS.md")
 	_, rows, found := strings.Cut(document, "\n## ")
 	require.True(t, found)
 	quoted := regexp.MustCompile("`([^`]+)`")
@@ -59,7 +60,7 @@ func TestFaultsDocument(t *testing.T) {
 
 	t.Run("names only tests that exist", func(t *testing.T) {
 		functions := testFunctions(t)
-		steps := readFile(t, ".ci/run")
+		steps := testkit.ReadFile(t, "../../.ci/run")
 		for name, number := range listed {
 			switch step, ci := strings.CutPrefix(name, ".ci/run: "); {
 			case ci:
@@ -78,11 +79,16 @@ func faultNumber(name string) string {
 	return strings.TrimSpace(regexp.MustCompile(`^([DSFLRHYB]\d+ )?`).FindString(name))
 }
 
-// testFunctions are the tests and fuzz targets of this package.
+// testFunctions are the tests and fuzz targets of the packages that have some.
 func testFunctions(t *testing.T) map[string]bool {
 	t.Helper()
-	paths, err := filepath.Glob("*_test.go")
-	require.NoError(t, err)
+	var paths []string
+	for _, dir := range []string{"../..", "../../tcpclienttest", "../soak", "."} {
+		found, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+		require.NoError(t, err)
+		require.NotEmpty(t, found, dir)
+		paths = append(paths, found...)
+	}
 	functions := make(map[string]bool)
 	for _, path := range paths {
 		source, err := os.ReadFile(path)

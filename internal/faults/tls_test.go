@@ -1,4 +1,4 @@
-package tcpclient_test
+package faults
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -44,16 +45,16 @@ type recordWriter struct {
 }
 
 // connectRecords makes a Client on TLS whose peer writes records of its own making.
-func connectRecords(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *peer, *recordWriter) {
+func connectRecords(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *testkit.Peer, *recordWriter) {
 	t.Helper()
 	var keys bytes.Buffer
 	server, trusting := tcpclienttest.NewTLSConfig()
 	server.KeyLogWriter = &keys
 	server.SessionTicketsDisabled = true // they would be the first records
-	l := listenTCP(t)
+	l := testkit.ListenTCP(t)
 	l.Listener = tls.NewListener(l.Listener, server)
 	d.TLSConfig = trusting
-	c, p := l.connect(t, d)
+	c, p := l.Connect(t, d)
 	if suite := p.Conn.(*tls.Conn).ConnectionState().CipherSuite; suite != tls.TLS_AES_128_GCM_SHA256 {
 		t.Skipf("this system prefers %s, which these records are not made with", tls.CipherSuiteName(suite))
 	}
@@ -66,7 +67,7 @@ func connectRecords(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *peer,
 		}
 	}
 	require.NotNil(t, w.aead, "no secret: %s", keys.String())
-	return c, newPeer(t, bottom(p.Conn)), w
+	return c, testkit.NewPeer(t, testkit.RawConn(p.Conn)), w
 }
 
 // rekey begins a new generation of keys.
@@ -112,21 +113,21 @@ func (w *recordWriter) closeNotify() []byte { return w.record(alertRecord, 1, 0)
 // requireEnd wants messages and then the end of the connection.
 func requireEnd(t testing.TB, c *tcpclient.Client, want []string, end error) {
 	t.Helper()
-	got, err := receiveAll(t, c)
+	got, err := testkit.ReceiveAll(t, c)
 	require.Equal(t, want, got)
 	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 	require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
 	if end != nil {
 		require.ErrorIs(t, err, end)
-		require.Equal(t, end == io.EOF, errorKind(bare(err)) == "none", err)
+		require.Equal(t, end == io.EOF, testkit.ErrorKind(bare(err)) == "none", err)
 	}
 }
 
 func faultCloseNotify(t *testing.T) {
 	for half, want := range map[int]error{0: io.EOF, 2: io.ErrUnexpectedEOF, 6: io.ErrUnexpectedEOF} {
 		c, p, w := connectRecords(t, tcpclient.Dialer{})
-		p.raw(w.record(dataRecord, append(frame("whole"), frame("torn")[:half]...)...))
-		p.raw(w.closeNotify())
+		p.Raw(w.record(dataRecord, append(testkit.Frame("whole"), testkit.Frame("torn")[:half]...)...))
+		p.Raw(w.closeNotify())
 		requireEnd(t, c, []string{"whole"}, want)
 	}
 }
@@ -136,47 +137,47 @@ func faultNoCloseNotify(t *testing.T) {
 	// so that one which was cut is noticed without the help of TLS.
 	for half, want := range map[int]error{0: io.EOF, 2: io.ErrUnexpectedEOF, 6: io.ErrUnexpectedEOF} {
 		c, p, w := connectRecords(t, tcpclient.Dialer{})
-		p.raw(w.record(dataRecord, append(frame("whole"), frame("torn")[:half]...)...))
-		p.halfClose()
+		p.Raw(w.record(dataRecord, append(testkit.Frame("whole"), testkit.Frame("torn")[:half]...)...))
+		p.HalfClose()
 		requireEnd(t, c, []string{"whole"}, want)
 	}
 	c, p, w := connectRecords(t, tcpclient.Dialer{})
-	p.raw(w.record(dataRecord, frame("whole")...))
-	record := w.record(dataRecord, frame("in a torn record")...)
-	p.raw(record[:len(record)-1])
-	p.halfClose()
+	p.Raw(w.record(dataRecord, testkit.Frame("whole")...))
+	record := w.record(dataRecord, testkit.Frame("in a torn record")...)
+	p.Raw(record[:len(record)-1])
+	p.HalfClose()
 	requireEnd(t, c, []string{"whole"}, io.ErrUnexpectedEOF)
 }
 
 func faultKeyUpdates(t *testing.T) {
 	c, p, w := connectRecords(t, tcpclient.Dialer{})
 	go io.Copy(io.Discard, p) // the answers
-	want := numbered(300, 100)
+	want := testkit.Numbered(300, 100)
 	for i, msg := range want {
-		b := frame(msg)
-		p.raw(w.record(dataRecord, b[:50]...))
-		p.raw(w.keyUpdate(byte(i % 2)))
-		p.raw(w.record(dataRecord, b[50:]...))
+		b := testkit.Frame(msg)
+		p.Raw(w.record(dataRecord, b[:50]...))
+		p.Raw(w.keyUpdate(byte(i % 2)))
+		p.Raw(w.record(dataRecord, b[50:]...))
 		if i%10 == 0 {
 			require.NoError(t, c.Send(t.Context(), []byte("beside")))
 		}
 	}
-	p.raw(w.closeNotify())
+	p.Raw(w.closeNotify())
 	requireEnd(t, c, want, io.EOF)
 }
 
 func faultKeyUpdatesStuck(t *testing.T) {
 	// The reader has to answer, and cannot; it must go on all the same.
 	c, p, w := connectRecords(t, tcpclient.Dialer{})
-	stall(t, c)
-	want := numbered(100, 100)
+	testkit.Stall(t, c)
+	want := testkit.Numbered(100, 100)
 	for _, msg := range want {
-		p.raw(w.keyUpdate(1))
-		p.raw(w.record(dataRecord, frame(msg)...))
+		p.Raw(w.keyUpdate(1))
+		p.Raw(w.record(dataRecord, testkit.Frame(msg)...))
 	}
 	requireNext(t, c, want)
 	require.True(t, c.Stats().Connected)
-	hangUp(p.Conn)
+	testkit.HangUp(p.Conn)
 }
 
 func faultUselessRecords(t *testing.T) {
@@ -187,7 +188,7 @@ func faultUselessRecords(t *testing.T) {
 	} {
 		c, p, w := connectRecords(t, tcpclient.Dialer{})
 		go io.Copy(io.Discard, p)
-		p.raw(w.record(dataRecord, frame("whole")...))
+		p.Raw(w.record(dataRecord, testkit.Frame("whole")...))
 		sent := 0
 		for ; sent < 1_000_000; sent++ {
 			if _, err := p.Write(useless(w)); err != nil {

@@ -1,4 +1,4 @@
-package tcpclient_test
+package faults
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -27,15 +28,15 @@ var portableFaults = map[string]func(t *testing.T){
 func requireNext(t testing.TB, c *tcpclient.Client, want []string) {
 	t.Helper()
 	for i := range want {
-		msg, err := c.Receive(within(t, 3*patience))
+		msg, err := c.Receive(testkit.Within(t, 3*testkit.Patience))
 		require.NoError(t, err, "instead of message %d", i)
 		require.True(t, want[i] == string(msg), "message %d: %.20q", i, msg)
 	}
 }
 
 func faultOption(t *testing.T) {
-	l := listenTCP(t)
-	c, err := l.tryDial(t.Context(), tcpclient.Dialer{UserTimeout: time.Minute})
+	l := testkit.ListenTCP(t)
+	c, err := l.TryDial(t.Context(), tcpclient.Dialer{UserTimeout: time.Minute})
 	if runtime.GOOS == "linux" {
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
@@ -49,12 +50,12 @@ func faultOption(t *testing.T) {
 func faultReuse(t *testing.T) {
 	// Three ways to receive from one Client at once. Each writes over what it owns, once
 	// it has seen that it is what the peer sent.
-	c, p := transportNamed("tcp").connect(t, tcpclient.Dialer{})
+	c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{})
 	const n = 20_000
-	sent := start(t, func() error {
+	sent := testkit.Start(t, func() error {
 		var b []byte
 		for i := range n {
-			b = append(b, frame(string(own(i)))...)
+			b = append(b, testkit.Frame(string(own(i)))...)
 			if len(b) > 10_000 || i == n-1 {
 				if _, err := p.Write(b); err != nil {
 					return err
@@ -62,7 +63,7 @@ func faultReuse(t *testing.T) {
 				b = b[:0]
 			}
 		}
-		p.finish()
+		p.Finish()
 		return nil
 	})
 	var mu sync.Mutex
@@ -127,7 +128,7 @@ func faultReuse(t *testing.T) {
 			poison(msg[:len(msg):len(msg)])
 		}
 	})
-	prompt(t, "those who receive", wg.Wait)
+	testkit.RequireFast(t, "those who receive", wg.Wait)
 	require.NoError(t, sent())
 	require.Len(t, seen, n)
 }
@@ -143,7 +144,7 @@ func own(i int) []byte {
 
 func faultIdleClients(t *testing.T) {
 	n := 10_000
-	if raceEnabled || testing.Short() {
+	if testkit.RaceEnabled || testing.Short() {
 		n = 1000 // the race detector has a limit of 8128 goroutines
 	}
 	ends := make([]net.Conn, 0, 2*n)
@@ -157,23 +158,23 @@ func faultIdleClients(t *testing.T) {
 		}
 	}()
 	d := tcpclient.Dialer{
-		Heartbeat: pinging(), Reconnect: &tcpclient.Backoff{},
+		Heartbeat: testkit.Pinging(), Reconnect: &tcpclient.Backoff{},
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			near, far := net.Pipe()
 			ends = append(ends, far)
 			return near, nil
 		},
 	}
-	before, goroutines := inUse(), runtime.NumGoroutine()
+	before, goroutines := testkit.MemoryInUse(), runtime.NumGoroutine()
 	for range n {
 		c, err := d.Dial(t.Context(), "pipe", "far")
 		require.NoError(t, err)
 		clients = append(clients, c)
 	}
 	require.LessOrEqual(t, runtime.NumGoroutine()-goroutines, 2*n) // P6
-	each := (inUse() - before) / int64(n)
+	each := (testkit.MemoryInUse() - before) / int64(n)
 	t.Logf("%d goroutines and %d bytes for %d Clients", runtime.NumGoroutine()-goroutines, each, n)
-	if !raceEnabled {
+	if !testkit.RaceEnabled {
 		require.Less(t, each, int64(16<<10), "with both ends of a pipe")
 	}
 }

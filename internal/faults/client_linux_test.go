@@ -1,0 +1,81 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+)
+
+func init() {
+	children["host"] = testkit.HostProcess
+	children["client"] = clientProcess
+}
+
+// clientProcess is a program with a Client. Its argument is an address to dial, and
+// Interval and Timeout of a heartbeat. It tells what it receives, and how a connection
+// ends, after which it reconnects. The command "spin N" starts N goroutines that never
+// rest, "measure" tells how much processor time passes in a while.
+func clientProcess() int {
+	argument := strings.Fields(os.Getenv(argumentVariable))
+	interval, _ := time.ParseDuration(argument[1])
+	timeout, _ := time.ParseDuration(argument[2])
+	var attempts atomic.Int32
+	d := tcpclient.Dialer{
+		Heartbeat: testkit.RealHeartbeat(interval, timeout),
+		Reconnect: &tcpclient.Backoff{},
+		Trace:     &tcpclient.Trace{Connecting: func(string, int) { attempts.Add(1) }},
+	}
+	c, err := d.Dial(context.Background(), "tcp", argument[0])
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("connected")
+	go func() {
+		for {
+			msg, err := c.Receive(context.Background())
+			if err != nil {
+				fmt.Println("lost:", err)
+				continue
+			}
+			fmt.Printf("received %s\n", msg)
+		}
+	}()
+	return testkit.Commands(func(line string) string {
+		var n int
+		if _, err := fmt.Sscanf(line, "spin %d", &n); err == nil {
+			for range n {
+				go func() {
+					for rounds := 0; ; rounds++ {
+					}
+				}()
+			}
+			return "spinning"
+		}
+		used := processorTime()
+		time.Sleep(measured)
+		return fmt.Sprintf("used %d ms, %d attempts", (processorTime() - used).Milliseconds(), attempts.Load())
+	})
+}
+
+// measured is how long clientProcess measures.
+const measured = 2 * time.Second
+
+// processorTime is what the process has used.
+func processorTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		panic(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// argumentVariable has the argument of a child.
+const argumentVariable = "TCPCLIENT_TEST_ARGUMENT"

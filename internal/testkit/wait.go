@@ -1,0 +1,75 @@
+package testkit
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Patience is how long a test waits for what has to happen. It only passes when
+// something is wrong.
+const Patience = 20 * time.Second
+
+// Canceled returns a context that is done.
+func Canceled(t testing.TB) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+// Within returns a context that is done after d.
+func Within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// Eventually waits until condition holds. Inside a synctest bubble, use synctest.Wait.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(Patience)
+	for !condition() {
+		if time.Now().After(deadline) {
+			require.FailNow(t, "waited in vain until "+what)
+		}
+		runtime.Gosched()
+		time.Sleep(100 * time.Microsecond) // between looks, not to synchronise
+	}
+}
+
+// RequireFast fails unless f returns soon, and then shows who does what.
+func RequireFast(t testing.TB, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(Patience):
+		require.FailNow(t, what+" did not return", Stacks())
+	}
+}
+
+// Start runs f on a goroutine and returns how to wait for its result.
+func Start[T any](t testing.TB, f func() T) (wait func() T) {
+	result := make(chan T, 1)
+	go func() { result <- f() }()
+	return func() T {
+		t.Helper()
+		select {
+		case r := <-result:
+			return r
+		case <-time.After(Patience):
+			require.FailNow(t, "did not return", Stacks())
+			panic("unreachable")
+		}
+	}
+}
+
+// InBubble runs test in virtual time.
+func InBubble(test func(t *testing.T)) func(t *testing.T) {
+	return func(t *testing.T) { synctest.Test(t, test) }
+}

@@ -1,5 +1,0 @@
-//go:build !race
-
-package tcpclient_test
-
-const raceEnabled = false
