@@ -373,20 +373,89 @@ func TestSystemCalls(t *testing.T) {
 	})
 }
 
-func TestCounters(t *testing.T) {
-	c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
-	require.Equal(t, tcpclient.Stats{Connects: 1, Connected: true}, c.Stats())
-	require.NoError(t, c.Write(t.Context(), []byte("one")))
-	require.Zero(t, c.Stats().MessagesSent, "not handed to the network yet")
-	require.NoError(t, c.Send(t.Context(), []byte("three")))
-	p.Send("twelve bytes", "", "x")
-	for range 3 {
-		_, err := c.Receive(t.Context())
-		require.NoError(t, err)
+// requireHeap wants f to leave no more than so many bytes more on the heap.
+func requireHeap(t testing.TB, atMost int64, f func()) {
+	t.Helper()
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what a finalizer or a pool has held in the first
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
 	}
-	want := tcpclient.Stats{MessagesReceived: 3, BytesReceived: 13, MessagesSent: 2, BytesSent: 16, Flushes: 1, Connects: 1, Connected: true}
-	require.Equal(t, want, c.Stats())
-	require.NoError(t, c.Close())
-	want.Connected = false
-	require.Equal(t, want, c.Stats(), "the counters stay")
+	before := heap()
+	f()
+	require.Less(t, heap()-before, atMost, "bytes more on the heap")
+}
+
+func TestInboxMemory(t *testing.T) {
+	// An Inbox of 256 KiB takes 3900 messages of a byte. However they are cut and
+	// mixed, they must not have a slab of 8 KiB each.
+	const many, atMost = 3900, 2 << 20
+
+	for _, test := range []struct {
+		name   string
+		pieces []string // sent over and over, each for itself
+		msgs   int      // in all pieces together
+	}{
+		{"a piece is a body and the next header", []string{"x\x00\x00\x00\x01"}, 1},
+		{"a piece is a body and half a header", []string{"x\x00\x00", "\x00\x01"}, 1},
+		{"a piece has two messages", []string{string(testkit.Frames("x", "y"))[4:] + "\x00\x00\x00\x01"}, 2},
+		{"two in a piece and one", []string{"x\x00\x00\x00\x01x\x00\x00\x00\x01", "x\x00\x00\x00\x01"}, 3},
+	} {
+		t.Run("follows the bytes received: "+test.name, testkit.InBubble(func(t *testing.T) { // P6
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+			p.Raw([]byte{0, 0, 0, 1})
+			synctest.Wait()
+			requireHeap(t, atMost, func() {
+				for range many / test.msgs {
+					for _, piece := range test.pieces {
+						p.Raw([]byte(piece))
+						synctest.Wait()
+					}
+				}
+			})
+			for range many / test.msgs * test.msgs {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Len(t, msg, 1)
+			}
+		}))
+	}
+
+	t.Run("follows the bytes received: two whole messages in a piece", testkit.InBubble(func(t *testing.T) { // P6
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		requireHeap(t, atMost, func() {
+			for range many / 2 {
+				p.Send("x", "y")
+				synctest.Wait()
+			}
+		})
+		for range many / 2 {
+			for _, want := range []string{"x", "y"} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+			}
+		}
+	}))
+
+	t.Run("follows the bytes received: empty and larger messages in turn", testkit.InBubble(func(t *testing.T) { // P6
+		// One kind is copied in runs, the other is not.
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		large := string(testkit.Pattern(513))
+		requireHeap(t, atMost, func() {
+			for range 400 {
+				p.Send("", large)
+				synctest.Wait()
+			}
+		})
+		for range 400 {
+			for _, want := range []string{"", large} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+			}
+		}
+	}))
 }

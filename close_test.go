@@ -1,9 +1,11 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"slices"
@@ -339,234 +341,437 @@ func lastRecord(t testing.TB, stream []byte) (typ byte, length int) {
 	return typ, length
 }
 
-func TestShutdown(t *testing.T) {
-	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("sends FIN behind all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			require.NoError(t, c.Write(t.Context(), []byte("one")))
-			require.NoError(t, c.Write(t.Context(), []byte("two")))
-			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-			msgs, err := p.All()
-			require.Equal(t, []string{"one", "two"}, msgs)
-			require.Equal(t, io.EOF, err)
-			p.Send("answer one", "answer two")
-			p.HalfClose()
-			require.NoError(t, wait())
-			got, err := testkit.ReceiveAll(t, c)
-			require.Equal(t, []string{"answer one", "answer two"}, got)
-			require.ErrorIs(t, err, tcpclient.ErrClosed)
-			require.NotErrorIs(t, err, tcpclient.ErrDisconnected)
-			require.NoError(t, c.Close())
-		})
+// Close and Shutdown while code of the user does not return: they give up on it, and no other
+// caller has to wait.
 
-		t.Run("waits for nobody to receive", func(t *testing.T) { // FAULTS S21
-			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
-			want := testkit.Numbered(500, 2000)
-			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.Next()
-			require.Equal(t, io.EOF, err)
-			p.Send(want...)
-			p.HalfClose()
-			require.NoError(t, wait())
-			got, err := testkit.ReceiveAll(t, c)
-			require.Equal(t, want, got)
-			require.ErrorIs(t, err, tcpclient.ErrClosed)
-		})
+// A hook is code of the user that is inside until it is let go.
+type hook struct{ inside, leave chan struct{} }
 
-		t.Run("frees a reader that waits for room already", func(t *testing.T) {
-			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
-			want := testkit.Numbered(500, 1000)
-			sent := testkit.Start(t, func() error { _, err := p.Write(testkit.Frames(want...)); return err })
-			testkit.WaitBlocked(t, "(*producer).makeRoom")
-			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.Next()
-			require.Equal(t, io.EOF, err)
-			require.NoError(t, sent())
-			p.HalfClose()
-			require.NoError(t, wait())
-			got, err := testkit.ReceiveAll(t, c)
-			require.Equal(t, want, got)
-			require.ErrorIs(t, err, tcpclient.ErrClosed)
-		})
+// hang is what the hook does, once.
+func (h *hook) hang() {
+	close(h.inside)
+	<-h.leave
+}
 
-		t.Run("closes hard when its context ends before the peer does", func(t *testing.T) { // P2, P7
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			p.Send("before")
-			require.NoError(t, c.Write(t.Context(), []byte("last")))
-			began := time.Now()
-			err := c.Shutdown(testkit.Within(t, 500*time.Millisecond)) // long enough to flush
-			require.Less(t, time.Since(began), 500*time.Millisecond+testkit.CloseTime)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Equal(t, "close", testkit.OpError(t, err).Op)
-			msgs, _ := p.All()
-			require.Equal(t, []string{"last"}, msgs)
-			got, err := testkit.ReceiveAll(t, c)
-			require.Equal(t, []string{"before"}, got)
-			require.ErrorIs(t, err, tcpclient.ErrClosed)
-			require.NoError(t, c.Close())
-		})
+func (h *hook) letGo() {
+	select {
+	case <-h.leave:
+	default:
+		close(h.leave)
+	}
+}
 
-		t.Run("does not wait for ever for a peer that goes on sending", func(t *testing.T) {
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			go func() {
-				for {
-					if _, err := p.Write(testkit.Frame("more")); err != nil {
-						return
+// reading is a Framer that hangs with the first byte it reads, and then says that the
+// stream has ended.
+func (h *hook) reading() tcpclient.Framer {
+	return testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+		if _, err := r.ReadByte(); err != nil {
+			return dst, err
+		}
+		h.hang()
+		return dst, io.EOF
+	}}
+}
+
+func newHook(t testing.TB) *hook {
+	h := &hook{make(chan struct{}), make(chan struct{})}
+	t.Cleanup(h.letGo)
+	return h
+}
+
+// requireTakes wants f to take so long on the clock of the bubble.
+func requireTakes(t testing.TB, atMost time.Duration, f func()) {
+	t.Helper()
+	began := time.Now()
+	f()
+	require.LessOrEqual(t, time.Since(began), atMost)
+}
+
+func TestCloseWakes(t *testing.T) {
+	for name, end := range map[string]func(c *tcpclient.Client) error{
+		"Close":    (*tcpclient.Client).Close,
+		"Shutdown": func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
+	} {
+		t.Run("those who wait for a connection while a DialContext hangs: "+name, testkit.InBubble(func(t *testing.T) { // P7
+			n, dials, hanging := tcpclienttest.NewNetwork(), 0, newHook(t)
+			c, p := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
+				Reconnect: &tcpclient.Backoff{Min: 1, Max: 1},
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					if dials++; dials == 1 {
+						return n.DialContext(ctx, network, address)
 					}
-					time.Sleep(time.Millisecond) // the peer's pace
-				}
-			}()
-			ctx, cancel := context.WithCancel(t.Context())
-			fin := testkit.Start(t, func() error {
-				defer cancel()
-				_, err := p.Next()
-				return err
+					hanging.hang()
+					return nil, errors.New("late")
+				},
 			})
-			require.ErrorIs(t, c.Shutdown(ctx), context.Canceled)
-			require.Equal(t, io.EOF, fin(), "it waits for the peer, having sent FIN")
-			_, err := testkit.ReceiveAll(t, c)
-			require.ErrorIs(t, err, tcpclient.ErrClosed)
-		})
+			testkit.HangUp(p.Conn)
+			<-hanging.inside
+			calls := map[string]func() error{
+				"Send":  func() error { return c.Send(context.Background(), []byte("x")) },
+				"Write": func() error { return c.Write(context.Background(), []byte("x")) },
+				"Flush": func() error { return c.Flush(context.Background()) },
+				"Call":  func() error { _, err := c.Call(context.Background(), []byte("x")); return err },
+			}
+			ended := make(chan error, len(calls))
+			for name, call := range calls {
+				go func() {
+					err := call()
+					assert.ErrorIs(t, err, tcpclient.ErrClosed, name)
+					ended <- err
+				}()
+			}
+			synctest.Wait()
+			requireTakes(t, 0, func() {
+				go end(c)
+				for range calls {
+					<-ended
+				}
+			})
+			hanging.letGo()
+		}))
+	}
 
-		t.Run("bounds what a flooding peer can make it keep", func(t *testing.T) { // P6
-			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
+	t.Run("Calls that wait for an id while a Correlator hangs", testkit.InBubble(func(t *testing.T) { // P7
+		hanging := newHook(t)
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: hangingReplies{tcpclient.IDField{Width: 1}, hanging}})
+		errs := make(chan error, 3)
+		for range cap(errs) {
 			go func() {
-				b := testkit.Frames(testkit.Numbered(100, 10_000)...)
-				for {
-					if _, err := p.Write(b); err != nil {
+				_, err := c.Call(context.Background(), []byte("?"))
+				errs <- err
+			}()
+		}
+		p.Receive() // the one that has got the id
+		p.Send("!")
+		<-hanging.inside
+		synctest.Wait()
+		requireTakes(t, time.Second, func() { require.NoError(t, c.Close()) })
+		for range cap(errs) {
+			select {
+			case err := <-errs:
+				require.ErrorIs(t, err, tcpclient.ErrClosed)
+			case <-time.After(time.Second):
+				require.FailNow(t, "a Call still waits")
+			}
+		}
+	}))
+}
+
+// hangingReplies has one id, and hangs when it looks at a reply.
+type hangingReplies struct {
+	tcpclient.IDField
+	hook *hook
+}
+
+func (h hangingReplies) MaxID() uint64 { return 1 }
+
+func (h hangingReplies) SplitReply(msg []byte) (uint64, []byte, bool) {
+	h.hook.hang()
+	return 0, nil, false
+}
+
+func TestCloseOfStuckReader(t *testing.T) {
+	narrow := func(t testing.TB) *testkit.Listener {
+		return testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 100})
+	}
+
+	t.Run("tells of the frames that are lost", testkit.InBubble(func(t *testing.T) { // P4, P7
+		hanging := newHook(t)
+		c, p := narrow(t).Connect(t, tcpclient.Dialer{Framer: hanging.reading()})
+		p.Send("x")
+		<-hanging.inside
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
+		var err error
+		requireTakes(t, time.Second, func() { err = c.Close() })
+		require.Error(t, err)
+		require.Equal(t, "close", testkit.OpError(t, err).Op)
+	}))
+
+	t.Run("returns nil when nothing is lost", testkit.InBubble(func(t *testing.T) { // P7
+		hanging := newHook(t)
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: hanging.reading()})
+		p.Send("x")
+		<-hanging.inside
+		require.NoError(t, c.Write(t.Context(), []byte("whole")))
+		requireTakes(t, time.Second, func() { require.NoError(t, c.Close()) })
+		require.Equal(t, "whole", p.Receive())
+	}))
+
+	t.Run("takes no longer when a Trace function hangs too", testkit.InBubble(func(t *testing.T) { // P7
+		hanging, tracing := newHook(t), newHook(t)
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{
+			Framer: hanging.reading(),
+			Trace:  &tcpclient.Trace{Connected: func(string, int, time.Duration) { tracing.hang() }},
+		})
+		p.Send("x")
+		<-hanging.inside
+		<-tracing.inside
+		closed := make(chan error, 1)
+		go func() { closed <- c.Close() }()
+		select {
+		case err := <-closed:
+			require.NoError(t, err)
+		case <-time.After(2 * time.Second):
+			assert.Fail(t, "Close has not returned after two seconds")
+			tracing.letGo()
+			<-closed
+		}
+	}))
+}
+
+func TestCloseInTrace(t *testing.T) {
+	t.Run("of the end of the connection does not hold up the owner's Close", testkit.InBubble(func(t *testing.T) { // P7
+		var c *tcpclient.Client
+		in := newHook(t)
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) {
+			in.hang()
+			assert.NoError(t, c.Close())
+		}}})
+		testkit.RequireAlive(t, c, p)
+		closed := testkit.Start(t, c.Close)
+		<-in.inside
+		synctest.Wait()
+		in.letGo()
+		requireTakes(t, 200*time.Millisecond, func() { require.NoError(t, closed()) })
+	}))
+}
+
+// slowClose is a connection whose Close waits, such as a stream of a stalled multiplexer.
+type slowClose struct {
+	net.Conn
+	free <-chan struct{}
+}
+
+func (s slowClose) Close() error {
+	<-s.free
+	return s.Conn.Close()
+}
+
+func TestConnectionWithSlowClose(t *testing.T) {
+	// connect returns a Client on such a connection.
+	connect := func(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *testkit.Peer) {
+		free := make(chan struct{})
+		n := tcpclienttest.NewNetwork()
+		d.DialContext = testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return slowClose{conn, free} })
+		c, p := testkit.ListenNetwork(t, n).Connect(t, d)
+		t.Cleanup(func() { close(free) })
+		return c, p
+	}
+
+	t.Run("does not hold up Close", testkit.InBubble(func(t *testing.T) { // P7
+		c, _ := connect(t, tcpclient.Dialer{})
+		requireTakes(t, time.Second, func() { require.NoError(t, c.Close()) })
+	}))
+
+	t.Run("does not hold up a Shutdown whose context ends", testkit.InBubble(func(t *testing.T) { // P2
+		c, _ := connect(t, tcpclient.Dialer{})
+		requireTakes(t, 500*time.Millisecond, func() {
+			require.ErrorIs(t, c.Shutdown(testkit.Within(t, 100*time.Millisecond)), context.DeadlineExceeded)
+		})
+	}))
+
+	t.Run("does not hold up the verdict of a heartbeat", testkit.InBubble(func(t *testing.T) { // P5
+		c, _ := connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{Interval: time.Second}, Correlator: tcpclient.IDPrefix{}})
+		requireTakes(t, 3*time.Second, func() {
+			require.ErrorIs(t, c.Send(t.Context(), []byte("x")), nil)
+			_, err := c.Call(testkit.Within(t, time.Minute), []byte("x"))
+			require.ErrorIs(t, err, tcpclient.ErrHeartbeatTimeout)
+		})
+	}))
+}
+
+func TestCloseOfDying(t *testing.T) {
+	t.Run("leaves the first error to everybody", func(t *testing.T) { // P9
+		// The reader waits behind a full Inbox, a write has found the reset.
+		c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{Inbox: 1})
+		p.Send("one", "two", "three", "four")
+		testkit.Eventually(t, "the Inbox is full", func() bool { return c.Stats().MessagesReceived >= 1 })
+		p.Reset()
+		var first error
+		testkit.Eventually(t, "a write fails", func() bool { first = c.Send(t.Context(), []byte("x")); return first != nil })
+		require.ErrorIs(t, first, tcpclient.ErrDisconnected)
+		c.Close()
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
+	})
+}
+
+func TestCloseThatWrites(t *testing.T) {
+	t.Run("ends though the connection's deadlines do nothing and the peer takes nothing", testkit.InBubble(func(t *testing.T) { // P7
+		closed := make(chan struct{})
+		var once sync.Once
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnDeadline = func() error { return nil }
+			w.OnClose = func() { once.Do(func() { close(closed) }) }
+			w.OnWrite = func([]byte) (int, error) { <-closed; return 0, io.ErrClosedPipe }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("x")))
+		began := time.Now()
+		require.Error(t, c.Close())
+		require.LessOrEqual(t, time.Since(began), time.Second)
+	}))
+}
+
+func TestCloseOfStalledPeer(t *testing.T) {
+	t.Run("takes no more than its second, to the tick", testkit.InBubble(func(t *testing.T) { // P4, P7
+		c, _ := narrowly(t, tcpclient.Dialer{})
+		sent := testkit.Start(t, func() error { return c.Send(context.Background(), testkit.Pattern(1000)) })
+		synctest.Wait()
+		require.NoError(t, c.Write(t.Context(), []byte("never")))
+		began := time.Now()
+		require.Error(t, c.Close(), "what was written could not be flushed")
+		require.LessOrEqual(t, time.Since(began), time.Second)
+		require.Error(t, sent())
+	}))
+}
+
+// A connection, a tunnel, may fail with an error that Is context.DeadlineExceeded. Close does not
+// take it for a deadline of its own.
+func TestCloseTellsOfALossThatIsADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4, P7
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnWrite = func([]byte) (int, error) { return 0, context.DeadlineExceeded }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		require.Error(t, c.Close())
+	})
+}
+
+// While Close waits for a connection that was dying already, what calls say does not change.
+func TestTheFirstErrorStaysDuringClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P9
+		hanging := newHook(t)
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: hanging.reading()})
+		p.Send("x")
+		<-hanging.inside
+		p.Reset()
+		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
+		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
+		closed := testkit.Start(t, c.Close)
+		synctest.Wait()
+		assert.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
+		_, err := c.Receive(t.Context())
+		assert.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		closed()
+	})
+}
+
+// Close tells of all that it has not flushed, whoever was told of it, too.
+func TestCloseTellsOfWhatItHasNotFlushed(t *testing.T) {
+	for name, leave := range map[string]func(t *testing.T, c *tcpclient.Client){
+		"a Write": func(t *testing.T, c *tcpclient.Client) {
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(2000)))
+		},
+		"a Send that has given up": func(t *testing.T, c *tcpclient.Client) {
+			require.ErrorIs(t, c.Send(testkit.Within(t, time.Second), testkit.Pattern(2000)), context.DeadlineExceeded)
+		},
+		"a Call that has given up": func(t *testing.T, c *tcpclient.Client) {
+			_, err := c.Call(testkit.Within(t, time.Second), testkit.Pattern(2000))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		},
+		"a Write, and a Write that waits behind it": func(t *testing.T, c *tcpclient.Client) {
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(2000)))
+			testkit.Start(t, func() error { return c.Write(context.Background(), testkit.Pattern(2000)) })
+		},
+		"a Send that waits": func(t *testing.T, c *tcpclient.Client) {
+			testkit.Start(t, func() error { return c.Send(context.Background(), testkit.Pattern(2000)) })
+		},
+		"a Flush that waits": func(t *testing.T, c *tcpclient.Client) {
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(2000)))
+			testkit.Start(t, func() error { return c.Flush(context.Background()) })
+		},
+	} {
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P4, P7
+			c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, WriteBuffer: 1000})
+			leave(t, c)
+			synctest.Wait()
+			err := c.Close()
+			require.ErrorContains(t, err, "messages that were written are lost")
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		}))
+	}
+}
+
+// What Close has told of, later calls do not tell again.
+func TestLossThatCloseHasToldIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4, P7
+		hanging := make(chan struct{})
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnDeadline = func() error { return nil }
+			w.OnWrite = func([]byte) (int, error) { <-hanging; return 0, io.ErrClosedPipe }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		flush := testkit.Start(t, func() error { return c.Flush(context.Background()) })
+		synctest.Wait()
+		require.ErrorContains(t, c.Close(), "are lost")
+		close(hanging)
+		require.Error(t, flush())
+		synctest.Wait()
+		err := c.Send(t.Context(), []byte("x"))
+		require.ErrorIs(t, err, tcpclient.ErrClosed)
+		require.NotContains(t, err.Error(), "are lost")
+	})
+}
+
+// A round over several addresses that our own Shutdown or Close has ended is no loss, also if one
+// of the addresses was lost in its handshake: ErrClosed is final.
+func TestClosedDuringARoundOverSeveralAddresses(t *testing.T) {
+	for name, end := range map[string]func(*tcpclient.Client) error{
+		"Shutdown": func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
+		"Close":    (*tcpclient.Client).Close,
+	} {
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P7, P9
+			var n tcpclienttest.Network
+			l, err := n.Listen("a:1")
+			require.NoError(t, err)
+			defer l.Close()
+			welcome := make(chan bool, 2)
+			welcome <- true
+			welcome <- false
+			go func() {
+				for ok := range welcome {
+					conn, err := l.Accept()
+					if err != nil {
 						return
 					}
+					if ok {
+						conn.Write(testkit.Frame("welcome"))
+						time.Sleep(time.Second)
+					}
+					conn.Close()
 				}
 			}()
-			require.Error(t, c.Shutdown(testkit.Within(t, testkit.Patience)))
-			msgs, _ := testkit.ReceiveAll(t, c)
-			require.Less(t, len(msgs), 20<<20/10_000)
-		})
-
-		t.Run("refuses further messages, and Receive goes on", func(t *testing.T) {
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.Next()
-			require.Equal(t, io.EOF, err)
-			err = c.Write(t.Context(), []byte("late"))
-			require.ErrorIs(t, err, tcpclient.ErrClosed)
-			require.True(t, testkit.OpError(t, err).Unsent)
-			err = c.Send(t.Context(), []byte("late"))
-			require.ErrorIs(t, err, tcpclient.ErrClosed)
-			require.True(t, testkit.OpError(t, err).Unsent)
-			p.Send("still")
-			msg, err := c.Receive(t.Context())
-			require.NoError(t, err)
-			require.Equal(t, "still", string(msg))
-			p.HalfClose()
-			require.NoError(t, wait())
-			_, err = c.Receive(t.Context())
-			require.ErrorIs(t, err, tcpclient.ErrClosed)
-		})
-
-		t.Run("delivers to a peer that is slow to read", func(t *testing.T) {
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			sent := testkit.Stall(t, c)
-			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-			testkit.WaitBlocked(t, "(*Client).Shutdown")
-			msgs, err := p.All()
-			require.Equal(t, sent, msgs)
-			require.Equal(t, io.EOF, err)
-			p.HalfClose()
-			require.NoError(t, wait())
-		})
-
-		t.Run("ends with its context while the peer does not read, and tells of the loss", func(t *testing.T) { // P2, P4
-			c, _ := tr.Connect(t, tcpclient.Dialer{})
-			testkit.Stall(t, c)
-			require.NoError(t, c.Write(t.Context(), []byte("never")))
-			began := time.Now()
-			err := c.Shutdown(testkit.Within(t, 500*time.Millisecond)) // it is not to be over before Shutdown begins
-			require.Less(t, time.Since(began), 500*time.Millisecond+testkit.CloseTime)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.NoError(t, c.Close(), "Shutdown has told of the loss already")
-		})
-
-		t.Run("with a context that is done does nothing", func(t *testing.T) { // P2, FAULTS L9
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			err := c.Shutdown(testkit.Canceled(t))
-			require.ErrorIs(t, err, context.Canceled)
-			testkit.RequireAlive(t, c, p)
-		})
-
-		t.Run("returns ErrClosed when Close comes before the peer's FIN", func(t *testing.T) { // P7
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.Next()
-			require.Equal(t, io.EOF, err)
-			require.NoError(t, c.Close())
-			require.ErrorIs(t, wait(), tcpclient.ErrClosed, "nil would say that the peer's FIN has come")
-		})
-
-		t.Run("returns the end of a connection that has died", func(t *testing.T) { // P9
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			p.Raw(testkit.Frame("torn")[:6])
-			p.HalfClose()
-			_, err := c.Receive(t.Context())
-			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-			require.ErrorIs(t, c.Shutdown(t.Context()), io.ErrUnexpectedEOF)
-			require.NoError(t, c.Close())
-		})
-
-		t.Run("returns the error of a peer that ends inside a frame", func(t *testing.T) { // P1
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-			_, err := p.Next()
-			require.Equal(t, io.EOF, err)
-			p.Raw(append(testkit.Frame("whole"), testkit.Frame("torn")[:6]...))
-			p.HalfClose()
-			require.ErrorIs(t, wait(), io.ErrUnexpectedEOF)
-			got, err := testkit.ReceiveAll(t, c)
-			require.Equal(t, []string{"whole"}, got)
-			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-		})
-	})
-
-	t.Run("over TLS waits as long as its context for room for the close_notify", func(t *testing.T) { // P4
-		// The messages just fit the peer's buffer, what TLS says at the end does not.
-		n := &tcpclienttest.Network{Buffer: 4 << 10}
-		l := testkit.ListenNetwork(t, n)
-		testkit.Secure(l)
-		filled := make(chan struct{})
-		var w *testkit.HookedConn
-		d := tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
-			w = &testkit.HookedConn{Conn: conn}
-			return w
-		})}
-		l.Setup(&d)
-		d.TLSConfig.DynamicRecordSizingDisabled = true
-		c, p := l.Connect(t, d)
-		full := 0
-		w.SetOnWrite(func(b []byte) (int, error) {
-			n, err := w.Conn.Write(b)
-			if full += n; err != nil {
-				select {
-				case <-filled:
-				default:
-					close(filled)
-				}
+			defer close(welcome)
+			d := tcpclient.Dialer{
+				Reconnect: &tcpclient.Backoff{Min: time.Millisecond, Max: time.Millisecond},
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					if address == "b:1" {
+						<-ctx.Done() // a host that does not answer
+						return nil, ctx.Err()
+					}
+					return n.DialContext(ctx, network, address)
+				},
+				Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+					_, err := conn.Receive(ctx)
+					return err
+				},
 			}
-			return n, err
-		})
-		// A record of n bytes costs 22 more.
-		require.NoError(t, c.Send(t.Context(), testkit.Pattern(4<<10-22-4)))
-		require.Equal(t, 4<<10, full, "the buffer is exactly full")
-		wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-		<-filled
-		time.Sleep(300 * time.Millisecond) // the peer's: it is slow
-		msgs, err := p.All()
-		require.Equal(t, []string{string(testkit.Pattern(4<<10 - 26))}, msgs)
-		require.Equal(t, io.EOF, err)
-		p.Send("answer")
-		p.HalfClose()
-		require.NoError(t, wait())
-		got, err := testkit.ReceiveAll(t, c)
-		require.Equal(t, []string{"answer"}, got)
-		require.ErrorIs(t, err, tcpclient.ErrClosed)
-	})
+			c, err := d.Dial(t.Context(), "tcp", "a:1", "b:1")
+			require.NoError(t, err)
+			defer c.Close()
+			time.Sleep(2 * time.Second) // now it is in the second round, at b:1
+			assert.NoError(t, end(c))
+			err = c.Send(t.Context(), []byte("x"))
+			assert.ErrorIs(t, err, tcpclient.ErrClosed)
+			assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err), "%v", err)
+			if name == "Shutdown" {
+				_, err = c.Receive(t.Context())
+				assert.ErrorIs(t, err, tcpclient.ErrDisconnected, "the loss")
+			}
+			_, err = c.Receive(t.Context())
+			assert.ErrorIs(t, err, tcpclient.ErrClosed)
+			assert.NotErrorIs(t, err, tcpclient.ErrDisconnected)
+		}))
+	}
 }

@@ -1,6 +1,7 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -242,4 +244,109 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 			require.ErrorIs(t, sent(), io.EOF)
 		})
 	})
+}
+
+func TestFirstError(t *testing.T) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		t.Run("is everybody's, and stays", func(t *testing.T) { // P9
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			var wg sync.WaitGroup
+			for range 3 {
+				wg.Go(func() {
+					_, err := c.Receive(t.Context())
+					assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				})
+			}
+			p.Raw([]byte{0, 0})
+			p.HalfClose()
+			testkit.RequireFast(t, "Receive", wg.Wait)
+			for range 2 {
+				for name, err := range testkit.EveryMethod(t, t.Context(), c) {
+					require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
+					require.ErrorIs(t, err, tcpclient.ErrDisconnected, name)
+					require.NotErrorIs(t, err, tcpclient.ErrClosed, name)
+					require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), name)
+				}
+				require.NoError(t, c.Close())
+			}
+		})
+	})
+
+	t.Run("of writing is told to those who receive, behind the last words of the peer", func(t *testing.T) { // P1, P4, P9
+		synctest.Test(t, func(t *testing.T) {
+			c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+				w.OnWrite = func([]byte) (int, error) { return 0, syscall.EPIPE }
+			})
+			want := testkit.Numbered(50, 100)
+			require.ErrorIs(t, c.Send(t.Context(), []byte("refused")), syscall.EPIPE)
+			p.Send(want...)
+			p.HalfClose()
+			got, err := testkit.ReceiveAll(t, c)
+			require.Equal(t, want, got)
+			require.ErrorIs(t, err, syscall.EPIPE)
+			require.NotErrorIs(t, err, io.EOF)
+			require.Equal(t, 1, w.Writes(), "no further byte")
+		})
+	})
+
+	t.Run("of writing ends the connection though the peer goes on sending", func(t *testing.T) { // P4
+		synctest.Test(t, func(t *testing.T) {
+			c, p, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+				w.OnWrite = func([]byte) (int, error) { return 0, syscall.EPIPE }
+			})
+			sender := testkit.Start(t, func() error {
+				for {
+					if _, err := p.Write(testkit.Frame("more")); err != nil {
+						return err
+					}
+					time.Sleep(10 * time.Millisecond) // fake
+				}
+			})
+			began := time.Now()
+			require.ErrorIs(t, c.Send(t.Context(), []byte("refused")), syscall.EPIPE)
+			_, err := testkit.ReceiveAll(t, c)
+			require.ErrorIs(t, err, syscall.EPIPE)
+			require.LessOrEqual(t, time.Since(began), 2*time.Second)
+			require.Error(t, sender())
+		})
+	})
+
+	t.Run("of writing leaves what has arrived to a slow receiver behind a full Inbox", func(t *testing.T) { // P1
+		synctest.Test(t, func(t *testing.T) {
+			want := testkit.Numbered(100, 100)
+			c, p, _ := testkit.ConnectHooked(t, tcpclient.Dialer{Inbox: 1000}, func(w *testkit.HookedConn) {
+				w.OnWrite = func([]byte) (int, error) { return 0, syscall.EPIPE }
+			})
+			p.Send(want...) // all of it is in the read buffer soon
+			synctest.Wait()
+			require.ErrorIs(t, c.Send(t.Context(), []byte("refused")), syscall.EPIPE)
+			synctest.Wait()
+			got, err := testkit.ReceiveAll(t, c)
+			require.Equal(t, len(want), len(got), "frames that arrived before an error are delivered before the error")
+			require.ErrorIs(t, err, syscall.EPIPE)
+		})
+	})
+}
+
+func TestErrClosedOfOthers(t *testing.T) {
+	t.Run("is the end of a connection, not our own Close", testkit.InBubble(func(t *testing.T) { // P9
+		// Such as a tunnel through another Client may return.
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			if _, err := r.ReadByte(); err != nil {
+				return dst, err
+			}
+			return dst, tcpclient.ErrClosed
+		}}})
+		p.Send("x")
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
+	}))
+
+	t.Run("in a write is the end of a connection too", testkit.InBubble(func(t *testing.T) { // P9
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnWrite = func([]byte) (int, error) { return 0, tcpclient.ErrClosed }
+		})
+		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), tcpclient.ErrDisconnected)
+	}))
 }

@@ -2,9 +2,7 @@ package tcpclient_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -25,173 +23,6 @@ import (
 )
 
 // What became of a message, and what the Client says about it.
-
-func TestContext(t *testing.T) {
-	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("that is done lets no call do anything", func(t *testing.T) { // P2, FAULTS L9
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			p.Send("waits")
-			testkit.Eventually(t, "a message waits", func() bool { return c.Stats().MessagesReceived == 1 })
-			before := c.Stats()
-			for name, err := range testkit.EveryMethod(t, testkit.Canceled(t), c) {
-				require.ErrorIs(t, err, context.Canceled, name)
-				require.NotErrorIs(t, err, tcpclient.ErrDisconnected, name)
-				require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err), name)
-			}
-			require.NoError(t, c.Flush(t.Context()))
-			require.Equal(t, before, c.Stats())
-			msg, err := c.Receive(t.Context())
-			require.NoError(t, err)
-			require.Equal(t, "waits", string(msg))
-			testkit.RequireAlive(t, c, p)
-		})
-
-		t.Run("that ends while the peer does not read ends the wait, not the connection", func(t *testing.T) { // P1, P2, P4, FAULTS L10, S16
-			c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 10_000})
-			sent := testkit.Stall(t, c)
-			unsent := make(map[string]bool)
-			var mu sync.Mutex
-			n := 0
-			next := func(size int) string {
-				mu.Lock()
-				defer mu.Unlock()
-				n++
-				return fmt.Sprintf("after %04d", n) + strings.Repeat("!", size)
-			}
-			try := func(f func(ctx context.Context, msg []byte) error, size int) {
-				msg := next(size)
-				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(3000))*time.Microsecond)
-				defer cancel()
-				began := time.Now()
-				err := f(ctx, []byte(msg))
-				assert.Less(t, time.Since(began), time.Second)
-				mu.Lock()
-				defer mu.Unlock()
-				if err == nil {
-					sent = append(sent, msg)
-					return
-				}
-				assert.ErrorIs(t, err, context.DeadlineExceeded)
-				assert.NotErrorIs(t, err, tcpclient.ErrDisconnected)
-				if testkit.OpError(t, err).Unsent {
-					unsent[msg] = true
-				}
-			}
-			var wg sync.WaitGroup
-			for range 4 {
-				wg.Go(func() {
-					for i := range 30 {
-						try(c.Write, i*100)
-						try(c.Send, i*100)
-						try(func(ctx context.Context, _ []byte) error {
-							if err := c.Flush(ctx); err != nil {
-								return err
-							}
-							return c.Write(ctx, []byte("flushed"))
-						}, 0)
-					}
-				})
-			}
-			wg.Wait()
-			_, err := c.Receive(testkit.Within(t, time.Millisecond))
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-
-			wait := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("the end")) })
-			got := make(map[string]int)
-			for {
-				msg := p.Receive()
-				if got[msg]++; msg == "the end" {
-					break
-				}
-				require.False(t, unsent[msg], "%.20q is Unsent", msg)
-				if msg != "flushed" {
-					require.Equal(t, 1, got[msg], "%.20q was sent twice", msg)
-				}
-			}
-			require.NoError(t, wait())
-			for _, msg := range sent {
-				require.True(t, msg == "flushed" || got[msg] == 1 || strings.HasPrefix(msg, "after"), "%.20q is lost", msg)
-			}
-			testkit.RequireAlive(t, c, p)
-		})
-
-		t.Run("that ends for the one who writes leaves the others' messages to somebody", func(t *testing.T) { // P2
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			sent := testkit.Stall(t, c)
-			ctx, cancel := context.WithCancel(t.Context())
-			impatient := testkit.Start(t, func() error { return c.Send(ctx, []byte("impatient")) })
-			testkit.WaitBlocked(t, "(*outbox).await", "(*Client).Send")
-			patient := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("patient")) })
-			flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
-			cancel()
-			require.ErrorIs(t, impatient(), context.Canceled)
-			for i := range sent {
-				require.True(t, sent[i] == p.Receive())
-			}
-			require.ElementsMatch(t, []string{"impatient", "patient"}, []string{p.Receive(), p.Receive()})
-			require.NoError(t, patient())
-			require.NoError(t, flush())
-			testkit.RequireAlive(t, c, p)
-		})
-	})
-
-	t.Run("that ends at any moment tears nothing", func(t *testing.T) { // P1, P2, FAULTS L10, S25
-		for _, name := range []string{"tcp", "tls"} {
-			t.Run(name, func(t *testing.T) {
-				c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{WriteBuffer: 20_000, Inbox: 20_000})
-				go p.Echo()
-				var mu sync.Mutex
-				unsent, maybe := make(map[string]bool), make(map[string]bool)
-				var wg sync.WaitGroup
-				for g := range 4 {
-					wg.Go(func() {
-						for i := range 150 {
-							msg := fmt.Sprintf("%d/%d/", g, i)
-							msg += string(testkit.Pattern(rand.IntN(20_000)))
-							msg += fmt.Sprintf("/%d", len(msg))
-							ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(300))*time.Microsecond)
-							err := c.Send(ctx, []byte(msg))
-							cancel()
-							mu.Lock()
-							if err == nil || !testkit.OpError(t, err).Unsent {
-								maybe[msg] = true
-							} else {
-								assert.ErrorIs(t, err, context.DeadlineExceeded)
-								unsent[msg] = true
-							}
-							mu.Unlock()
-						}
-					})
-				}
-				done := make(chan struct{})
-				go func() {
-					wg.Wait()
-					assert.NoError(t, c.Send(t.Context(), []byte("the end")))
-					close(done)
-				}()
-				got := make(map[string]int)
-				for {
-					msg, err := c.Receive(testkit.Within(t, time.Duration(rand.IntN(500))*time.Microsecond))
-					if err != nil {
-						require.ErrorIs(t, err, context.DeadlineExceeded)
-						continue
-					}
-					if string(msg) == "the end" {
-						break
-					}
-					require.Equal(t, fmt.Sprint(bytes.LastIndexByte(msg, '/')), string(msg[bytes.LastIndexByte(msg, '/')+1:]), "torn")
-					got[string(msg)]++
-				}
-				<-done
-				for msg, n := range got {
-					require.Equal(t, 1, n)
-					require.False(t, unsent[msg], "%.20q is Unsent", msg)
-					require.True(t, maybe[msg])
-				}
-			})
-		}
-	})
-}
 
 // A fate is what a call has said about its message.
 type fate struct {
@@ -564,197 +395,165 @@ func TestLoss(t *testing.T) {
 	})
 }
 
-func TestFirstError(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("is everybody's, and stays", func(t *testing.T) { // P9
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			var wg sync.WaitGroup
-			for range 3 {
-				wg.Go(func() {
-					_, err := c.Receive(t.Context())
-					assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
-				})
-			}
-			p.Raw([]byte{0, 0})
-			p.HalfClose()
-			testkit.RequireFast(t, "Receive", wg.Wait)
-			for range 2 {
-				for name, err := range testkit.EveryMethod(t, t.Context(), c) {
-					require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
-					require.ErrorIs(t, err, tcpclient.ErrDisconnected, name)
-					require.NotErrorIs(t, err, tcpclient.ErrClosed, name)
-					require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), name)
-				}
-				require.NoError(t, c.Close())
+func TestUnsentOnBothWays(t *testing.T) {
+	t.Run("is exact for who leads behind messages of Writes", func(t *testing.T) { // P4
+		before := len(testkit.Frame("written"))
+		sendWays(t, func(t *testing.T, d tcpclient.Dialer) {
+			for cut := range before + len(testkit.Frame("sent")) {
+				c, _, w := testkit.ConnectHooked(t, d, nil)
+				w.OnWrite = func(p []byte) (int, error) { return cut, syscall.ECONNRESET }
+				require.NoError(t, c.Write(t.Context(), []byte("written")))
+				err := c.Send(t.Context(), []byte("sent"))
+				require.ErrorIs(t, err, syscall.ECONNRESET)
+				require.Equal(t, cut <= before, testkit.OpError(t, err).Unsent, "cut at %d", cut)
+				c.Close()
 			}
 		})
 	})
 
-	t.Run("of writing is told to those who receive, behind the last words of the peer", func(t *testing.T) { // P1, P4, P9
-		synctest.Test(t, func(t *testing.T) {
-			c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
-				w.OnWrite = func([]byte) (int, error) { return 0, syscall.EPIPE }
-			})
-			want := testkit.Numbered(50, 100)
-			require.ErrorIs(t, c.Send(t.Context(), []byte("refused")), syscall.EPIPE)
-			p.Send(want...)
-			p.HalfClose()
-			got, err := testkit.ReceiveAll(t, c)
-			require.Equal(t, want, got)
-			require.ErrorIs(t, err, syscall.EPIPE)
-			require.NotErrorIs(t, err, io.EOF)
-			require.Equal(t, 1, w.Writes(), "no further byte")
-		})
-	})
-
-	t.Run("of writing ends the connection though the peer goes on sending", func(t *testing.T) { // P4
-		synctest.Test(t, func(t *testing.T) {
-			c, p, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
-				w.OnWrite = func([]byte) (int, error) { return 0, syscall.EPIPE }
-			})
-			sender := testkit.Start(t, func() error {
-				for {
-					if _, err := p.Write(testkit.Frame("more")); err != nil {
-						return err
+	t.Run("is exact for each who follows", func(t *testing.T) { // P4
+		msgs := []string{"one", "two", "three"}
+		sendWays(t, func(t *testing.T, d tcpclient.Dialer) {
+			for cut := range len(testkit.Frames(msgs...)) {
+				c, _, w := testkit.ConnectHooked(t, d, nil)
+				gate, calls := make(chan struct{}), 0
+				w.OnWrite = func(p []byte) (int, error) {
+					if calls++; calls > 1 {
+						return cut, syscall.ECONNRESET
 					}
-					time.Sleep(10 * time.Millisecond) // fake
+					<-gate
+					return len(p), nil
 				}
-			})
-			began := time.Now()
-			require.ErrorIs(t, c.Send(t.Context(), []byte("refused")), syscall.EPIPE)
-			_, err := testkit.ReceiveAll(t, c)
-			require.ErrorIs(t, err, syscall.EPIPE)
-			require.LessOrEqual(t, time.Since(began), 2*time.Second)
-			require.Error(t, sender())
-		})
-	})
-
-	t.Run("of writing leaves what has arrived to a slow receiver behind a full Inbox", func(t *testing.T) { // P1
-		synctest.Test(t, func(t *testing.T) {
-			want := testkit.Numbered(100, 100)
-			c, p, _ := testkit.ConnectHooked(t, tcpclient.Dialer{Inbox: 1000}, func(w *testkit.HookedConn) {
-				w.OnWrite = func([]byte) (int, error) { return 0, syscall.EPIPE }
-			})
-			p.Send(want...) // all of it is in the read buffer soon
-			synctest.Wait()
-			require.ErrorIs(t, c.Send(t.Context(), []byte("refused")), syscall.EPIPE)
-			synctest.Wait()
-			got, err := testkit.ReceiveAll(t, c)
-			require.Equal(t, len(want), len(got), "frames that arrived before an error are delivered before the error")
-			require.ErrorIs(t, err, syscall.EPIPE)
+				first := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("first")) })
+				synctest.Wait()
+				var results []func() error
+				for _, msg := range msgs {
+					results = append(results, testkit.Start(t, func() error { return c.Send(t.Context(), []byte(msg)) }))
+					synctest.Wait() // in this order
+				}
+				close(gate)
+				require.NoError(t, first())
+				at := 0
+				for i, msg := range msgs {
+					err := results[i]()
+					require.ErrorIs(t, err, syscall.ECONNRESET, msg)
+					require.Equal(t, cut <= at, testkit.OpError(t, err).Unsent, "%s at %d, cut at %d", msg, at, cut)
+					at += len(testkit.Frame(msg))
+				}
+				c.Close()
+			}
 		})
 	})
 }
 
-func TestRefused(t *testing.T) {
-	tooLarge := tcpclient.LengthPrefix{Width: 1}
-	for name, call := range map[string]func(c *tcpclient.Client, msg []byte) error{
-		"Write": func(c *tcpclient.Client, msg []byte) error { return c.Write(context.Background(), msg) },
-		"Send":  func(c *tcpclient.Client, msg []byte) error { return c.Send(context.Background(), msg) },
+func TestWritingToTheDead(t *testing.T) {
+	for name, call := range map[string]func(c *tcpclient.Client) error{
+		"Send": func(c *tcpclient.Client) error { return c.Send(context.Background(), []byte("lost")) },
+		"Call": func(c *tcpclient.Client) error {
+			_, err := c.Call(context.Background(), []byte("lost"))
+			return err
+		},
+		"Write and Flush": func(c *tcpclient.Client) error {
+			if err := c.Write(context.Background(), []byte("lost")); err != nil {
+				return err
+			}
+			return c.Flush(context.Background())
+		},
+		"Write and Close": func(c *tcpclient.Client) error {
+			if err := c.Write(context.Background(), []byte("lost")); err != nil {
+				return err
+			}
+			return c.Close()
+		},
+		"Write and Shutdown": func(c *tcpclient.Client) error {
+			if err := c.Write(context.Background(), []byte("lost")); err != nil {
+				return err
+			}
+			return c.Shutdown(context.Background())
+		},
 	} {
-		t.Run(name+" of a message that the Framer refuses leaves all as it was", func(t *testing.T) { // P4, FAULTS F17
-			synctest.Test(t, func(t *testing.T) { // where no write takes long
-				c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{Framer: tooLarge}, nil)
-				for range 3 {
-					require.NoError(t, c.Write(t.Context(), []byte("before")))
-					err := call(c, testkit.Pattern(256))
-					var e *tcpclient.FrameTooLargeError
-					require.ErrorAs(t, err, &e)
-					require.Equal(t, uint64(256), e.Size)
-					require.True(t, testkit.OpError(t, err).Unsent)
-					require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
-					require.NoError(t, c.Send(t.Context(), []byte("after")))
-				}
-				require.Equal(t, 3, w.Writes())
-				require.NoError(t, c.Close())
-				all, err := io.ReadAll(p)
-				require.NoError(t, err)
-				require.Equal(t, strings.Repeat("\x06before\x05after", 3), string(all))
-			})
-		})
-	}
-
-	for _, size := range []int{10, 600, 70_000} {
-		nasty := errors.New("changed its mind")
-		panics, before := false, strings.Repeat("b", size/2)
-		framer := testkit.FuncFramer{Write: func(w *bufio.Writer, msg []byte) error {
-			if !bytes.HasPrefix(msg, []byte("bad")) {
-				return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
-			}
-			w.Write(testkit.Pattern(size))
-			if size == 70_000 {
-				w.Flush() // against its contract
-			}
-			if panics {
-				panic(nasty)
-			}
-			return nasty
-		}}
-		t.Run(fmt.Sprintf("nothing stays of %d bytes that a Framer wrote before it refused", size), func(t *testing.T) { // P4
-			panics = false
-			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: framer})
-			require.NoError(t, c.Write(t.Context(), []byte(before)))
-			err := c.Write(t.Context(), []byte("bad"))
-			require.ErrorIs(t, err, nasty)
-			require.True(t, testkit.OpError(t, err).Unsent)
-			require.NoError(t, c.Write(t.Context(), []byte("after")))
-			require.NoError(t, c.Flush(t.Context()))
-			require.Equal(t, before, p.Receive())
-			require.Equal(t, "after", p.Receive())
-			testkit.RequireAlive(t, c, p)
-		})
-
-		t.Run(fmt.Sprintf("nothing stays of %d bytes that a Framer wrote before it panicked", size), func(t *testing.T) { // P4, FAULTS L17
-			panics = true
-			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: framer})
-			require.NoError(t, c.Write(t.Context(), []byte(before)))
-			for range 3 {
-				require.PanicsWithError(t, nasty.Error(), func() { c.Write(t.Context(), []byte("bad")) })
-				require.PanicsWithError(t, nasty.Error(), func() { c.Send(t.Context(), []byte("bad")) })
-				require.PanicsWithError(t, nasty.Error(), func() { c.Call(t.Context(), []byte("bad")) })
-			}
-			require.NoError(t, c.Write(t.Context(), []byte("after")))
-			require.NoError(t, c.Flush(t.Context()))
-			require.Equal(t, before, p.Receive())
-			require.Equal(t, "after", p.Receive())
-			testkit.RequireAlive(t, c, p)
-			require.NoError(t, c.Close())
-		})
-	}
-
-	t.Run("a Framer's panic hurts none of those who write at the same time", func(t *testing.T) { // FAULTS L17
-		framer := testkit.FuncFramer{Write: func(w *bufio.Writer, msg []byte) error {
-			if bytes.HasPrefix(msg, []byte("bad")) {
-				w.Write(testkit.Pattern(1 + rand.IntN(2000)))
-				panic("bad")
-			}
-			return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
-		}}
-		c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{Framer: framer})
-		var want []string
-		var mu sync.Mutex
-		var wg sync.WaitGroup
-		for g := range 8 {
-			wg.Go(func() {
-				for i := range 200 {
-					if (i+g)%5 == 0 {
-						assert.Panics(t, func() { c.Send(t.Context(), []byte("bad")) })
-						continue
+		t.Run("is no success when the end came during the call: "+name, testkit.InBubble(func(t *testing.T) { // P4
+			n := tcpclienttest.NewNetwork()
+			l := testkit.ListenNetwork(t, n)
+			closed, first := make(chan struct{}), true
+			var p *testkit.Peer
+			d := tcpclient.Dialer{
+				Framer: testkit.FuncFramer{Write: func(w *bufio.Writer, msg []byte) error {
+					if first {
+						first = false
+						p.Close() // the peer's FIN comes in the middle of the call,
+						<-closed  // and the reader has seen it
 					}
-					msg := fmt.Sprintf("good %d/%d", g, i)
-					assert.NoError(t, c.Send(t.Context(), []byte(msg)))
-					mu.Lock()
-					want = append(want, msg)
-					mu.Unlock()
-				}
-			})
+					return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
+				}},
+				DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+					return &testkit.HookedConn{Conn: conn, OnClose: sync.OnceFunc(func() { close(closed) })}
+				}),
+			}
+			c := l.Dial(t, d)
+			p = l.AcceptPeer(t)
+			err := call(c)
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			if name == "Send" || name == "Call" {
+				require.True(t, testkit.OpError(t, err).Unsent)
+			}
+		}))
+	}
+}
+
+func TestLossOfMessages(t *testing.T) {
+	t.Run("says that it is one, and why", testkit.InBubble(func(t *testing.T) { // P4, P9
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		p.Close()
+		synctest.Wait()
+		err := c.Send(t.Context(), []byte("x"))
+		require.ErrorContains(t, err, ": messages that were written are lost: disconnected: EOF")
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorIs(t, err, io.EOF)
+		require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+		require.NotContains(t, c.Send(t.Context(), []byte("x")).Error(), "lost", "it is told once")
+	}))
+}
+
+// What a Send that has given up has left in the buffer is lost like what a Write has left there.
+func TestTheLossOfWhatASendHasLeftIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4
+		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+		require.ErrorIs(t, c.Send(testkit.Within(t, time.Second), testkit.Pattern(1000)), context.DeadlineExceeded)
+		p.Reset()
+		synctest.Wait()
+		err := c.Send(t.Context(), []byte("x"))
+		require.ErrorContains(t, err, "messages that were written are lost")
+		require.True(t, testkit.OpError(t, err).Unsent)
+		err = c.Send(t.Context(), []byte("x"))
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.NotContains(t, err.Error(), "lost")
+	})
+}
+
+func TestOfManyWritesThatWaitForRoomOneIsToldOfEachLoss(t *testing.T) { // P4
+	synctest.Test(t, func(t *testing.T) {
+		c, p := testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 8}).Connect(t, tcpclient.Dialer{WriteBuffer: 1})
+		require.NoError(t, c.Write(t.Context(), make([]byte, 100)))
+		var results []func() error
+		for range 5 { // one may get the room that the flight has left, the others wait
+			results = append(results, testkit.Start(t, func() error { return c.Write(t.Context(), []byte("x")) }))
 		}
-		got := testkit.Start(t, func() []string { msgs, _ := p.All(); return msgs })
-		testkit.RequireFast(t, "Send", wg.Wait)
-		require.NoError(t, c.Close())
-		msgs := got()
-		slices.Sort(msgs)
-		slices.Sort(want)
-		require.Equal(t, want, msgs)
+		synctest.Wait()
+		p.Reset()
+		told, refused := 0, 0
+		for _, result := range results {
+			if err := result(); err != nil {
+				require.True(t, testkit.OpError(t, err).Unsent)
+				refused++
+				if strings.Contains(err.Error(), "are lost") {
+					told++
+				}
+			}
+		}
+		require.GreaterOrEqual(t, refused, 4)
+		require.LessOrEqual(t, told, 2) // of the flight, and of the frame of a Write that got room behind it
+		require.Positive(t, told)
 	})
 }

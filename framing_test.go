@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -591,4 +592,113 @@ func BenchmarkWriteFrame(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestFramersWithoutLimit(t *testing.T) {
+	// The largest sizes that can be set and announced must not overflow anything.
+	const large = "9223372036854775807" // math.MaxInt64
+	for name, test := range map[string]struct {
+		framer tcpclient.Framer
+		stream string
+	}{
+		"LengthPrefix":               {tcpclient.LengthPrefix{Width: 8, MaxSize: math.MaxInt}, "\x7f\xff\xff\xff\xff\xff\xff\xffabc"},
+		"LengthPrefix of 4 bytes":    {tcpclient.LengthPrefix{MaxSize: math.MaxInt32}, "\x7f\xff\xff\xffabc"},
+		"LengthPrefix with a header": {tcpclient.LengthPrefix{Offset: 100, Width: 8, MaxSize: math.MaxInt}, strings.Repeat("\x00", 100) + "\x7f\xff\xff\xff\xff\xff\xff\xffabc"},
+		"Varint":                     {tcpclient.Varint{MaxSize: math.MaxInt}, "\xff\xff\xff\xff\xff\xff\xff\xff\x7fabc"},
+		"Fixed":                      {tcpclient.Fixed{Size: math.MaxInt}, "abc"},
+		"Decimal":                    {tcpclient.Decimal{Separator: ':', MaxSize: math.MaxInt}, large + ":abc"},
+		"ContentLength":              {tcpclient.ContentLength{MaxSize: math.MaxInt}, "Content-Length: " + large + "\r\n\r\nabc"},
+	} {
+		t.Run(name+" read what there is, behind whatever dst holds", func(t *testing.T) { // P6
+			for _, dst := range []string{"", "before"} {
+				var err error
+				require.NotPanics(t, func() {
+					_, err = test.framer.ReadFrame(bufio.NewReaderSize(strings.NewReader(test.stream), 16), []byte(dst))
+				}, "dst is %q", dst)
+				require.Error(t, err)
+				if math.MaxInt == math.MaxInt64 { // else some of these are too large
+					require.ErrorIs(t, err, io.ErrUnexpectedEOF, "dst is %q", dst)
+				}
+			}
+		})
+	}
+}
+
+func TestUnterminatedMessage(t *testing.T) {
+	for name, test := range map[string]struct {
+		framer tcpclient.Framer
+		stream string
+		size   uint64
+	}{
+		"that ends in half a line end":  {tcpclient.Lines{AllowUnterminated: true, MaxSize: 4}, "abcd\r", 5},
+		"that ends in half a delimiter": {tcpclient.Delimiter{Delim: []byte("-----END"), AllowUnterminated: true, MaxSize: 4}, "abcd-----EN", 11},
+		"that begins with a Start":      {tcpclient.Delimiter{Start: []byte("<"), Delim: []byte("-----END"), AllowUnterminated: true, MaxSize: 4}, "<abcd--", 6},
+	} {
+		t.Run("above MaxSize is refused, one "+name, func(t *testing.T) { // P6
+			msg, err := test.framer.ReadFrame(bufio.NewReader(strings.NewReader(test.stream)), []byte("before"))
+			var tooLarge *tcpclient.FrameTooLargeError
+			require.ErrorAs(t, err, &tooLarge)
+			require.Equal(t, test.size, tooLarge.Size)
+			require.Equal(t, 4, tooLarge.Max)
+			require.Equal(t, "before", string(msg))
+		})
+	}
+
+	t.Run("of MaxSize with half a delimiter is delivered", func(t *testing.T) {
+		msg, err := tcpclient.Lines{AllowUnterminated: true, MaxSize: 4}.ReadFrame(bufio.NewReader(strings.NewReader("abc\r")), nil)
+		require.NoError(t, err)
+		require.Equal(t, "abc\r", string(msg))
+	})
+}
+
+// A peeking is a Framer of a user that has its WriteFrame from one of ours. Its messages
+// have a fixed size, and are what Peek shows: the memory of the bufio.Reader.
+type peeking struct {
+	tcpclient.LengthPrefix
+	size int
+}
+
+func (f peeking) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
+	msg, err := r.Peek(f.size)
+	if err != nil {
+		return nil, err
+	}
+	r.Discard(f.size)
+	return msg, nil
+}
+
+func TestEmbeddedFramer(t *testing.T) {
+	for name, embed := range map[string]func(size int) tcpclient.Framer{
+		"a value":   func(size int) tcpclient.Framer { return peeking{size: size} },
+		"a pointer": func(size int) tcpclient.Framer { return &peeking{size: size} },
+	} {
+		t.Run(name+" may Peek at all of ReadBuffer", testkit.InBubble(func(t *testing.T) {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: embed(1000), ReadBuffer: 1000})
+			go p.Write(testkit.Pattern(1000))
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, testkit.Pattern(1000), msg)
+		}))
+
+		t.Run(name+" may return the memory of its bufio.Reader", testkit.InBubble(func(t *testing.T) { // P1
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: embed(5)})
+			want := []string{"aaaaa", "bbbbb", "ccccc"}
+			for _, msg := range want {
+				p.Raw([]byte(msg))
+				synctest.Wait()
+			}
+			for _, want := range want {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+			}
+		}))
+	}
+
+	t.Run("the settings of one of ours behind a pointer are checked", func(t *testing.T) {
+		d := tcpclient.Dialer{Framer: &tcpclient.LengthPrefix{Width: 9}}
+		_, err := d.Dial(t.Context(), "tcp", "127.0.0.1:1")
+		require.ErrorContains(t, err, "Dialer.Framer: ")
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	})
 }

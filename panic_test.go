@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
@@ -142,23 +143,6 @@ func TestGoexit(t *testing.T) {
 	}))
 }
 
-func TestDialError(t *testing.T) {
-	t.Run("of attempts that are used up is an OpError", testkit.InBubble(func(t *testing.T) { // P9
-		l := testkit.ListenMemory(t)
-		address := l.Addr().String()
-		l.Close()
-		_, err := l.TryDial(t.Context(), tcpclient.Dialer{
-			Reconnect: &tcpclient.Backoff{Min: time.Second, Max: time.Second, FirstDial: true, MaxAttempts: 3},
-		})
-		op, ok := err.(*tcpclient.OpError)
-		require.True(t, ok, "%T", err)
-		require.Equal(t, "dial", op.Op)
-		require.Equal(t, address, op.Addr)
-		require.Regexp(t, `^tcpclient: dial \S+: gave up after 3 attempts: dial [^\n]+$`, err.Error())
-		require.NotRegexp(t, "tcpclient: .*tcpclient: ", err.Error())
-	}))
-}
-
 // A closing connection tells when it was closed.
 type closing struct {
 	net.Conn
@@ -191,5 +175,22 @@ func TestGoexitInTLS(t *testing.T) {
 		})
 		require.Error(t, err)
 		testkit.Eventually(t, "the connection is closed", raw.closed.Load)
+	})
+}
+
+// With Reconnect, a Goexit in a Framer or a hook of the reader ends the Client with an error that
+// the loop of the package documentation gives up on.
+func TestGoexitEndsTheDocumentedLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P9
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: goexit, Reconnect: &tcpclient.Backoff{}})
+		p.Send("x")
+		for range 100 {
+			_, err := c.Receive(testkit.Within(t, time.Minute))
+			require.Error(t, err)
+			if tcpclient.Classify(err) != tcpclient.ClassDisconnected {
+				return
+			}
+		}
+		require.Fail(t, "Receive returns the end of the connection for ever, and there will be no other")
 	})
 }

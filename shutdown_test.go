@@ -2,8 +2,12 @@ package tcpclient_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math"
+	"net"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,4 +218,420 @@ func TestShutdownAndReconnect(t *testing.T) {
 			require.ErrorIs(t, c.Send(t.Context(), nil), tcpclient.ErrClosed)
 		}
 	}))
+}
+
+func TestShutdown(t *testing.T) {
+	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
+		t.Run("sends FIN behind all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			require.NoError(t, c.Write(t.Context(), []byte("one")))
+			require.NoError(t, c.Write(t.Context(), []byte("two")))
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			msgs, err := p.All()
+			require.Equal(t, []string{"one", "two"}, msgs)
+			require.Equal(t, io.EOF, err)
+			p.Send("answer one", "answer two")
+			p.HalfClose()
+			require.NoError(t, wait())
+			got, err := testkit.ReceiveAll(t, c)
+			require.Equal(t, []string{"answer one", "answer two"}, got)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			require.NotErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.NoError(t, c.Close())
+		})
+
+		t.Run("waits for nobody to receive", func(t *testing.T) { // FAULTS S21
+			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
+			want := testkit.Numbered(500, 2000)
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
+			require.Equal(t, io.EOF, err)
+			p.Send(want...)
+			p.HalfClose()
+			require.NoError(t, wait())
+			got, err := testkit.ReceiveAll(t, c)
+			require.Equal(t, want, got)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		})
+
+		t.Run("frees a reader that waits for room already", func(t *testing.T) {
+			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
+			want := testkit.Numbered(500, 1000)
+			sent := testkit.Start(t, func() error { _, err := p.Write(testkit.Frames(want...)); return err })
+			testkit.WaitBlocked(t, "(*producer).makeRoom")
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
+			require.Equal(t, io.EOF, err)
+			require.NoError(t, sent())
+			p.HalfClose()
+			require.NoError(t, wait())
+			got, err := testkit.ReceiveAll(t, c)
+			require.Equal(t, want, got)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		})
+
+		t.Run("closes hard when its context ends before the peer does", func(t *testing.T) { // P2, P7
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.Send("before")
+			require.NoError(t, c.Write(t.Context(), []byte("last")))
+			began := time.Now()
+			err := c.Shutdown(testkit.Within(t, 500*time.Millisecond)) // long enough to flush
+			require.Less(t, time.Since(began), 500*time.Millisecond+testkit.CloseTime)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, "close", testkit.OpError(t, err).Op)
+			msgs, _ := p.All()
+			require.Equal(t, []string{"last"}, msgs)
+			got, err := testkit.ReceiveAll(t, c)
+			require.Equal(t, []string{"before"}, got)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			require.NoError(t, c.Close())
+		})
+
+		t.Run("does not wait for ever for a peer that goes on sending", func(t *testing.T) {
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			go func() {
+				for {
+					if _, err := p.Write(testkit.Frame("more")); err != nil {
+						return
+					}
+					time.Sleep(time.Millisecond) // the peer's pace
+				}
+			}()
+			ctx, cancel := context.WithCancel(t.Context())
+			fin := testkit.Start(t, func() error {
+				defer cancel()
+				_, err := p.Next()
+				return err
+			})
+			require.ErrorIs(t, c.Shutdown(ctx), context.Canceled)
+			require.Equal(t, io.EOF, fin(), "it waits for the peer, having sent FIN")
+			_, err := testkit.ReceiveAll(t, c)
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		})
+
+		t.Run("bounds what a flooding peer can make it keep", func(t *testing.T) { // P6
+			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
+			go func() {
+				b := testkit.Frames(testkit.Numbered(100, 10_000)...)
+				for {
+					if _, err := p.Write(b); err != nil {
+						return
+					}
+				}
+			}()
+			require.Error(t, c.Shutdown(testkit.Within(t, testkit.Patience)))
+			msgs, _ := testkit.ReceiveAll(t, c)
+			require.Less(t, len(msgs), 20<<20/10_000)
+		})
+
+		t.Run("refuses further messages, and Receive goes on", func(t *testing.T) {
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
+			require.Equal(t, io.EOF, err)
+			err = c.Write(t.Context(), []byte("late"))
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			require.True(t, testkit.OpError(t, err).Unsent)
+			err = c.Send(t.Context(), []byte("late"))
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			require.True(t, testkit.OpError(t, err).Unsent)
+			p.Send("still")
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "still", string(msg))
+			p.HalfClose()
+			require.NoError(t, wait())
+			_, err = c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		})
+
+		t.Run("delivers to a peer that is slow to read", func(t *testing.T) {
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			sent := testkit.Stall(t, c)
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			testkit.WaitBlocked(t, "(*Client).Shutdown")
+			msgs, err := p.All()
+			require.Equal(t, sent, msgs)
+			require.Equal(t, io.EOF, err)
+			p.HalfClose()
+			require.NoError(t, wait())
+		})
+
+		t.Run("ends with its context while the peer does not read, and tells of the loss", func(t *testing.T) { // P2, P4
+			c, _ := tr.Connect(t, tcpclient.Dialer{})
+			testkit.Stall(t, c)
+			require.NoError(t, c.Write(t.Context(), []byte("never")))
+			began := time.Now()
+			err := c.Shutdown(testkit.Within(t, 500*time.Millisecond)) // it is not to be over before Shutdown begins
+			require.Less(t, time.Since(began), 500*time.Millisecond+testkit.CloseTime)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.NoError(t, c.Close(), "Shutdown has told of the loss already")
+		})
+
+		t.Run("with a context that is done does nothing", func(t *testing.T) { // P2, FAULTS L9
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			err := c.Shutdown(testkit.Canceled(t))
+			require.ErrorIs(t, err, context.Canceled)
+			testkit.RequireAlive(t, c, p)
+		})
+
+		t.Run("returns ErrClosed when Close comes before the peer's FIN", func(t *testing.T) { // P7
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
+			require.Equal(t, io.EOF, err)
+			require.NoError(t, c.Close())
+			require.ErrorIs(t, wait(), tcpclient.ErrClosed, "nil would say that the peer's FIN has come")
+		})
+
+		t.Run("returns the end of a connection that has died", func(t *testing.T) { // P9
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			p.Raw(testkit.Frame("torn")[:6])
+			p.HalfClose()
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.ErrorIs(t, c.Shutdown(t.Context()), io.ErrUnexpectedEOF)
+			require.NoError(t, c.Close())
+		})
+
+		t.Run("returns the error of a peer that ends inside a frame", func(t *testing.T) { // P1
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, err := p.Next()
+			require.Equal(t, io.EOF, err)
+			p.Raw(append(testkit.Frame("whole"), testkit.Frame("torn")[:6]...))
+			p.HalfClose()
+			require.ErrorIs(t, wait(), io.ErrUnexpectedEOF)
+			got, err := testkit.ReceiveAll(t, c)
+			require.Equal(t, []string{"whole"}, got)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		})
+	})
+
+	t.Run("over TLS waits as long as its context for room for the close_notify", func(t *testing.T) { // P4
+		// The messages just fit the peer's buffer, what TLS says at the end does not.
+		n := &tcpclienttest.Network{Buffer: 4 << 10}
+		l := testkit.ListenNetwork(t, n)
+		testkit.Secure(l)
+		filled := make(chan struct{})
+		var w *testkit.HookedConn
+		d := tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+			w = &testkit.HookedConn{Conn: conn}
+			return w
+		})}
+		l.Setup(&d)
+		d.TLSConfig.DynamicRecordSizingDisabled = true
+		c, p := l.Connect(t, d)
+		full := 0
+		w.SetOnWrite(func(b []byte) (int, error) {
+			n, err := w.Conn.Write(b)
+			if full += n; err != nil {
+				select {
+				case <-filled:
+				default:
+					close(filled)
+				}
+			}
+			return n, err
+		})
+		// A record of n bytes costs 22 more.
+		require.NoError(t, c.Send(t.Context(), testkit.Pattern(4<<10-22-4)))
+		require.Equal(t, 4<<10, full, "the buffer is exactly full")
+		wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+		<-filled
+		time.Sleep(300 * time.Millisecond) // the peer's: it is slow
+		msgs, err := p.All()
+		require.Equal(t, []string{string(testkit.Pattern(4<<10 - 26))}, msgs)
+		require.Equal(t, io.EOF, err)
+		p.Send("answer")
+		p.HalfClose()
+		require.NoError(t, wait())
+		got, err := testkit.ReceiveAll(t, c)
+		require.Equal(t, []string{"answer"}, got)
+		require.ErrorIs(t, err, tcpclient.ErrClosed)
+	})
+}
+
+// An unwilling connection says that it has no half to close in words of its own.
+type unwilling struct{ net.Conn }
+
+func (unwilling) CloseWrite() error { return errors.New("half-close: not here") }
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// While Shutdown flushes to a slow peer pings go on, or it would be declared dead that takes
+// bytes all the time. Flush is the control.
+func TestShutdownFlushesToASlowPeer(t *testing.T) {
+	for name, flush := range map[string]bool{"behind a Flush": true, "by itself": false} {
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P5
+			c, p := narrowly(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+				Interval: 5 * time.Second, Timeout: 10 * time.Second,
+				Ping:   func() []byte { return []byte("ping") },
+				IsPong: func(msg []byte) bool { return string(msg) == "pong" },
+			}})
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(2996)))
+			slow := testkit.Start(t, func() bool { p.ReadSlowly(3000); return true })
+			defer slow()
+			if flush {
+				require.NoError(t, c.Flush(t.Context()))
+			}
+			assert.NoError(t, c.Shutdown(testkit.Within(t, time.Hour)))
+			testkit.HangUp(p.Conn)
+		}))
+	}
+}
+
+// That its context has ended does not keep Shutdown from telling of a loss.
+func TestShutdownWhoseContextEndsTellsOfALoss(t *testing.T) {
+	t.Run("that was there before", testkit.InBubble(func(t *testing.T) { // P4
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{FlushDelay: time.Millisecond}, func(w *testkit.HookedConn) {
+			w.OnWrite = func([]byte) (int, error) { return 0, syscall.ECONNRESET }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		time.Sleep(10 * time.Millisecond) // the write has failed; the reader waits for last words
+		down := c.Shutdown(testkit.Within(t, 100*time.Millisecond))
+		require.ErrorIs(t, down, context.DeadlineExceeded)
+		closed := c.Close()
+		assert.True(t, errors.Is(down, syscall.ECONNRESET) || errors.Is(closed, syscall.ECONNRESET),
+			"the loss is told to nobody: Shutdown %v, Close %v", down, closed)
+	}))
+
+	t.Run("that it causes", testkit.InBubble(func(t *testing.T) { // P4
+		c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
+		down := c.Shutdown(testkit.Within(t, 100*time.Millisecond))
+		require.ErrorIs(t, down, context.DeadlineExceeded)
+		closed := c.Close()
+		assert.Contains(t, down.Error()+errorText(closed), "messages that were written are lost")
+	}))
+}
+
+// Shutdown's context bounds the wait for the Trace, too.
+func TestShutdownWithATraceThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P2
+		hanging := newHook(t)
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) { hanging.hang() }}})
+		p.HalfClose()
+		began := time.Now()
+		c.Shutdown(testkit.Within(t, 10*time.Millisecond))
+		require.Less(t, time.Since(began), 200*time.Millisecond)
+	})
+}
+
+// Shutdown's own goroutine may be the one that writes to a connection whose deadlines do nothing.
+func TestShutdownWithDeadlinesThatDoNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P2
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnDeadline = func() error { return nil }
+		})
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(60<<10)))
+		require.NoError(t, c.Flush(t.Context()))
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(60<<10)))
+		down := make(chan error, 1)
+		go func() { down <- c.Shutdown(testkit.Within(t, time.Second)) }()
+		select {
+		case err := <-down:
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		case <-time.After(10 * time.Second):
+			c.Close()
+			require.Fail(t, "Shutdown does not return with its context", "%v", <-down)
+		}
+	})
+}
+
+// A connection whose CloseWrite fails, in whatever words, cannot be half-closed: Shutdown does
+// not wait for the answer to a FIN that was not sent.
+func TestShutdownWhoseFINFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := tcpclienttest.NewNetwork()
+		c, _ := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
+			DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn} }),
+		})
+		require.NoError(t, c.Shutdown(testkit.Within(t, time.Hour)))
+	})
+}
+
+// The peer's own pings are answered, too, while Shutdown flushes.
+func TestShutdownAnswersWhileItFlushes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P5
+		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
+			Answer: func(msg []byte) ([]byte, bool) { return []byte("pong"), string(msg) == "ping" },
+		}})
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
+		down := testkit.Start(t, func() error { return c.Shutdown(context.Background()) })
+		synctest.Wait()
+		p.Send("ping")
+		synctest.Wait()
+		msgs, _ := p.All()
+		p.HalfClose()
+		require.NoError(t, down())
+		require.Equal(t, []string{string(testkit.Pattern(1000)), "pong"}, msgs)
+	})
+}
+
+// The peer's FIN is what Shutdown waits for, and may have come before.
+func TestShutdownBehindThePeersFIN(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, wait := range []bool{false, true} {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+			bye := testkit.Start(t, func() error { _, err := c.Call(t.Context(), []byte("quit")); return err })
+			require.Equal(t, "quit", p.Receive())
+			p.Finish("bye")
+			require.NoError(t, bye())
+			if wait {
+				synctest.Wait()
+			}
+			require.NoError(t, c.Shutdown(t.Context()))
+		}
+	})
+}
+
+// What Shutdown says of one loss it says once.
+func TestShutdownSaysALossOnce(t *testing.T) {
+	for i := range 60 {
+		synctest.Test(t, func(t *testing.T) { // P9
+			c, _ := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
+			down := c.Shutdown(testkit.Within(t, 100*time.Millisecond))
+			require.ErrorIs(t, down, context.DeadlineExceeded)
+			require.Equal(t, 1, strings.Count(down.Error(), "are lost"), "%d: %v", i, down)
+		})
+	}
+}
+
+// Where a Call fails because the peer hangs up, Shutdown is not fine.
+func TestShutdownWhoseCallIsNotAnswered(t *testing.T) {
+	for i := range 60 {
+		synctest.Test(t, func(t *testing.T) { // P4
+			c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
+			call := testkit.Start(t, func() error {
+				_, err := c.Call(t.Context(), testkit.Pattern(1000)) // of which a tenth is sent
+				return err
+			})
+			synctest.Wait()
+			down := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			synctest.Wait()
+			p.HalfClose()
+			require.Error(t, call())
+			require.Error(t, down(), "%d", i)
+		})
+	}
+}
+
+// That the loss Is the end of Shutdown's context, too, does not hide it.
+func TestShutdownTellsOfALossThatIsADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P4
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnWrite = func([]byte) (int, error) { return 0, context.DeadlineExceeded }
+		})
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		down := c.Shutdown(testkit.Within(t, 100*time.Millisecond)) // the reader waits for last words
+		require.ErrorIs(t, down, context.DeadlineExceeded)
+		require.Contains(t, down.Error()+errorText(c.Close()), "are lost")
+	})
 }

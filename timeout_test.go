@@ -2,7 +2,6 @@ package tcpclient_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -239,121 +238,5 @@ func TestWriteTimeout(t *testing.T) {
 			require.InDelta(t, 10*time.Second, time.Since(began), float64(100*time.Millisecond))
 			testkit.HangUp(p.Conn)
 		})
-	})
-}
-
-func TestFlushDelay(t *testing.T) {
-	const delay = time.Second
-
-	// arrival says when the next message is here, since began.
-	arrival := func(t *testing.T, p *testkit.Peer, want string, began time.Time) time.Duration {
-		t.Helper()
-		require.Equal(t, want, p.Receive())
-		return time.Since(began)
-	}
-
-	t.Run("flushes what was written, at the latest after itself", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: delay})
-			for range 3 {
-				began := time.Now()
-				require.NoError(t, c.Write(t.Context(), []byte("one")))
-				time.Sleep(delay - 1)
-				require.NoError(t, c.Write(t.Context(), []byte("two")))
-				require.Equal(t, delay, arrival(t, p, "one", began))
-				require.Equal(t, delay, arrival(t, p, "two", began))
-				time.Sleep(time.Hour)
-			}
-			require.Equal(t, uint64(3), c.Stats().Flushes)
-		})
-	})
-
-	t.Run("does not hold back who flushes", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: delay})
-			began := time.Now()
-			require.NoError(t, c.Write(t.Context(), []byte("one")))
-			require.NoError(t, c.Flush(t.Context()))
-			require.Zero(t, arrival(t, p, "one", began))
-			require.NoError(t, c.Send(t.Context(), []byte("two")))
-			require.Zero(t, arrival(t, p, "two", began))
-			time.Sleep(delay / 2)
-			require.NoError(t, c.Write(t.Context(), []byte("three")))
-			require.LessOrEqual(t, arrival(t, p, "three", began), delay*3/2)
-			time.Sleep(time.Hour)
-			require.Equal(t, uint64(3), c.Stats().Flushes, "a timer with nothing to do does nothing")
-		})
-	})
-
-	t.Run("is not waited for by Close and Shutdown", func(t *testing.T) { // P7
-		for _, end := range []func(c *tcpclient.Client) error{
-			(*tcpclient.Client).Close,
-			func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
-		} {
-			synctest.Test(t, func(t *testing.T) {
-				c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
-				began := time.Now()
-				require.NoError(t, c.Write(t.Context(), []byte("one")))
-				wait := testkit.Start(t, func() error { return end(c) })
-				require.Zero(t, arrival(t, p, "one", began))
-				p.Close()
-				require.NoError(t, wait())
-				require.Zero(t, time.Since(began))
-			})
-		}
-	})
-
-	t.Run("gives up with its connection", func(t *testing.T) { // P4, P6
-		synctest.Test(t, func(t *testing.T) {
-			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
-			began := time.Now()
-			require.NoError(t, c.Write(t.Context(), []byte("lost")))
-			p.Reset()
-			_, err := c.Receive(t.Context())
-			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-			require.ErrorIs(t, c.Close(), tcpclient.ErrDisconnected)
-			require.Zero(t, time.Since(began), "nobody waits for the timer")
-		})
-	})
-
-	t.Run("works while the network is stuck", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			c, p := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{FlushDelay: delay, WriteTimeout: -1})
-			for i := range 20 {
-				require.NoError(t, c.Write(t.Context(), fmt.Appendf(nil, "%d%s", i, testkit.Pattern(500))))
-				time.Sleep(2 * delay)
-			}
-			for i := range 20 {
-				require.Equal(t, fmt.Sprintf("%d%s", i, testkit.Pattern(500)), p.Receive())
-			}
-			require.NoError(t, c.Close())
-		})
-	})
-
-	t.Run("survives a connection that dies under its writers", func(t *testing.T) { // P6, P7
-		for range 30 {
-			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{FlushDelay: time.Hour})
-			writing := testkit.Start(t, func() error {
-				for {
-					if err := c.Write(context.Background(), []byte("x")); err != nil {
-						return err
-					}
-				}
-			})
-			flushing := testkit.Start(t, func() error {
-				for {
-					if err := c.Flush(context.Background()); err != nil {
-						return err
-					}
-				}
-			})
-			p.Receive()
-			p.Reset()
-			require.Error(t, writing())
-			require.Error(t, flushing())
-			began := time.Now()
-			testkit.RequireFast(t, "Close", func() { c.Close() })
-			require.Less(t, time.Since(began), 900*time.Millisecond, "Close has waited for a timer")
-		}
 	})
 }

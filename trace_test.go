@@ -441,3 +441,49 @@ func TestStats(t *testing.T) {
 		require.Zero(t, testing.AllocsPerRun(100, func() { c.Stats() }))
 	})
 }
+
+func TestCounters(t *testing.T) {
+	c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+	require.Equal(t, tcpclient.Stats{Connects: 1, Connected: true}, c.Stats())
+	require.NoError(t, c.Write(t.Context(), []byte("one")))
+	require.Zero(t, c.Stats().MessagesSent, "not handed to the network yet")
+	require.NoError(t, c.Send(t.Context(), []byte("three")))
+	p.Send("twelve bytes", "", "x")
+	for range 3 {
+		_, err := c.Receive(t.Context())
+		require.NoError(t, err)
+	}
+	want := tcpclient.Stats{MessagesReceived: 3, BytesReceived: 13, MessagesSent: 2, BytesSent: 16, Flushes: 1, Connects: 1, Connected: true}
+	require.Equal(t, want, c.Stats())
+	require.NoError(t, c.Close())
+	want.Connected = false
+	require.Equal(t, want, c.Stats(), "the counters stay")
+}
+
+func TestStatsAtTheEnd(t *testing.T) {
+	t.Run("count messages that came with the end of their connection", testkit.InBubble(func(t *testing.T) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		p.Raw(append(testkit.Frames("one", "two"), 0xff, 0xff, 0xff, 0xff))
+		msgs, end := testkit.ReceiveAll(t, c)
+		require.Equal(t, []string{"one", "two"}, msgs)
+		require.ErrorIs(t, end, tcpclient.ErrDisconnected)
+		require.NoError(t, c.Close())
+		require.EqualValues(t, 2, c.Stats().MessagesReceived)
+		require.EqualValues(t, 6, c.Stats().BytesReceived)
+	}))
+}
+
+// A ping that was never handed over does not count as sent.
+func TestStatsOfAPingThatWasNotSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
+			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { return testkit.Pattern(1000) },
+		}})
+		time.Sleep(1500 * time.Millisecond) // a tenth of it has left
+		p.Reset()
+		_, err := c.Receive(t.Context())
+		require.Error(t, err)
+		require.Zero(t, c.Stats().MessagesSent)
+		require.Zero(t, c.Stats().BytesSent)
+	})
+}
