@@ -39,8 +39,8 @@ var correlators = []struct {
 }
 
 func TestCall(t *testing.T) {
-	for _, k := range correlators {
-		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		for _, k := range correlators {
 			t.Run(k.name+" returns to each of many callers their own reply", func(t *testing.T) {
 				c, p := tr.Connect(t, tcpclient.Dialer{Correlator: k.c})
 				go p.Echo()
@@ -58,12 +58,12 @@ func TestCall(t *testing.T) {
 				}
 				wg.Wait()
 			})
-		})
-	}
+		}
+	})
 }
 
 func TestCallInOrder(t *testing.T) {
-	t.Run("keeps the place of a cancelled Call, whose late reply nobody gets", func(t *testing.T) {
+	t.Run("keeps the place of a cancelled Call, whose late reply is dropped", func(t *testing.T) {
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		ctx, cancel := context.WithCancel(t.Context())
 		first := testkit.Start(t, func() error { _, err := c.Call(ctx, []byte("first")); return err })
@@ -242,7 +242,7 @@ func TestCallFate(t *testing.T) {
 		require.NoError(t, down())
 	})
 
-	t.Run("pushes that nobody receives end Calls with ErrInboxFull, not in silence", func(t *testing.T) {
+	t.Run("pushes that are not received end Calls with ErrInboxFull, not in silence", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1000})
 			call := testkit.Start(t, func() error { _, err := c.Call(t.Context(), []byte("x")); return err })
@@ -317,7 +317,7 @@ func TestCallFate(t *testing.T) {
 		})
 	})
 
-	t.Run("a Call within a loop over Messages ends when what it waits for is behind a full Inbox", func(t *testing.T) {
+	t.Run("a Call within a loop over Messages ends when a full Inbox keeps its reply away", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1})
 			push := withID(0, "push")
@@ -358,7 +358,7 @@ func TestCallFate(t *testing.T) {
 		require.EqualValues(t, 2, asked.Load())
 	})
 
-	t.Run("goes on beside heartbeats", func(t *testing.T) { // P5
+	t.Run("Calls and heartbeats go on side by side", func(t *testing.T) { // P5
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
 				Interval: time.Second,
@@ -618,7 +618,7 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 }
 
 func TestCallThatGivesUp(t *testing.T) {
-	t.Run("leaves its request, and those behind it, to somebody", func(t *testing.T) { // P2, P4
+	t.Run("leaves its request, and those after it, to another goroutine", func(t *testing.T) { // P2, P4
 		for _, others := range []string{"nobody", "a Send", "a Call", "a Write"} {
 			t.Run(others, testkit.InBubble(func(t *testing.T) {
 				c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
@@ -819,7 +819,7 @@ func TestErrInboxFull(t *testing.T) {
 		}
 	}))
 
-	t.Run("does not come while somebody receives, though a large message finds no room", testkit.InBubble(func(t *testing.T) {
+	t.Run("does not come while messages are received, though a large one finds no room", testkit.InBubble(func(t *testing.T) {
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 100_000, Correlator: tcpclient.IDPrefix{}})
 		for range 1400 {
 			p.Send("1234567")

@@ -41,7 +41,7 @@ func TestClose(t *testing.T) {
 			require.Equal(t, io.EOF, err)
 		})
 
-		t.Run("shows the peer an orderly end behind messages", func(t *testing.T) {
+		t.Run("shows the peer an orderly end after messages", func(t *testing.T) {
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			require.NoError(t, c.Send(t.Context(), []byte("one")))
 			require.NoError(t, c.Write(t.Context(), []byte("two")))
@@ -74,7 +74,7 @@ func TestClose(t *testing.T) {
 			}
 		})
 
-		t.Run("delivers what it wrote to a peer that has said things nobody received", func(t *testing.T) {
+		t.Run("delivers what it wrote to a peer whose messages were not received", func(t *testing.T) {
 			// Closing a socket with unread data on it sends RST, which may overtake
 			// what was flushed.
 			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1})
@@ -470,7 +470,7 @@ func (h hangingReplies) SplitReply(msg []byte) (uint64, []byte, bool) {
 	return 0, nil, false
 }
 
-func TestCloseOfStuckReader(t *testing.T) {
+func TestCloseWithAStuckReader(t *testing.T) {
 	narrow := func(t testing.TB) *testkit.Listener {
 		return testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 100})
 	}
@@ -580,8 +580,8 @@ func TestConnectionWithSlowClose(t *testing.T) {
 	}))
 }
 
-func TestCloseOfDying(t *testing.T) {
-	t.Run("leaves the first error to everybody", func(t *testing.T) { // P9
+func TestCloseOfADyingConnection(t *testing.T) {
+	t.Run("leaves the first error to all callers", func(t *testing.T) { // P9
 		// The reader waits behind a full Inbox, a write has found the reset.
 		c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{Inbox: 1})
 		p.Send("one", "two", "three", "four")
@@ -613,7 +613,7 @@ func TestCloseThatWrites(t *testing.T) {
 	}))
 }
 
-func TestCloseOfStalledPeer(t *testing.T) {
+func TestCloseWithAStalledPeer(t *testing.T) {
 	t.Run("takes no more than its second, to the tick", testkit.InBubble(func(t *testing.T) { // P4, P7
 		c, _ := narrowly(t, tcpclient.Dialer{})
 		sent := testkit.Start(t, func() error { return c.Send(context.Background(), testkit.Pattern(1000)) })
@@ -639,7 +639,7 @@ func TestCloseTellsOfALossThatIsADeadline(t *testing.T) {
 }
 
 // While Close waits for a connection that was dying already, what calls say does not change.
-func TestTheFirstErrorStaysDuringClose(t *testing.T) {
+func TestCloseLeavesTheFirstErrorWhileItWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P9
 		hanging := newHook(t)
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: hanging.reading()})
@@ -670,7 +670,7 @@ func TestCloseTellsOfWhatItHasNotFlushed(t *testing.T) {
 			_, err := c.Call(testkit.Within(t, time.Second), testkit.Pattern(2000))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 		},
-		"a Write, and a Write that waits behind it": func(t *testing.T, c *tcpclient.Client) {
+		"a Write, and a Write that waits for room after it": func(t *testing.T, c *tcpclient.Client) {
 			require.NoError(t, c.Write(t.Context(), testkit.Pattern(2000)))
 			testkit.Start(t, func() error { return c.Write(context.Background(), testkit.Pattern(2000)) })
 		},
@@ -694,7 +694,7 @@ func TestCloseTellsOfWhatItHasNotFlushed(t *testing.T) {
 }
 
 // What Close has told of, later calls do not tell again.
-func TestLossThatCloseHasToldIsToldOnce(t *testing.T) {
+func TestCloseTellsALossThatNoLaterCallTellsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P4, P7
 		hanging := make(chan struct{})
 		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
@@ -716,7 +716,7 @@ func TestLossThatCloseHasToldIsToldOnce(t *testing.T) {
 
 // A round over several addresses that our own Shutdown or Close has ended is no loss, also if one
 // of the addresses was lost in its handshake: ErrClosed is final.
-func TestClosedDuringARoundOverSeveralAddresses(t *testing.T) {
+func TestCloseDuringARoundOverSeveralAddressesIsNoLoss(t *testing.T) {
 	for name, end := range map[string]func(*tcpclient.Client) error{
 		"Shutdown": func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
 		"Close":    (*tcpclient.Client).Close,

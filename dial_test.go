@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDialPermanent(t *testing.T) {
+func TestDialPermanentError(t *testing.T) {
 	rejected := errors.New("rejected")
 	for name, timeout := range map[string]error{
 		"context.DeadlineExceeded": context.DeadlineExceeded,
@@ -55,7 +55,7 @@ func TestDialPermanent(t *testing.T) {
 		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 	}))
 
-	t.Run("is not what a Handshake says after Timeout, which is found all the same", testkit.InBubble(func(t *testing.T) { // P9
+	t.Run("is not what a Handshake says after Timeout, but its error is found", testkit.InBubble(func(t *testing.T) { // P9
 		_, err := testkit.ListenMemory(t).TryDial(testkit.Within(t, time.Minute), tcpclient.Dialer{
 			Timeout: time.Second,
 			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
@@ -98,7 +98,7 @@ func TestDialCopies(t *testing.T) {
 	})
 }
 
-func TestDialItself(t *testing.T) {
+func TestDialToItself(t *testing.T) {
 	t.Run("is refused whatever the connection is wrapped in", func(t *testing.T) { // P8
 		l := testkit.ListenTCP(t)
 		port := l.Addr().(*net.TCPAddr) // free, and known to be, when closed
@@ -115,8 +115,8 @@ func TestDialItself(t *testing.T) {
 	})
 }
 
-func TestDialWhosePanic(t *testing.T) {
-	t.Run("is that of its connection closes it", testkit.InBubble(func(t *testing.T) { // P6
+func TestDialPanic(t *testing.T) {
+	t.Run("of a method of the connection closes the connection", testkit.InBubble(func(t *testing.T) { // P6
 		n := tcpclienttest.NewNetwork()
 		var closes atomic.Int32
 		_, err := testkit.ListenNetwork(t, n).TryDial(t.Context(), tcpclient.Dialer{
@@ -130,7 +130,7 @@ func TestDialWhosePanic(t *testing.T) {
 }
 
 func TestDialWithWrongSettings(t *testing.T) {
-	t.Run("names them all in one line", func(t *testing.T) { // P9
+	t.Run("names all of them in one line", func(t *testing.T) { // P9
 		d := tcpclient.Dialer{Inbox: -1, ReadBuffer: -2, Reconnect: &tcpclient.Backoff{Min: 2, Max: 1}}
 		_, err := d.Dial(t.Context(), "udp", "127.0.0.1:1")
 		require.EqualError(t, err, "tcpclient: dial 127.0.0.1:1: unknown network udp; Dialer.ReadBuffer -2 is negative; "+
@@ -157,9 +157,9 @@ func TestFirstDialTellsWhatHasFailed(t *testing.T) {
 	})
 }
 
-func TestAddressesThatCannotBe(t *testing.T) {
-	for _, address := range []string{"", "127.0.0.1:nosuchservice"} {
-		t.Run(address, func(t *testing.T) { // P8: they are not tried again
+func TestDialDoesNotRetryAnAddressThatCannotBe(t *testing.T) {
+	for name, address := range map[string]string{"empty": "", "of an unknown service": "127.0.0.1:nosuchservice"} {
+		t.Run(name, func(t *testing.T) { // P8: they are not tried again
 			d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{FirstDial: true}}
 			_, err := d.Dial(testkit.Within(t, testkit.Patience), "tcp", address)
 			require.Error(t, err)
@@ -169,7 +169,7 @@ func TestAddressesThatCannotBe(t *testing.T) {
 	}
 }
 
-func TestNilConnectionsOfAllKinds(t *testing.T) {
+func TestDialRefusesANilConnectionOfAnyType(t *testing.T) {
 	for name, conn := range map[string]net.Conn{"nil": nil, "*tls.Conn": (*tls.Conn)(nil), "*net.TCPConn": (*net.TCPConn)(nil)} {
 		t.Run(name, func(t *testing.T) {
 			d := tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }}
@@ -213,7 +213,7 @@ func TestSettings(t *testing.T) {
 		{"Backoff.MaxAttempts", tcpclient.Dialer{Reconnect: &tcpclient.Backoff{MaxAttempts: -3}}, []string{"Reconnect.MaxAttempts", "-3"}},
 		{"several at once", tcpclient.Dialer{ReadBuffer: -1, Inbox: -2, FlushDelay: -3, Framer: tcpclient.LengthPrefix{Width: 10}, Reconnect: &tcpclient.Backoff{Min: -4}}, []string{"ReadBuffer", "-1", "Inbox", "-2", "FlushDelay", "-3ns", "Width", "10", "Reconnect.Min", "-4ns"}},
 	} {
-		t.Run(test.name, func(t *testing.T) { // section 2: refused at once, naming field and value
+		t.Run("refuses "+test.name, func(t *testing.T) { // section 2: refused at once, naming field and value
 			d := test.d
 			d.DialContext = noDialing(t)
 			c, err := d.Dial(t.Context(), "tcp", "server:9")
@@ -233,7 +233,7 @@ func TestSettings(t *testing.T) {
 		testkit.RequireAlive(t, c, p)
 	})
 
-	t.Run("wrong ones win against a context that is done", func(t *testing.T) {
+	t.Run("wrong ones are told before a context that is done", func(t *testing.T) {
 		_, err := (&tcpclient.Dialer{Inbox: -1}).Dial(testkit.Canceled(t), "tcp", "server:9")
 		require.ErrorContains(t, err, "Inbox")
 	})
@@ -246,7 +246,7 @@ func TestSettings(t *testing.T) {
 		}
 	})
 
-	t.Run("the smallest work", func(t *testing.T) { // FAULTS S4
+	t.Run("the smallest buffers work", func(t *testing.T) { // FAULTS S4
 		for _, size := range []int{1, 2, 15, 16, 17} {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{ReadBuffer: size, WriteBuffer: size, Inbox: size})
 			go p.Echo()
@@ -263,7 +263,7 @@ func TestSettings(t *testing.T) {
 		}
 	})
 
-	t.Run("Nagle", func(t *testing.T) {
+	t.Run("on and off work for Nagle", func(t *testing.T) {
 		for _, nagle := range []bool{false, true} {
 			c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{Nagle: nagle})
 			testkit.RequireAlive(t, c, p)
@@ -271,8 +271,8 @@ func TestSettings(t *testing.T) {
 	})
 }
 
-func TestDialError(t *testing.T) {
-	t.Run("of attempts that are used up is an OpError", testkit.InBubble(func(t *testing.T) { // P9
+func TestDialErrorText(t *testing.T) {
+	t.Run("of attempts that are used up is that of one OpError", testkit.InBubble(func(t *testing.T) { // P9
 		l := testkit.ListenMemory(t)
 		address := l.Addr().String()
 		l.Close()

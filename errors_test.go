@@ -151,7 +151,7 @@ func TestFrameTooLargeError(t *testing.T) { // FAULTS F19
 	}
 }
 
-func TestFirstErrorOfTwo(t *testing.T) { // P9
+func TestFirstErrorOfReaderAndWriter(t *testing.T) { // P9
 	// The kernel tells the reason of a reset once, to the reader or to the writer. The other,
 	// woken at the same time, learns EOF or EPIPE. Who has the reason may get no processor for
 	// a while.
@@ -165,14 +165,14 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 		want          error
 		within        time.Duration
 	}{
-		"the writer knows":                           {false, syscall.ECONNRESET, starved, io.EOF, 0, syscall.ECONNRESET, starved},
-		"the drain knows":                            {drained, syscall.ETIMEDOUT, starved, io.EOF, 0, syscall.ETIMEDOUT, starved},
-		"the reader knows":                           {false, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
-		"the reader knows, of a drain":               {drained, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
-		"nobody knows, the reader learns it later":   {false, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
-		"nobody knows, the reader later, of a drain": {drained, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
-		"nobody knows, the writer learns it later":   {false, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
-		"nobody knows, the drain learns it later":    {drained, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
+		"is the writer's, who knows the reason":                           {false, syscall.ECONNRESET, starved, io.EOF, 0, syscall.ECONNRESET, starved},
+		"is the drain's, which knows the reason":                          {drained, syscall.ETIMEDOUT, starved, io.EOF, 0, syscall.ETIMEDOUT, starved},
+		"is the reader's, who knows the reason":                           {false, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
+		"is the reader's, who knows the reason, beside a drain":           {drained, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
+		"is EOF when neither knows, and the reader is late":               {false, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
+		"is EOF when neither knows, and the reader is later than a drain": {drained, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
+		"is EOF when neither knows, and the writer is late":               {false, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
+		"is EOF when neither knows, and the drain is late":                {drained, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 		})
 	}
 
-	t.Run("the drain knows, on a connection without deadlines", func(t *testing.T) {
+	t.Run("is the drain's, which knows the reason, on a connection without deadlines", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			reset := make(chan struct{})
 			c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
@@ -231,7 +231,7 @@ func TestFirstErrorOfTwo(t *testing.T) { // P9
 		})
 	})
 
-	t.Run("a peer that hangs up and does not read", func(t *testing.T) {
+	t.Run("is EOF soon after a peer hangs up that does not read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, p, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
 			sent := testkit.Start(t, func() error { return c.Send(t.Context(), testkit.Pattern(1<<20)) })
@@ -272,7 +272,7 @@ func TestFirstError(t *testing.T) {
 		})
 	})
 
-	t.Run("of writing is told to those who receive, behind the last words of the peer", func(t *testing.T) { // P1, P4, P9
+	t.Run("of writing is told to those who receive, after the last words of the peer", func(t *testing.T) { // P1, P4, P9
 		synctest.Test(t, func(t *testing.T) {
 			c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
 				w.OnWrite = func([]byte) (int, error) { return 0, syscall.EPIPE }
@@ -311,7 +311,7 @@ func TestFirstError(t *testing.T) {
 		})
 	})
 
-	t.Run("of writing leaves what has arrived to a slow receiver behind a full Inbox", func(t *testing.T) { // P1
+	t.Run("of writing leaves what has arrived to a slow receiver with a full Inbox", func(t *testing.T) { // P1
 		synctest.Test(t, func(t *testing.T) {
 			want := testkit.Numbered(100, 100)
 			c, p, _ := testkit.ConnectHooked(t, tcpclient.Dialer{Inbox: 1000}, func(w *testkit.HookedConn) {

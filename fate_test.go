@@ -217,7 +217,7 @@ func TestUnsent(t *testing.T) {
 		})
 	})
 
-	t.Run("is true for all behind a record of TLS that was not begun", func(t *testing.T) { // P4
+	t.Run("is true for all after a record of TLS that was not begun", func(t *testing.T) { // P4
 		l := testkit.ListenTCP(t)
 		testkit.Secure(l)
 		c, p := l.Connect(t, tcpclient.Dialer{WriteTimeout: 100 * time.Millisecond, WriteBuffer: 4 << 20})
@@ -358,7 +358,7 @@ func TestLoss(t *testing.T) {
 			require.NoError(t, c.Close())
 		})
 
-		t.Run("is told to a Flush that waits, and to nobody else", func(t *testing.T) { // P4
+		t.Run("is told to a Flush that waits, and to no other caller", func(t *testing.T) { // P4
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("lost")))
@@ -395,8 +395,8 @@ func TestLoss(t *testing.T) {
 	})
 }
 
-func TestUnsentOnBothWays(t *testing.T) {
-	t.Run("is exact for who leads behind messages of Writes", func(t *testing.T) { // P4
+func TestUnsentOnBothWaysThroughSend(t *testing.T) {
+	t.Run("is exact for the one who leads, after messages of Writes", func(t *testing.T) { // P4
 		before := len(testkit.Frame("written"))
 		sendWays(t, func(t *testing.T, d tcpclient.Dialer) {
 			for cut := range before + len(testkit.Frame("sent")) {
@@ -446,7 +446,7 @@ func TestUnsentOnBothWays(t *testing.T) {
 	})
 }
 
-func TestWritingToTheDead(t *testing.T) {
+func TestWritingToADeadConnection(t *testing.T) {
 	for name, call := range map[string]func(c *tcpclient.Client) error{
 		"Send": func(c *tcpclient.Client) error { return c.Send(context.Background(), []byte("lost")) },
 		"Call": func(c *tcpclient.Client) error {
@@ -501,8 +501,8 @@ func TestWritingToTheDead(t *testing.T) {
 	}
 }
 
-func TestLossOfMessages(t *testing.T) {
-	t.Run("says that it is one, and why", testkit.InBubble(func(t *testing.T) { // P4, P9
+func TestLossText(t *testing.T) {
+	t.Run("says that messages which were written are lost, and why", testkit.InBubble(func(t *testing.T) { // P4, P9
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		require.NoError(t, c.Write(t.Context(), []byte("lost")))
 		p.Close()
@@ -517,7 +517,7 @@ func TestLossOfMessages(t *testing.T) {
 }
 
 // What a Send that has given up has left in the buffer is lost like what a Write has left there.
-func TestTheLossOfWhatASendHasLeftIsTold(t *testing.T) {
+func TestLossOfWhatASendHasLeftIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P4
 		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})
 		require.ErrorIs(t, c.Send(testkit.Within(t, time.Second), testkit.Pattern(1000)), context.DeadlineExceeded)
@@ -532,7 +532,7 @@ func TestTheLossOfWhatASendHasLeftIsTold(t *testing.T) {
 	})
 }
 
-func TestOfManyWritesThatWaitForRoomOneIsToldOfEachLoss(t *testing.T) { // P4
+func TestLossIsToldToOneOfManyWritesThatWaitForRoom(t *testing.T) { // P4
 	synctest.Test(t, func(t *testing.T) {
 		c, p := testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 8}).Connect(t, tcpclient.Dialer{WriteBuffer: 1})
 		require.NoError(t, c.Write(t.Context(), make([]byte, 100)))

@@ -382,8 +382,8 @@ func TestFramerSettings(t *testing.T) {
 		{tcpclient.Delimiter{Delim: []byte{}}, "Delimiter.Delim is empty"},
 		{tcpclient.Delimiter{MaxSize: -1}, "Delimiter.MaxSize -1"},
 		{tcpclient.Lines{MaxSize: -1}, "Lines.MaxSize -1"},
-		{tcpclient.Decimal{}, "Decimal.Separator"},
-		{tcpclient.Decimal{Separator: '7'}, "Decimal.Separator"},
+		{tcpclient.Decimal{}, "Decimal.Separator is not set"},
+		{tcpclient.Decimal{Separator: '7'}, "Decimal.Separator '7' is a digit"},
 		{tcpclient.ContentLength{MaxSize: -1}, "ContentLength.MaxSize -1"},
 	} {
 		t.Run(tt.want, func(t *testing.T) {
@@ -695,7 +695,7 @@ func TestEmbeddedFramer(t *testing.T) {
 		}))
 	}
 
-	t.Run("the settings of one of ours behind a pointer are checked", func(t *testing.T) {
+	t.Run("by pointer: the settings of one of ours are checked", func(t *testing.T) {
 		d := tcpclient.Dialer{Framer: &tcpclient.LengthPrefix{Width: 9}}
 		_, err := d.Dial(t.Context(), "tcp", "127.0.0.1:1")
 		require.ErrorContains(t, err, "Dialer.Framer: ")

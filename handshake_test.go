@@ -49,7 +49,7 @@ func shakeHands(t testing.TB, tr testkit.Transport, d tcpclient.Dialer, server f
 
 func TestHandshake(t *testing.T) {
 	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("talks in whole messages before anybody else does", func(t *testing.T) { // P8
+		t.Run("talks in whole messages before any caller does", func(t *testing.T) { // P8
 			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 				_, isTLS := conn.NetConn().(*tls.Conn)
 				assert.Equal(t, tr.Secure, isTLS)

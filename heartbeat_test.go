@@ -212,7 +212,7 @@ func TestHeartbeat(t *testing.T) {
 		require.ErrorAs(t, err, &tooLarge)
 	}))
 
-	t.Run("never means never", testkit.InBubble(func(t *testing.T) {
+	t.Run("the longest Interval there is never ends", testkit.InBubble(func(t *testing.T) {
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{Interval: 1<<63 - 1}})
 		time.Sleep(time.Hour)
 		testkit.RequireAlive(t, c, p)

@@ -81,7 +81,7 @@ func mixed(r *rand.Rand, total int) (msgs []string) {
 }
 
 // Streams of messages of half a KiB to 8 KiB are read straight into the Inbox.
-func TestStreamsOfAllSizes(t *testing.T) {
+func TestMessagesOfMixedSizesArriveWholeAndInOrder(t *testing.T) {
 	for name, receive := range map[string]func(*testing.T, *tcpclient.Client) ([]string, error){
 		"Receive": func(t *testing.T, c *tcpclient.Client) ([]string, error) { return testkit.ReceiveAll(t, c) },
 		"ReceiveInto": func(t *testing.T, c *tcpclient.Client) (msgs []string, err error) {
@@ -242,7 +242,7 @@ func TestStreamOfKiB(t *testing.T) {
 }
 
 // The memory behind a message is the caller's: what is read next must not be there.
-func TestReceivedMemoryIsNotReadInto(t *testing.T) {
+func TestReceivedMemoryIsNotReadIntoAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P1
 		stream := testkit.Numbered(2000, 1<<10)
 		s := script{data: testkit.Frames(stream...), size: bursts, end: io.EOF}
@@ -264,7 +264,7 @@ func TestReceivedMemoryIsNotReadInto(t *testing.T) {
 
 // An error that comes with the last bytes of a stream is the one that everybody gets, wherever the
 // stream ends: also where these bytes fill the read buffer, and it grows.
-func TestErrorThatComesWithBytes(t *testing.T) {
+func TestErrorThatComesWithTheLastBytesIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P9
 		bad := ""
 		for size := 0; size < 3000; size += 4 {
@@ -283,7 +283,7 @@ func TestErrorThatComesWithBytes(t *testing.T) {
 
 // Slabs of any memory are recycled: that of large messages, and what was traded for them.
 // Offsets in what is read directly must fit all the same.
-func TestStreamOfKiBBetweenLargeMessages(t *testing.T) {
+func TestStreamOfKiBBetweenLargeMessagesArrivesWhole(t *testing.T) {
 	for name, receive := range map[string]func(*testing.T, *tcpclient.Client, func([]byte)) error{
 		"ReceiveInto": func(t *testing.T, c *tcpclient.Client, each func([]byte)) error {
 			for buf := make([]byte, 0, 180<<10); ; each(buf) {
@@ -325,8 +325,8 @@ func TestStreamOfKiBBetweenLargeMessages(t *testing.T) {
 }
 
 // A frame above a MaxSize that is itself below 8 KiB is refused from its header alone.
-func TestStreamOfKiBAndAFrameThatIsTooLarge(t *testing.T) {
-	for name, more := range map[string]int{"header alone": 0, "that comes": 5000, "that is followed by others": 200 << 10} {
+func TestStreamOfKiBEndsAtAFrameThatIsTooLarge(t *testing.T) {
+	for name, more := range map[string]int{"of which only the header comes": 0, "that comes whole": 5000, "that is followed by others": 200 << 10} {
 		t.Run(name, testkit.InBubble(func(t *testing.T) { // P1, P6
 			stream := testkit.Numbered(300, 1<<10)
 			data := append(testkit.Frames(stream...), 0, 0, 5000>>8, 5000&0xff)
@@ -343,9 +343,9 @@ func TestStreamOfKiBAndAFrameThatIsTooLarge(t *testing.T) {
 }
 
 // Small messages behind a stream of KiBs, in the same read, do not get the memory of large ones.
-func TestSmallMessagesBehindAStreamOfKiB(t *testing.T) {
+func TestSmallMessagesAfterAStreamOfKiB(t *testing.T) {
 	ramp, empties := testkit.Frames(testkit.Numbered(60, 1<<10)...), make([]byte, 4*11_000)
-	t.Run("fill the Inbox", testkit.InBubble(func(t *testing.T) { // P6
+	t.Run("that fill the Inbox waste no memory", testkit.InBubble(func(t *testing.T) { // P6
 		s := script{data: append(bytes.Clone(ramp), empties...), size: bursts, end: io.EOF, begin: make(chan struct{})}
 		c, _ := s.play(t, tcpclient.Dialer{})
 		requireHeap(t, 2<<20, func() { close(s.begin); synctest.Wait() })
@@ -353,7 +353,7 @@ func TestSmallMessagesBehindAStreamOfKiB(t *testing.T) {
 		require.ErrorIs(t, err, io.EOF)
 		require.Len(t, msgs, 60+11_000)
 	}))
-	t.Run("during Shutdown", testkit.InBubble(func(t *testing.T) { // P6
+	t.Run("during Shutdown waste no memory", testkit.InBubble(func(t *testing.T) { // P6
 		s := script{data: bytes.Repeat(append(bytes.Clone(ramp), empties...), 15), size: bursts, begin: make(chan struct{})}
 		c, p := s.play(t, tcpclient.Dialer{})
 		down := testkit.Start(t, func() error { return c.Shutdown(context.Background()) })
@@ -391,7 +391,7 @@ func check(msg []byte) (i int, err error) {
 }
 
 // Calls begin at any moment of a stream of pushes: each message goes where it belongs.
-func TestCallsInTheMiddleOfStreams(t *testing.T) {
+func TestCallsAndPushesGoWhereTheyBelong(t *testing.T) {
 	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		l := tr.Listen(t)
 		for seed := range uint64(3) {
@@ -457,7 +457,7 @@ func TestCallsInTheMiddleOfStreams(t *testing.T) {
 
 // The peer hangs up anywhere in a stream; with Reconnect the next connection goes on, and Close comes
 // at any moment.
-func TestReconnectInTheMiddleOfStreams(t *testing.T) {
+func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 	for _, inbox := range []int{0, 140 << 10, 1} {
 		for seed := range uint64(8) {
 			synctest.Test(t, func(t *testing.T) {

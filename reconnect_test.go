@@ -292,7 +292,7 @@ func TestReconnect(t *testing.T) {
 		require.Equal(t, 16, losses)
 	}))
 
-	t.Run("a permanent error ends the Client, behind the loss", testkit.InBubble(func(t *testing.T) { // P8, R14
+	t.Run("a permanent error ends the Client, after the loss", testkit.InBubble(func(t *testing.T) { // P8, R14
 		l := testkit.ListenMemory(t)
 		closed := errors.New("account closed")
 		n := 0

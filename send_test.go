@@ -37,8 +37,8 @@ func (asItIs) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 }
 
 // A Framer may have nothing to write for a message. Whoever sends that leads a flight
-// without bytes, and what comes behind it goes on.
-func TestAFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
+// without bytes, and what comes after it goes on.
+func TestFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
 	ops := map[string]func(ctx context.Context, c *tcpclient.Client) error{
 		"Send": func(ctx context.Context, c *tcpclient.Client) error { return c.Send(ctx, nil) },
 		"Call": func(ctx context.Context, c *tcpclient.Client) error {
@@ -52,8 +52,8 @@ func TestAFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
 			return c.Flush(ctx)
 		},
 	}
-	for name, op := range ops {
-		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		for name, op := range ops {
 			t.Run(name, func(t *testing.T) {
 				l := tr.Listen(t)
 				accepted := make(chan *testkit.Peer, 1)
@@ -70,7 +70,7 @@ func TestAFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
 					p.Raw([]byte("y"))
 				}
 				assert.NoError(t, done())
-				testkit.RequireFast(t, "Send and Close behind it", func() {
+				testkit.RequireFast(t, "Send and Close after it", func() {
 					assert.NoError(t, c.Send(t.Context(), []byte("x")))
 					assert.NoError(t, c.Close())
 				})
@@ -78,13 +78,13 @@ func TestAFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
 				require.NoError(t, err)
 				require.Equal(t, byte('x'), b)
 			})
-		})
-	}
+		}
+	})
 }
 
 // Those who lead may have no patience either. Whoever gives up leading does not leave it to the
 // next, who may be gone, too: nobody would ever write.
-func TestImpatientSendersDoNotStarveEachOther(t *testing.T) { // P2, P5
+func TestSendersWhoseContextsEndSoonDoNotStarveEachOther(t *testing.T) { // P2, P5
 	for name, op := range map[string]func(ctx context.Context, c *tcpclient.Client){
 		"Send": func(ctx context.Context, c *tcpclient.Client) { c.Send(ctx, nil) },
 		"Call": func(ctx context.Context, c *tcpclient.Client) { c.Call(ctx, nil) },
@@ -208,7 +208,7 @@ func TestContext(t *testing.T) {
 			testkit.RequireAlive(t, c, p)
 		})
 
-		t.Run("that ends for the one who writes leaves the others' messages to somebody", func(t *testing.T) { // P2
+		t.Run("that ends for the one who writes leaves the others' messages to another goroutine", func(t *testing.T) { // P2
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			sent := testkit.Stall(t, c)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -414,7 +414,7 @@ func sendWays(t *testing.T, test func(t *testing.T, d tcpclient.Dialer)) {
 }
 
 // A ping that is under way has no batch of which a Send could be taken for a part.
-func TestSendThatMeetsAPing(t *testing.T) {
+func TestSendDuringAPing(t *testing.T) {
 	t.Run("returns when its own message was written", func(t *testing.T) { // P4
 		sendWays(t, func(t *testing.T, d tcpclient.Dialer) {
 			d.Heartbeat = testkit.Pinging()

@@ -64,7 +64,7 @@ func TestShutdownAndFIN(t *testing.T) {
 		}},
 		"an answer": {Heartbeat: tcpclient.Heartbeat{Answer: func(msg []byte) ([]byte, bool) { return testkit.Pattern(1000), string(msg) == "ping?" }}},
 	} {
-		t.Run("ours comes behind "+name+" that is under way, not inside", testkit.InBubble(func(t *testing.T) { // P1
+		t.Run("ours comes after "+name+" that is under way, not inside", testkit.InBubble(func(t *testing.T) { // P1
 			c, p := narrowly(t, d)
 			p.Send("ping?")
 			time.Sleep(1500 * time.Millisecond) // a tenth of it has left
@@ -95,7 +95,7 @@ func TestShutdownAndFIN(t *testing.T) {
 		}))
 	}
 
-	t.Run("ours comes behind messages and pings together", testkit.InBubble(func(t *testing.T) { // P1, P3
+	t.Run("ours comes after messages and pings together", testkit.InBubble(func(t *testing.T) { // P1, P3
 		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
 			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { return testkit.Pattern(300) },
 		}})
@@ -222,7 +222,7 @@ func TestShutdownAndReconnect(t *testing.T) {
 
 func TestShutdown(t *testing.T) {
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("sends FIN behind all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
+		t.Run("sends FIN after all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			require.NoError(t, c.Write(t.Context(), []byte("one")))
 			require.NoError(t, c.Write(t.Context(), []byte("two")))
@@ -240,7 +240,7 @@ func TestShutdown(t *testing.T) {
 			require.NoError(t, c.Close())
 		})
 
-		t.Run("waits for nobody to receive", func(t *testing.T) { // FAULTS S21
+		t.Run("does not wait for a call of Receive", func(t *testing.T) { // FAULTS S21
 			c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
 			want := testkit.Numbered(500, 2000)
 			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
@@ -467,7 +467,7 @@ func errorText(err error) string {
 // While Shutdown flushes to a slow peer pings go on, or it would be declared dead that takes
 // bytes all the time. Flush is the control.
 func TestShutdownFlushesToASlowPeer(t *testing.T) {
-	for name, flush := range map[string]bool{"behind a Flush": true, "by itself": false} {
+	for name, flush := range map[string]bool{"after a Flush": true, "by itself": false} {
 		t.Run(name, testkit.InBubble(func(t *testing.T) { // P5
 			c, p := narrowly(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
 				Interval: 5 * time.Second, Timeout: 10 * time.Second,
@@ -512,7 +512,7 @@ func TestShutdownWhoseContextEndsTellsOfALoss(t *testing.T) {
 }
 
 // Shutdown's context bounds the wait for the Trace, too.
-func TestShutdownWithATraceThatHangs(t *testing.T) {
+func TestShutdownReturnsWithItsContextWhileATraceHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P2
 		hanging := newHook(t)
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) { hanging.hang() }}})
@@ -524,7 +524,7 @@ func TestShutdownWithATraceThatHangs(t *testing.T) {
 }
 
 // Shutdown's own goroutine may be the one that writes to a connection whose deadlines do nothing.
-func TestShutdownWithDeadlinesThatDoNothing(t *testing.T) {
+func TestShutdownReturnsWithItsContextWhenDeadlinesDoNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P2
 		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
 			w.OnDeadline = func() error { return nil }
@@ -546,7 +546,7 @@ func TestShutdownWithDeadlinesThatDoNothing(t *testing.T) {
 
 // A connection whose CloseWrite fails, in whatever words, cannot be half-closed: Shutdown does
 // not wait for the answer to a FIN that was not sent.
-func TestShutdownWhoseFINFails(t *testing.T) {
+func TestShutdownWaitsForNoAnswerToAFINThatWasNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := tcpclienttest.NewNetwork()
 		c, _ := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
@@ -557,7 +557,7 @@ func TestShutdownWhoseFINFails(t *testing.T) {
 }
 
 // The peer's own pings are answered, too, while Shutdown flushes.
-func TestShutdownAnswersWhileItFlushes(t *testing.T) {
+func TestShutdownAnswersPingsWhileItFlushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P5
 		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
 			Answer: func(msg []byte) ([]byte, bool) { return []byte("pong"), string(msg) == "ping" },
@@ -575,7 +575,7 @@ func TestShutdownAnswersWhileItFlushes(t *testing.T) {
 }
 
 // The peer's FIN is what Shutdown waits for, and may have come before.
-func TestShutdownBehindThePeersFIN(t *testing.T) {
+func TestShutdownReturnsNilAfterThePeersFIN(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, wait := range []bool{false, true} {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
@@ -605,7 +605,7 @@ func TestShutdownSaysALossOnce(t *testing.T) {
 }
 
 // Where a Call fails because the peer hangs up, Shutdown is not fine.
-func TestShutdownWhoseCallIsNotAnswered(t *testing.T) {
+func TestShutdownFailsWhenACallIsNotAnswered(t *testing.T) {
 	for i := range 60 {
 		synctest.Test(t, func(t *testing.T) { // P4
 			c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1})

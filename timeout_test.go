@@ -215,7 +215,7 @@ func TestWriteTimeout(t *testing.T) {
 		})
 	})
 
-	t.Run("ends the connection also behind a full Inbox", func(t *testing.T) { // P5
+	t.Run("ends the connection also while the Inbox is full", func(t *testing.T) { // P5
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{Inbox: 100})
 			go p.Write(testkit.Frames(testkit.Numbered(100, 100)...))
@@ -228,7 +228,7 @@ func TestWriteTimeout(t *testing.T) {
 		})
 	})
 
-	t.Run("over TLS, too", func(t *testing.T) {
+	t.Run("ends a connection over TLS, too", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l := testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 8000})
 			testkit.Secure(l)

@@ -442,7 +442,7 @@ func TestStats(t *testing.T) {
 	})
 }
 
-func TestCounters(t *testing.T) {
+func TestStatsCountMessagesAndBytes(t *testing.T) {
 	c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 	require.Equal(t, tcpclient.Stats{Connects: 1, Connected: true}, c.Stats())
 	require.NoError(t, c.Write(t.Context(), []byte("one")))
@@ -474,7 +474,7 @@ func TestStatsAtTheEnd(t *testing.T) {
 }
 
 // A ping that was never handed over does not count as sent.
-func TestStatsOfAPingThatWasNotSent(t *testing.T) {
+func TestStatsDoNotCountAPingThatWasNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, p := narrowly(t, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: tcpclient.Heartbeat{
 			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { return testkit.Pattern(1000) },
