@@ -37,21 +37,21 @@ var dialFaults = map[string]func(t *testing.T){
 	"D4 dead neighbour":                          faultNeighbour,
 	"D5 no such name":                            faultNoSuchName,
 	"D6 DNS server refuses":                      faultResolver,
-	"D7 slow DNS":                                faultSlowDNS,
+	"D7 slow DNS":                                beside(faultSlowDNS),
 	"D8 first family dead":                       faultFamily,
 	"D9 both families dead":                      faultFamilies,
 	"D10 many addresses, most of them dead":      faultManyAddresses,
 	"D11 no file descriptor left":                faultFiles,
 	"D12 no local port left":                     faultPorts,
-	"D13 TLS handshake stalls":                   faultTLSStall,
-	"D14 TLS handshake trickles":                 faultTLSTrickle,
+	"D13 TLS handshake stalls":                   beside(faultTLSStall),
+	"D14 TLS handshake trickles":                 beside(faultTLSTrickle),
 	"D15 certificate is not to be trusted":       faultCertificate,
 	"D16 client certificate is missing":          faultClientCertificate,
 	"D17 server without TLS":                     faultPlainServer,
 	"D17 client without TLS":                     faultPlainClient,
 	"D18 DialContext panics":                     faultDialerPanics,
 	"D18 DialContext returns nothing":            faultDialerNil,
-	"D18 DialContext ignores its context":        faultDialerIgnores,
+	"D18 DialContext ignores its context":        beside(faultDialerIgnores),
 	"D19 connection comes after the context":     faultLateConnection,
 	"connection to itself":                       faultItself,
 	"address without a port, network unknown":    faultAddress,
@@ -137,6 +137,7 @@ func faultBlackhole(t *testing.T) {
 }
 
 func faultDropped(t *testing.T) {
+	testkit.SkipIfShort(t)
 	t.Parallel() // in a process of its own
 	testkit.InNamespace(t, func(t *testing.T) {
 		l := testkit.ListenTCP(t)
@@ -153,6 +154,7 @@ func faultDropped(t *testing.T) {
 }
 
 func faultUnreachable(t *testing.T) {
+	testkit.SkipIfShort(t)
 	t.Parallel() // in a process of its own
 	testkit.InNamespace(t, func(t *testing.T) {
 		l := testkit.ListenTCP(t)
@@ -171,6 +173,7 @@ func faultUnreachable(t *testing.T) {
 }
 
 func faultNeighbour(t *testing.T) {
+	testkit.SkipIfShort(t)
 	t.Parallel() // in a process of its own
 	testkit.InNamespace(t, func(t *testing.T) {
 		testkit.Command(t, "ip link add v0 type veth peer name v1")
@@ -318,6 +321,7 @@ func addIPv6(t *testing.T) {
 }
 
 func faultFamily(t *testing.T) {
+	testkit.SkipIfShort(t)
 	t.Parallel() // in a process of its own
 	testkit.InNamespace(t, func(t *testing.T) {
 		addIPv6(t)
@@ -338,6 +342,7 @@ func faultFamily(t *testing.T) {
 }
 
 func faultFamilies(t *testing.T) {
+	testkit.SkipIfShort(t)
 	t.Parallel() // in a process of its own
 	testkit.InNamespace(t, func(t *testing.T) {
 		addIPv6(t)
@@ -414,6 +419,7 @@ func faultFiles(t *testing.T) {
 }
 
 func faultPorts(t *testing.T) {
+	testkit.SkipIfShort(t)
 	t.Parallel() // in a process of its own
 	testkit.InNamespace(t, func(t *testing.T) {
 		l := testkit.ListenOn(t, "tcp", "127.0.0.1:39999") // none of these:

@@ -25,10 +25,10 @@ import (
 // lifecycleFaults are the rows L of FAULTS.md.
 var lifecycleFaults = map[string]func(t *testing.T){
 	"L1 Close while others receive":            faultCloseReceive,
-	"L2 Close while a flush is stuck":          faultCloseFlush,
+	"L2 Close while a flush is stuck":          beside(faultCloseFlush),
 	"L3 context ends during the TLS handshake": faultCancelTLS,
 	"L5 Close in callbacks":                    faultCloseInCallbacks,
-	"L6 Close twice and at once":               faultCloseTwice,
+	"L6 Close twice and at once":               beside(faultCloseTwice),
 	"L7 many writers":                          faultManyWriters,
 	"L8 several receive at once":               faultManyReceivers,
 	"L9 context is done already":               faultDoneContext,
@@ -38,7 +38,7 @@ var lifecycleFaults = map[string]func(t *testing.T){
 	"L17 Framer returns nonsense":              faultFramerNonsense,
 	"L17 Framer gives up":                      faultFramerGivesUp,
 	"L17 Framer needs a look at much":          faultFramerPeeks,
-	"L18 nothing is left behind":               faultLeftBehind,
+	"L18 nothing is left behind":               alone(faultLeftBehind),
 }
 
 func faultCloseReceive(t *testing.T) {

@@ -180,7 +180,7 @@ var restartFaults = map[string]func(t *testing.T){
 		testkit.HangUp(<-conns) // and without Reconnect that is its end
 	},
 
-	"B2 goroutines, descriptors and timers after 10 000 reconnects": faultReconnects, // B3, B4
+	"B2 goroutines, descriptors and timers after 10 000 reconnects": beside(faultReconnects), // B3, B4
 }
 
 // faultReconnects lets a client reconnect 10 000 times to servers that fail in all
@@ -459,11 +459,11 @@ var reconnectFaults = map[string]func(t *testing.T){
 	}),
 
 	"R7 thundering herd": testkit.InBubble(func(t *testing.T) {
-		// 10 000 clients lose their server at one instant. With the race detector they
-		// are fewer, and the chance that the margins below leave is the same.
+		// 10 000 clients lose their server at one instant. With the race detector and
+		// -short they are fewer, and the chance that the margins below leave is the same.
 		const bucket = 100 * time.Millisecond
 		clients := 10_000
-		if testkit.RaceEnabled {
+		if testkit.RaceEnabled || testing.Short() {
 			clients = 2000
 		}
 		n := tcpclienttest.NewNetwork()

@@ -26,16 +26,16 @@ import (
 // fail. They wait for real time, and so they run side by side.
 func init() {
 	maps.Copy(systemFaults, map[string]func(t *testing.T){
-		"B8 processor time while idle and while the server is down": beside(faultProcessorTime),
+		"B8 processor time while idle and while the server is down": slow(faultProcessorTime),
 		"H8 ping behind our own data on a slow link":                apart(faultSlowLink),
 		"L20 fork and exec":                               beside(faultInherited),
 		"S10 connection aborted by the system":            apart(faultAborted),
 		"S11 half-open while we write":                    apart(faultHalfOpenWriting),
 		"S12 half-open while we receive":                  apart(faultHalfOpenIdle),
 		"S14 short outage":                                apart(faultOutage),
-		"Y1 one processor and goroutines that never rest": beside(faultBusy),
+		"Y1 one processor and goroutines that never rest": slow(faultBusy),
 		"Y2 peer process is suspended":                    beside(faultPeerSuspended),
-		"Y2 client process is suspended":                  beside(faultSuspended),
+		"Y2 client process is suspended":                  slow(faultSuspended),
 		"Y3 peer process is killed":                       beside(faultKilled),
 		"Y4 peer host vanishes":                           apart(faultHostVanishes),
 		"Y5 local link down for a while":                  apart(faultLinkDown),
@@ -45,14 +45,6 @@ func init() {
 		"Y11 firewall forgets an idle connection":         apart(faultForgotten),
 		"Y12 middlebox resets an idle connection":         apart(faultMiddlebox),
 	})
-}
-
-// beside runs a row beside the others.
-func beside(test func(t *testing.T)) func(t *testing.T) {
-	return func(t *testing.T) {
-		t.Parallel()
-		test(t)
-	}
 }
 
 // apart runs a row beside the others, in a network of its own.

@@ -1,7 +1,6 @@
 package testkit
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -41,38 +40,20 @@ func InNamespace(t *testing.T, test func(t *testing.T)) {
 	if testing.CoverMode() == "" && os.Getenv(namespaceVariable) != "" {
 		t.Skip("in the namespace of another test")
 	}
-	run := fmt.Sprintf("^%s$", strings.ReplaceAll(quoteTest(t.Name()), "/", "$/^"))
-	cmd := exec.Command("/proc/self/exe", "-test.run", run, "-test.v", "-test.timeout", "2m")
-	cmd.Env = append(os.Environ(), namespaceVariable+"="+t.Name(),
-		"GORACE="+strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0")) // a second otherwise
-	cmd.SysProcAttr = &syscall.SysProcAttr{
+	out, err := runAgain(t, namespaceVariable, &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	switch err := cmd.Run(); {
+	})
+	switch {
 	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.ENOSYS):
 		unavailable(t, "no network namespaces here: %v", err)
 	case err != nil:
-		t.Fatalf("in the namespace: %v\n%s", err, out.String())
-	case strings.Contains(out.String(), "--- SKIP"):
-		t.Skipf("in the namespace:\n%s", out.String())
+		t.Fatalf("in the namespace: %v\n%s", err, out)
+	case strings.Contains(out, "--- SKIP"):
+		t.Skipf("in the namespace:\n%s", out)
 	}
-	require.Contains(t, out.String(), "--- PASS: "+t.Name(), "the test has not run in the namespace")
-}
-
-// quoteTest quotes what regular expressions would take for more than letters.
-func quoteTest(name string) string {
-	var b strings.Builder
-	for _, c := range name {
-		if strings.ContainsRune(`\.+*?()|[]{}^$`, c) {
-			b.WriteByte('\\')
-		}
-		b.WriteRune(c)
-	}
-	return b.String()
+	requireRan(t, out)
 }
 
 // unavailable skips a test for which the system lacks something, and fails it in CI.

@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"context"
+	"os"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -72,4 +73,24 @@ func Start[T any](t testing.TB, f func() T) (wait func() T) {
 // InBubble runs test in virtual time.
 func InBubble(test func(t *testing.T)) func(t *testing.T) {
 	return func(t *testing.T) { synctest.Test(t, test) }
+}
+
+// SkipIfShort skips a test that waits for real time if -short is set.
+func SkipIfShort(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("waits for real time: not with -short")
+	}
+}
+
+// slowVariable asks for the tests that SkipUnlessSlow skips.
+const slowVariable = "TCPCLIENT_TEST_SLOW"
+
+// SkipUnlessSlow skips a test that takes several seconds of real time to find what seldom
+// breaks, unless the environment asks for it, as .ci/run does.
+func SkipUnlessSlow(t testing.TB) {
+	t.Helper()
+	if os.Getenv(slowVariable) == "" {
+		t.Skipf("takes long: set %s=1 to run it", slowVariable)
+	}
 }
