@@ -180,7 +180,7 @@ func TestWriteBuffer(t *testing.T) {
 		testkit.Stall(t, c)
 		before := testkit.MemoryInUse()
 		big := testkit.Pattern(64 << 10)
-		for range 1000 {
+		for range testkit.Rounds(1000) {
 			c.Send(testkit.Within(t, 10*time.Microsecond), big)
 			c.Send(canceledSoon(t), big)
 		}
@@ -201,8 +201,12 @@ func TestAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	// TLS has allocations of its own.
+	sizes := []int{0, 64, 1000, 5000, 100_000}
+	if testing.Short() {
+		sizes = []int{64}
+	}
 	for _, name := range []string{"tcp", "unix"} {
-		for _, size := range []int{0, 64, 1000, 5000, 100_000} {
+		for _, size := range sizes {
 			t.Run(fmt.Sprintf("%s, messages of %d bytes", name, size), func(t *testing.T) { // P12, FAULTS B6
 				tr := testkit.TransportNamed(name)
 				for what, ctx := range map[string]context.Context{

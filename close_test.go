@@ -23,6 +23,7 @@ import (
 )
 
 func TestClose(t *testing.T) {
+	t.Parallel() // it waits for real time
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("returns nil, also again and concurrently", func(t *testing.T) { // P7
 			c, _ := tr.Connect(t, tcpclient.Dialer{})
@@ -92,6 +93,7 @@ func TestClose(t *testing.T) {
 		})
 
 		t.Run("wakes all who wait with ErrClosed", func(t *testing.T) { // P7, FAULTS L1, L2
+			testkit.SkipIfShort(t)
 			c, _ := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 1000})
 			testkit.Stall(t, c)
 			var wg sync.WaitGroup
@@ -133,6 +135,7 @@ func TestClose(t *testing.T) {
 		})
 
 		t.Run("returns within a second when the peer has stopped reading, and tells of the loss", func(t *testing.T) { // P4, P7
+			testkit.SkipIfShort(t)
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			sent := testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("never")))
@@ -148,6 +151,7 @@ func TestClose(t *testing.T) {
 		})
 
 		t.Run("flushes to a peer that is slow but reads", func(t *testing.T) {
+			testkit.SkipIfShort(t)
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			sent := testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("last")))
@@ -298,6 +302,7 @@ func TestClose(t *testing.T) {
 	})
 
 	t.Run("returns when the connection's own Close is all that helps", func(t *testing.T) { // P7
+		testkit.SkipIfShort(t)
 		// Neither reading nor writing heeds a deadline.
 		stuck := make(chan struct{})
 		var once sync.Once

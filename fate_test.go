@@ -31,6 +31,7 @@ type fate struct {
 }
 
 func TestUnsent(t *testing.T) {
+	t.Parallel() // it waits for real time
 	t.Run("is exact for each message of a batch that was cut off", func(t *testing.T) { // P4, FAULTS S18
 		// The first message keeps the network busy while the others gather in a batch, of
 		// which the network takes cut bytes.
@@ -210,6 +211,7 @@ func TestUnsent(t *testing.T) {
 	})
 
 	t.Run("holds against a server that reads, resets and reads the rest", func(t *testing.T) { // P4
+		testkit.SkipIfShort(t)
 		testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 			for round := range 9 {
 				testFate(t, tr, round)
@@ -313,6 +315,7 @@ func testFate(t *testing.T, tr testkit.Transport, round int) {
 }
 
 func TestLoss(t *testing.T) {
+	t.Parallel() // it waits for real time
 	// end makes the connection end and waits until the Client has noticed.
 	end := func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) {
 		t.Helper()
@@ -359,6 +362,7 @@ func TestLoss(t *testing.T) {
 		})
 
 		t.Run("is told to a Flush that waits, and to no other caller", func(t *testing.T) { // P4
+			testkit.SkipIfShort(t)
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("lost")))
@@ -370,6 +374,7 @@ func TestLoss(t *testing.T) {
 		})
 
 		t.Run("of messages that a flush under way would have taken is told", func(t *testing.T) { // P4
+			testkit.SkipIfShort(t)
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("lost")))

@@ -232,6 +232,7 @@ func TestHeartbeat(t *testing.T) {
 	}))
 
 	t.Run("works over TLS and on connections without deadlines", func(t *testing.T) { // Y14
+		testkit.SkipIfShort(t)
 		for _, name := range []string{"tcp", "tls", "unix"} {
 			c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
 				Interval: 50 * time.Millisecond, Timeout: 250 * time.Millisecond,

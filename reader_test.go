@@ -101,7 +101,7 @@ func TestMessagesOfMixedSizesArriveWholeAndInOrder(t *testing.T) {
 		},
 	} {
 		t.Run(name, testkit.InBubble(func(t *testing.T) { // P1, P3
-			for seed := range uint64(12) {
+			for seed := range uint64(testkit.Rounds(12)) {
 				r := rand.New(rand.NewPCG(seed, 1))
 				msgs := mixed(r, 800<<10)
 				largest := []int{1 << 10, 20 << 10, 1 << 20}[seed%3]
@@ -394,7 +394,7 @@ func check(msg []byte) (i int, err error) {
 func TestCallsAndPushesGoWhereTheyBelong(t *testing.T) {
 	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		l := tr.Listen(t)
-		for seed := range uint64(3) {
+		for seed := range uint64(testkit.Rounds(3)) {
 			r := rand.New(rand.NewPCG(seed, 66))
 			const pushes = 1500
 			c, p := l.Connect(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
@@ -459,7 +459,7 @@ func TestCallsAndPushesGoWhereTheyBelong(t *testing.T) {
 // at any moment.
 func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 	for _, inbox := range []int{0, 140 << 10, 1} {
-		for seed := range uint64(8) {
+		for seed := range uint64(testkit.Rounds(8)) {
 			synctest.Test(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 666))
 				l := testkit.ListenMemory(t)

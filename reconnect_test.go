@@ -402,6 +402,7 @@ func TestReconnect(t *testing.T) {
 
 // What becomes of messages when their connection does not last.
 func TestFateOverReconnects(t *testing.T) {
+	t.Parallel() // it waits for real time
 	t.Run("frames that die in the buffer are reported once, and not sent again", testkit.InBubble(func(t *testing.T) { // P4
 		for name, report := range map[string]func(c *tcpclient.Client) error{
 			"write":    func(c *tcpclient.Client) error { return c.Write(t.Context(), []byte("not taken")) },
@@ -477,6 +478,7 @@ func TestFateOverReconnects(t *testing.T) {
 	}))
 
 	t.Run("every Send learns its own fate, and nothing is sent twice", func(t *testing.T) { // P4
+		testkit.SkipIfShort(t)
 		l := testkit.ListenTCP(t)
 		var mu sync.Mutex
 		seen := make(map[string]int)

@@ -120,6 +120,7 @@ func TestSendersWhoseContextsEndSoonDoNotStarveEachOther(t *testing.T) { // P2, 
 }
 
 func TestContext(t *testing.T) {
+	t.Parallel() // it waits for real time
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("that is done lets no call do anything", func(t *testing.T) { // P2, FAULTS L9
 			c, p := tr.Connect(t, tcpclient.Dialer{})
@@ -140,6 +141,7 @@ func TestContext(t *testing.T) {
 		})
 
 		t.Run("that ends while the peer does not read ends the wait, not the connection", func(t *testing.T) { // P1, P2, P4, FAULTS L10, S16
+			testkit.SkipIfShort(t)
 			c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 10_000})
 			sent := testkit.Stall(t, c)
 			unsent := make(map[string]bool)
@@ -209,6 +211,7 @@ func TestContext(t *testing.T) {
 		})
 
 		t.Run("that ends for the one who writes leaves the others' messages to another goroutine", func(t *testing.T) { // P2
+			testkit.SkipIfShort(t)
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			sent := testkit.Stall(t, c)
 			ctx, cancel := context.WithCancel(t.Context())

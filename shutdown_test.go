@@ -221,6 +221,7 @@ func TestShutdownAndReconnect(t *testing.T) {
 }
 
 func TestShutdown(t *testing.T) {
+	t.Parallel() // it waits for real time
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("sends FIN after all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
 			c, p := tr.Connect(t, tcpclient.Dialer{})
@@ -271,6 +272,7 @@ func TestShutdown(t *testing.T) {
 		})
 
 		t.Run("closes hard when its context ends before the peer does", func(t *testing.T) { // P2, P7
+			testkit.SkipIfShort(t)
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			p.Send("before")
 			require.NoError(t, c.Write(t.Context(), []byte("last")))
@@ -346,6 +348,7 @@ func TestShutdown(t *testing.T) {
 		})
 
 		t.Run("delivers to a peer that is slow to read", func(t *testing.T) {
+			testkit.SkipIfShort(t)
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			sent := testkit.Stall(t, c)
 			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
@@ -358,6 +361,7 @@ func TestShutdown(t *testing.T) {
 		})
 
 		t.Run("ends with its context while the peer does not read, and tells of the loss", func(t *testing.T) { // P2, P4
+			testkit.SkipIfShort(t)
 			c, _ := tr.Connect(t, tcpclient.Dialer{})
 			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("never")))
@@ -409,6 +413,7 @@ func TestShutdown(t *testing.T) {
 	})
 
 	t.Run("over TLS waits as long as its context for room for the close_notify", func(t *testing.T) { // P4
+		testkit.SkipIfShort(t)
 		// The messages just fit the peer's buffer, what TLS says at the end does not.
 		n := &tcpclienttest.Network{Buffer: 4 << 10}
 		l := testkit.ListenNetwork(t, n)

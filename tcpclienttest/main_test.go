@@ -1,9 +1,9 @@
-package tcpclienttest
+package tcpclienttest_test
 
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m, nil) }

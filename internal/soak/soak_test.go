@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	soakFor  = flag.Duration("soak", 2*time.Second, "how long TestSoak runs")
+	soakFor  = flag.Duration("soak", 0, "how long TestSoak runs; 0: 2 s, or 200 ms with -short")
 	soakSeed = flag.Uint64("seed", 0, "what TestSoak draws its faults from; 0: at random")
 )
 
@@ -44,7 +44,14 @@ func TestSoak(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("-soak=%v -seed=%d", *soakFor, seed)
+	length := *soakFor
+	switch {
+	case length == 0 && testing.Short():
+		length = 200 * time.Millisecond
+	case length == 0:
+		length = 2 * time.Second
+	}
+	t.Logf("-soak=%v -seed=%d", length, seed)
 	var totals soakTotals
 	done := make(chan struct{})
 	var watching sync.WaitGroup
@@ -56,7 +63,7 @@ func TestSoak(t *testing.T) {
 
 	var next atomic.Int64
 	var lanes sync.WaitGroup
-	deadline := time.Now().Add(*soakFor)
+	deadline := time.Now().Add(length)
 	for range soakLanes {
 		lanes.Go(func() {
 			for time.Now().Before(deadline) && totals.failed.Load() < 3 {

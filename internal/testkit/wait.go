@@ -83,6 +83,15 @@ func SkipIfShort(t testing.TB) {
 	}
 }
 
+// Rounds is how often a test repeats what it draws at random: n times, or a quarter of that
+// with -short.
+func Rounds(n int) int {
+	if testing.Short() {
+		return (n + 3) / 4
+	}
+	return n
+}
+
 // slowVariable asks for the tests that SkipUnlessSlow skips.
 const slowVariable = "TCPCLIENT_TEST_SLOW"
 

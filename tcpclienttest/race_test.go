@@ -1,5 +1,0 @@
-//go:build race
-
-package tcpclienttest_test
-
-const raceEnabled = true
