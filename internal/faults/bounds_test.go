@@ -7,13 +7,12 @@ import (
 	"io"
 	"net"
 	"runtime"
-	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -45,30 +44,28 @@ func faultEndless(t *testing.T) {
 }
 
 func faultTrickledLine(t *testing.T) {
-	// One byte per read: searching must go on where it stopped.
-	if testkit.RaceEnabled {
-		t.Skip("the race detector makes the reads so slow that the search could hide behind them")
-	}
-	took := func(size int) time.Duration {
-		stream := append(bytes.Repeat([]byte("a"), size), '\n')
-		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{Framer: tcpclient.Delimiter{Delim: []byte("\r\n\n"), MaxSize: 8 << 20}}, func(w *testkit.HookedConn) {
-			source := iotest.OneByteReader(io.MultiReader(bytes.NewReader(stream[:size]), strings.NewReader("\r\n\n"), iotest.ErrReader(io.EOF)))
-			w.OnRead = source.Read
-		})
-		began := time.Now()
-		msg, err := c.Receive(t.Context())
-		require.NoError(t, err)
-		require.Len(t, msg, size)
-		return time.Since(began)
-	}
-	small, large := time.Hour, time.Hour
-	for range 5 {
-		small, large = min(small, took(128<<10)), min(large, took(1<<20))
-		if large < 16*small {
-			return
+	// Half a million reads of a few bytes. Who searches from the beginning after each looks at
+	// 4 million million bytes, for minutes; who goes on where the search has stopped looks at
+	// each byte once.
+	const size, piece, delim = 16 << 20, 32, "\r\n\n"
+	stream := append(bytes.Repeat([]byte("a"), size), delim...)
+	c, _, w := testkit.ConnectHooked(t, tcpclient.Dialer{Framer: tcpclient.Delimiter{Delim: []byte(delim), MaxSize: 32 << 20}}, func(w *testkit.HookedConn) {
+		rest := stream
+		w.OnRead = func(p []byte) (n int, err error) {
+			if len(rest) == 0 {
+				return 0, io.EOF
+			}
+			n = copy(p, rest[:min(piece, len(rest))])
+			rest = rest[n:]
+			return n, nil
 		}
-	}
-	require.Less(t, large, 16*small, "8 times as many bytes")
+	})
+	testkit.RequireFast(t, "Receive", func() {
+		msg, err := c.Receive(t.Context())
+		assert.NoError(t, err)
+		assert.Len(t, msg, size)
+	})
+	require.LessOrEqual(t, w.Reads(), size/piece+2, "the pieces, the delimiter and the end")
 }
 
 func faultAnnounced(t *testing.T) {
