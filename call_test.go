@@ -403,7 +403,7 @@ func TestCallModel(t *testing.T) { // P1, P2, P4
 						switch {
 						case err == nil:
 							replies.Add(1)
-							assert.Equal(t, request[k.header:], reply[k.header:], "somebody else's reply")
+							assert.Equal(t, request[k.header:], reply[k.header:], "another caller's reply")
 						case errors.Is(err, context.DeadlineExceeded), errors.Is(err, tcpclient.ErrDisconnected):
 							ended.Add(1)
 						default:
@@ -457,7 +457,7 @@ func FuzzCall(f *testing.F) {
 	f.Add([]byte{1, 2, 3})
 	f.Add([]byte{3, 3, 0, 9, 255, 1, 1, 2})
 	f.Fuzz(func(t *testing.T, answers []byte) {
-		answers = answers[:min(len(answers), 1000)] // the Inbox holds as many, and nobody receives before all are sent
+		answers = answers[:min(len(answers), 1000)] // the Inbox holds as many, and no call receives before all are sent
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}, Inbox: 1 << 20})
 			var wg sync.WaitGroup
@@ -550,7 +550,7 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 		tokens <- struct{}{}
 		asked := startCall(t, t.Context(), c, "asked")
 		request := p.Receive()
-		p.Send("hold", request) // the reply is here, behind what holds the reader up
+		p.Send("hold", request) // the reply is here, after what holds the reader up
 		synctest.Wait()
 
 		flight := startCall(t, t.Context(), c, "flight")
@@ -595,7 +595,7 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 					require.NoError(t, first())
 					synctest.Wait() // they are on their way
 					if more {
-						requests := []string{"behind", "them"}
+						requests := []string{"after", "them"}
 						for _, request := range requests {
 							wait := startCall(t, t.Context(), c, request)
 							defer func() {
@@ -619,7 +619,7 @@ func TestCallWhoseRequestIsLost(t *testing.T) {
 
 func TestCallThatGivesUp(t *testing.T) {
 	t.Run("leaves its request, and those after it, to another goroutine", func(t *testing.T) { // P2, P4
-		for _, others := range []string{"nobody", "a Send", "a Call", "a Write"} {
+		for _, others := range []string{"no other call", "a Send", "a Call", "a Write"} {
 			t.Run(others, testkit.InBubble(func(t *testing.T) {
 				c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
 				tokens := gateWrites(w, passing(w))
@@ -647,7 +647,7 @@ func TestCallThatGivesUp(t *testing.T) {
 				require.Equal(t, "first", p.Receive())
 				require.Equal(t, "impatient", p.Receive())
 				p.Send("late")
-				if others != "nobody" {
+				if others != "no other call" {
 					require.Equal(t, "other", p.Receive())
 				}
 				if others == "a Call" {
@@ -664,7 +664,7 @@ func TestCallThatGivesUp(t *testing.T) {
 	})
 
 	t.Run("has its request's loss told to the next", func(t *testing.T) { // P4, P7
-		for _, where := range []string{"on its way", "in the open batch", "behind others in the open batch"} {
+		for _, where := range []string{"on its way", "in the open batch", "after others in the open batch"} {
 			t.Run(where, testkit.InBubble(func(t *testing.T) {
 				n := &tcpclienttest.Network{Buffer: 100}
 				c, p := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{DialContext: n.DialContext, WriteTimeout: -1})
@@ -673,7 +673,7 @@ func TestCallThatGivesUp(t *testing.T) {
 				if where != "on its way" {
 					told = append(told, startCall(t, t.Context(), c, strings.Repeat("!", 200)))
 				}
-				if where == "behind others in the open batch" {
+				if where == "after others in the open batch" {
 					told = append(told, startCall(t, t.Context(), c, "before"))
 				}
 				impatient := startCall(t, ctx, c, strings.Repeat("?", 200))
@@ -700,7 +700,7 @@ func TestCallThatGivesUp(t *testing.T) {
 		c, p := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{DialContext: n.DialContext, WriteTimeout: -1})
 		ctx := &slowToEnd{Context: t.Context(), done: make(chan struct{})}
 		ctx.asked = sync.OnceFunc(func() {
-			p.Reset() // behind the look for a reply, before the Call is given up
+			p.Reset() // after the look for a reply, before the Call is given up
 			synctest.Wait()
 		})
 		call := startCall(t, ctx, c, strings.Repeat("?", 200))
@@ -750,7 +750,7 @@ func (c *slowToEnd) Err() error {
 func TestCallAnsweredTooSoon(t *testing.T) {
 	// A server that answers before it was asked ends a Call whose request is still to be written.
 	for n := range 3 {
-		t.Run(fmt.Sprint("leaves its request to somebody: ", n, " behind it"), testkit.InBubble(func(t *testing.T) { // P2
+		t.Run(fmt.Sprint("leaves its request to another goroutine: ", n, " after it"), testkit.InBubble(func(t *testing.T) { // P2
 			c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
 			tokens := gateWrites(w, passing(w))
 			first := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("first")) })

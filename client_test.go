@@ -135,7 +135,7 @@ func TestReceive(t *testing.T) {
 				for j := range got[i] {
 					got[i][j] = '!'
 				}
-				_ = append(got[i], "behind"...)
+				_ = append(got[i], "after"...)
 			}
 		})
 

@@ -24,6 +24,7 @@ import (
 
 func TestClose(t *testing.T) {
 	t.Parallel() // it waits for real time
+
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("returns nil, also again and concurrently", func(t *testing.T) { // P7
 			c, _ := tr.Connect(t, tcpclient.Dialer{})
@@ -327,7 +328,7 @@ func TestClose(t *testing.T) {
 			require.NoError(t, c.Write(t.Context(), []byte("lost")))
 			require.ErrorIs(t, c.Send(t.Context(), []byte("knows")), io.ErrClosedPipe)
 			require.Equal(t, 1, w.Writes())
-			require.ErrorIs(t, c.Close(), io.ErrClosedPipe, "of the first message nobody was told")
+			require.ErrorIs(t, c.Close(), io.ErrClosedPipe, "no caller was told of the first message")
 			require.NoError(t, c.Close())
 		})
 	})
@@ -587,7 +588,7 @@ func TestConnectionWithSlowClose(t *testing.T) {
 
 func TestCloseOfADyingConnection(t *testing.T) {
 	t.Run("leaves the first error to all callers", func(t *testing.T) { // P9
-		// The reader waits behind a full Inbox, a write has found the reset.
+		// The reader waits for room in the Inbox, a write has found the reset.
 		c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{Inbox: 1})
 		p.Send("one", "two", "three", "four")
 		testkit.Eventually(t, "the Inbox is full", func() bool { return c.Stats().MessagesReceived >= 1 })

@@ -248,7 +248,7 @@ func TestFirstErrorOfReaderAndWriter(t *testing.T) { // P9
 
 func TestFirstError(t *testing.T) {
 	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("is everybody's, and stays", func(t *testing.T) { // P9
+		t.Run("is the same for all callers, and stays", func(t *testing.T) { // P9
 			c, p := tr.Connect(t, tcpclient.Dialer{})
 			var wg sync.WaitGroup
 			for range 3 {

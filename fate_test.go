@@ -32,6 +32,7 @@ type fate struct {
 
 func TestUnsent(t *testing.T) {
 	t.Parallel() // it waits for real time
+
 	t.Run("is exact for each message of a batch that was cut off", func(t *testing.T) { // P4, FAULTS S18
 		// The first message keeps the network busy while the others gather in a batch, of
 		// which the network takes cut bytes.
@@ -69,7 +70,7 @@ func TestUnsent(t *testing.T) {
 					at := strings.Index(batch, f.msg) - 4
 					require.GreaterOrEqual(t, at, 0)
 					if at+24 <= cut && cut == total {
-						// All was handed over; the error came just behind it.
+						// All was handed over; the error came just after it.
 						continue
 					}
 					require.Error(t, f.err, f.msg)
@@ -316,6 +317,7 @@ func testFate(t *testing.T, tr testkit.Transport, round int) {
 
 func TestLoss(t *testing.T) {
 	t.Parallel() // it waits for real time
+
 	// end makes the connection end and waits until the Client has noticed.
 	end := func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) {
 		t.Helper()
@@ -558,7 +560,7 @@ func TestLossIsToldToOneOfManyWritesThatWaitForRoom(t *testing.T) { // P4
 			}
 		}
 		require.GreaterOrEqual(t, refused, 4)
-		require.LessOrEqual(t, told, 2) // of the flight, and of the frame of a Write that got room behind it
+		require.LessOrEqual(t, told, 2) // of the flight, and of the frame of a Write that got room after it
 		require.Positive(t, told)
 	})
 }

@@ -609,7 +609,7 @@ func TestFramersWithoutLimit(t *testing.T) {
 		"Decimal":                    {tcpclient.Decimal{Separator: ':', MaxSize: math.MaxInt}, large + ":abc"},
 		"ContentLength":              {tcpclient.ContentLength{MaxSize: math.MaxInt}, "Content-Length: " + large + "\r\n\r\nabc"},
 	} {
-		t.Run(name+" read what there is, behind whatever dst holds", func(t *testing.T) { // P6
+		t.Run(name+" read what there is, after whatever dst holds", func(t *testing.T) { // P6
 			for _, dst := range []string{"", "before"} {
 				var err error
 				require.NotPanics(t, func() {

@@ -117,7 +117,7 @@ func TestHandshake(t *testing.T) {
 			}}
 			c, err := shakeHands(t, tr, d, func(p *testkit.Peer) {
 				for {
-					msg, err := p.Next() // whole, or both would write at once and nobody read
+					msg, err := p.Next() // whole, or both would write at once and neither read
 					if err != nil {
 						return
 					}
@@ -138,7 +138,7 @@ func TestHandshake(t *testing.T) {
 			return nil
 		}}, func(p *testkit.Peer) { p.Echo() })
 		require.NoError(t, err)
-		require.ErrorIs(t, kept.Send(t.Context(), []byte("from behind")), tcpclient.ErrClosed)
+		require.ErrorIs(t, kept.Send(t.Context(), []byte("afterwards")), tcpclient.ErrClosed)
 		_, err = kept.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrClosed)
 		require.NoError(t, c.Send(t.Context(), []byte("hello")))

@@ -113,7 +113,7 @@ func TestHeartbeat(t *testing.T) {
 		<-done
 	}))
 
-	t.Run("finds the dead peer though nobody receives, writes or waits", testkit.InBubble(func(t *testing.T) { // P5
+	t.Run("finds the dead peer though no goroutine receives, writes or waits", testkit.InBubble(func(t *testing.T) { // P5
 		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: testkit.Pinging()})
 		time.Sleep(25*time.Second + time.Millisecond)
 		synctest.Wait()

@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What is left behind by code of the user that panics, or that ends its goroutine.
+// What is left by code of the user that panics, or that ends its goroutine.
 
 // panicsOn is LengthPrefix{} whose WriteFrame panics on one message.
 func panicsOn(bad string) tcpclient.Framer {

@@ -22,7 +22,7 @@ import (
 )
 
 // A script is what a connection brings: data in reads of the given sizes, and with the last
-// of them, or behind it, the end, once. Without an end the connection goes on.
+// of them, or after it, the end, once. Without an end the connection goes on.
 type script struct {
 	data  []byte
 	size  func() int
@@ -241,7 +241,7 @@ func TestStreamOfKiB(t *testing.T) {
 	}))
 }
 
-// The memory behind a message is the caller's: what is read next must not be there.
+// The memory of a message is the caller's: what is read next must not be there.
 func TestReceivedMemoryIsNotReadIntoAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P1
 		stream := testkit.Numbered(2000, 1<<10)
@@ -262,7 +262,7 @@ func TestReceivedMemoryIsNotReadIntoAgain(t *testing.T) {
 	})
 }
 
-// An error that comes with the last bytes of a stream is the one that everybody gets, wherever the
+// An error that comes with the last bytes of a stream is the one that all callers get, wherever the
 // stream ends: also where these bytes fill the read buffer, and it grows.
 func TestErrorThatComesWithTheLastBytesIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P9
@@ -342,7 +342,7 @@ func TestStreamOfKiBEndsAtAFrameThatIsTooLarge(t *testing.T) {
 	}
 }
 
-// Small messages behind a stream of KiBs, in the same read, do not get the memory of large ones.
+// Small messages after a stream of KiBs, in the same read, do not get the memory of large ones.
 func TestSmallMessagesAfterAStreamOfKiB(t *testing.T) {
 	ramp, empties := testkit.Frames(testkit.Numbered(60, 1<<10)...), make([]byte, 4*11_000)
 	t.Run("that fill the Inbox waste no memory", testkit.InBubble(func(t *testing.T) { // P6

@@ -369,7 +369,7 @@ func TestReconnect(t *testing.T) {
 			wrote := make(chan struct{})
 			go func() { defer close(wrote); flood(p) }()
 			synctest.Wait()
-			// Nobody receives. Only a failing write tells the client of the end.
+			// No call receives. Only a failing write tells the client of the end.
 			p.Reset()
 			<-wrote
 			err := error(nil)
@@ -393,7 +393,7 @@ func TestReconnect(t *testing.T) {
 			p = <-accepted
 			connections++
 		}
-		require.LessOrEqual(t, received.Load(), int64(10*size), "%d connections: an Inbox of 1000 bytes holds what nobody receives", connections)
+		require.LessOrEqual(t, received.Load(), int64(10*size), "%d connections: an Inbox of 1000 bytes holds what is not received", connections)
 		require.NoError(t, c.Close())
 		l.Close()
 		synctest.Wait()
@@ -403,6 +403,7 @@ func TestReconnect(t *testing.T) {
 // What becomes of messages when their connection does not last.
 func TestFateOverReconnects(t *testing.T) {
 	t.Parallel() // it waits for real time
+
 	t.Run("frames that die in the buffer are reported once, and not sent again", testkit.InBubble(func(t *testing.T) { // P4
 		for name, report := range map[string]func(c *tcpclient.Client) error{
 			"write":    func(c *tcpclient.Client) error { return c.Write(t.Context(), []byte("not taken")) },
@@ -465,7 +466,7 @@ func TestFateOverReconnects(t *testing.T) {
 		flushed := make(chan error, 1)
 		go func() { flushed <- c.Flush(t.Context()) }()
 		synctest.Wait()
-		require.NoError(t, c.Write(t.Context(), []byte("behind it")))
+		require.NoError(t, c.Write(t.Context(), []byte("after it")))
 		go func() { flushed <- c.Flush(t.Context()) }()
 		synctest.Wait()
 		p.Reset()

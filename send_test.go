@@ -83,7 +83,7 @@ func TestFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
 }
 
 // Those who lead may have no patience either. Whoever gives up leading does not leave it to the
-// next, who may be gone, too: nobody would ever write.
+// next, who may be gone, too: no caller would ever write.
 func TestSendersWhoseContextsEndSoonDoNotStarveEachOther(t *testing.T) { // P2, P5
 	for name, op := range map[string]func(ctx context.Context, c *tcpclient.Client){
 		"Send": func(ctx context.Context, c *tcpclient.Client) { c.Send(ctx, nil) },
@@ -121,6 +121,7 @@ func TestSendersWhoseContextsEndSoonDoNotStarveEachOther(t *testing.T) { // P2, 
 
 func TestContext(t *testing.T) {
 	t.Parallel() // it waits for real time
+
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("that is done lets no call do anything", func(t *testing.T) { // P2, FAULTS L9
 			c, p := tr.Connect(t, tcpclient.Dialer{})
@@ -436,13 +437,13 @@ func TestSendDuringAPing(t *testing.T) {
 			})
 			<-inside
 			sent := make(chan error, 1)
-			go func() { sent <- c.Send(t.Context(), []byte("behind it")) }()
+			go func() { sent <- c.Send(t.Context(), []byte("after it")) }()
 			synctest.Wait()
 			require.Empty(t, sent, "nothing was written")
 			open()
 			require.NoError(t, <-sent)
 			require.Equal(t, "ping", p.Receive())
-			require.Equal(t, "behind it", p.Receive())
+			require.Equal(t, "after it", p.Receive())
 			require.NoError(t, c.Close())
 			rest, _ := p.All()
 			require.Empty(t, rest)
@@ -520,7 +521,7 @@ func TestFlushDelay(t *testing.T) {
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 			require.ErrorIs(t, c.Close(), tcpclient.ErrDisconnected)
-			require.Zero(t, time.Since(began), "nobody waits for the timer")
+			require.Zero(t, time.Since(began), "no flush waits for the timer")
 		})
 	})
 

@@ -100,14 +100,14 @@ func TestShutdownAndFIN(t *testing.T) {
 			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { return testkit.Pattern(300) },
 		}})
 		send := testkit.Start(t, func() error { return c.Send(context.Background(), testkit.Pattern(1000)) })
-		time.Sleep(2500 * time.Millisecond) // the pings wait behind it
-		require.NoError(t, c.Write(t.Context(), []byte("behind")))
+		time.Sleep(2500 * time.Millisecond) // the pings wait for it
+		require.NoError(t, c.Write(t.Context(), []byte("after")))
 		down := shutdown(t, c)
 		synctest.Wait()
 		msgs, end := p.All()
 		require.Equal(t, string(testkit.Pattern(1000)), msgs[0])
 		require.Contains(t, msgs, string(testkit.Pattern(300)))
-		require.Contains(t, msgs, "behind")
+		require.Contains(t, msgs, "after")
 		require.Equal(t, io.EOF, end)
 		p.HalfClose()
 		require.NoError(t, send())
@@ -222,6 +222,7 @@ func TestShutdownAndReconnect(t *testing.T) {
 
 func TestShutdown(t *testing.T) {
 	t.Parallel() // it waits for real time
+
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("sends FIN after all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
 			c, p := tr.Connect(t, tcpclient.Dialer{})
@@ -503,7 +504,7 @@ func TestShutdownWhoseContextEndsTellsOfALoss(t *testing.T) {
 		require.ErrorIs(t, down, context.DeadlineExceeded)
 		closed := c.Close()
 		assert.True(t, errors.Is(down, syscall.ECONNRESET) || errors.Is(closed, syscall.ECONNRESET),
-			"the loss is told to nobody: Shutdown %v, Close %v", down, closed)
+			"no caller is told of the loss: Shutdown %v, Close %v", down, closed)
 	}))
 
 	t.Run("that it causes", testkit.InBubble(func(t *testing.T) { // P4

@@ -62,7 +62,7 @@ func TestFrameTimeout(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 			stream := testkit.Frames("aaaa", "bbbb", "cccc", "dddd")
-			for sent, cut := range []int{5, 13, 21, 29} { // one byte behind each length
+			for sent, cut := range []int{5, 13, 21, 29} { // one byte after each length
 				p.Raw(stream[max(0, cut-8)*min(sent, 1) : cut])
 				time.Sleep(29 * time.Second)
 			}
@@ -88,7 +88,7 @@ func TestFrameTimeout(t *testing.T) {
 		})
 	})
 
-	t.Run("does not run while the Inbox is full", func(t *testing.T) { // P5: nobody is declared dead because we were slow
+	t.Run("does not run while the Inbox is full", func(t *testing.T) { // P5: no peer is declared dead because we were slow
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 200, ReadBuffer: 256})
 			want := testkit.Numbered(50, 100)
@@ -143,7 +143,7 @@ func TestWriteTimeout(t *testing.T) {
 				require.False(t, testkit.OpError(t, err).Unsent)
 				require.True(t, testkit.OpError(t, err).Timeout())
 				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-				require.ErrorIs(t, received(), tcpclient.ErrWriteTimeout, "the first error is everybody's")
+				require.ErrorIs(t, received(), tcpclient.ErrWriteTimeout, "the first error is that of all callers")
 				for name, err := range testkit.EveryMethod(t, t.Context(), c) {
 					require.ErrorIs(t, err, tcpclient.ErrWriteTimeout, name)
 				}

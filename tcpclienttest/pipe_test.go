@@ -166,7 +166,7 @@ func TestConn(t *testing.T) {
 		})
 	})
 
-	t.Run("Write returns before anybody reads", func(t *testing.T) {
+	t.Run("Write returns before the peer reads", func(t *testing.T) {
 		onEach(t, func(t *testing.T, _ transport, near, far net.Conn, _ func()) {
 			n, err := near.Write([]byte("hello"))
 			require.NoError(t, err)

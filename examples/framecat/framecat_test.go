@@ -160,7 +160,7 @@ func TestEnd(t *testing.T) {
 		require.Empty(t, errOut.String())
 	})
 
-	t.Run("fails when nobody listens", func(t *testing.T) {
+	t.Run("fails when no server listens", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		l.Close()

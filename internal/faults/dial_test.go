@@ -58,7 +58,7 @@ var dialFaults = map[string]func(t *testing.T){
 	"many addresses in the call, one of them up": faultAlternatives,
 }
 
-// closedPort is an address where nobody listens.
+// closedPort is an address where no program listens.
 func closedPort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -288,7 +288,7 @@ func faultSlowDNS(t *testing.T) {
 	resolver.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err == nil {
-			t.Cleanup(func() { conn.Close() }) // or the resolver waits on, for nobody
+			t.Cleanup(func() { conn.Close() }) // or the resolver waits on
 		}
 		return conn, err
 	}

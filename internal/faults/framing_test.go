@@ -108,7 +108,7 @@ func encoded(t testing.TB, f tcpclient.Framer, msg string) string {
 }
 
 // ends returns a test of a stream that ends a connection. What came before is
-// delivered, what comes behind is not, and everybody gets the error, for good.
+// delivered, what comes after is not, and all callers get the error, for good.
 func ends(f tcpclient.Framer, stream string, want func(*testing.T, error)) func(t *testing.T) {
 	return testkit.InBubble(func(t *testing.T) {
 		for _, step := range []int{len(stream), 1 + len(stream)/100} {

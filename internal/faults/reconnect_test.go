@@ -190,7 +190,7 @@ func faultReconnects(t *testing.T) {
 	if testing.Short() || testkit.RaceEnabled {
 		reconnects = 2000
 	}
-	testkit.InNamespace(t, func(t *testing.T) { // where the ports in TIME_WAIT are nobody's
+	testkit.InNamespace(t, func(t *testing.T) { // where the ports in TIME_WAIT are no other test's
 		l := testkit.ListenTCP(t)
 		var n atomic.Int32
 		l.Each(func(conn net.Conn) {
@@ -204,7 +204,7 @@ func faultReconnects(t *testing.T) {
 			case 3: // after a bad one
 				conn.Write([]byte("HTTP/1.1 503 Service Unavailable\r\n"))
 				io.Copy(io.Discard, conn)
-			case 4: // behind the handshake
+			case 4: // after the handshake
 				conn.Write(testkit.Frame("welcome"))
 			case 5: // with messages
 				conn.Write(testkit.Frames("welcome", "hello", "hello"))
@@ -695,7 +695,7 @@ var reconnectFaults = map[string]func(t *testing.T){
 		l := testkit.ListenMemory(t)
 		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, WriteTimeout: -1})
 		for i := range 200 {
-			// Half of a frame is on the way, others lie behind it.
+			// Half of a frame is on the way, others follow it.
 			sent := make(chan error, 1)
 			go func() { sent <- c.Send(t.Context(), make([]byte, 100_000)) }()
 			synctest.Wait()

@@ -105,7 +105,7 @@ func faultCoalesced(t *testing.T) {
 		})})
 		p.Send(testkit.Numbered(n, 10)...)
 		synctest.Wait()
-		require.Equal(t, uint64(n), c.Stats().MessagesReceived, "nobody receives, the Inbox has room")
+		require.Equal(t, uint64(n), c.Stats().MessagesReceived, "no call receives, the Inbox has room")
 		require.Less(t, w.Reads(), 25, "reads follow the bytes, not the messages")
 		for i := range n {
 			msg, err := c.Receive(t.Context())
@@ -203,7 +203,7 @@ func faultStalled(t *testing.T) {
 		testkit.Stall(t, c)
 		err := c.Send(t.Context(), []byte("more"))
 		require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)
-		require.True(t, testkit.OpError(t, err).Unsent, "it lay behind what was stuck")
+		require.True(t, testkit.OpError(t, err).Unsent, "it lay after what was stuck")
 		go io.Copy(io.Discard, p) // too late
 		for range 3 {
 			require.ErrorIs(t, c.Send(t.Context(), []byte("again")), tcpclient.ErrWriteTimeout)
@@ -351,7 +351,7 @@ func faultClientHalfClose(t *testing.T) {
 		c, p := tr.Connect(t, tcpclient.Dialer{})
 		done := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
 		_, err := p.Next()
-		require.Equal(t, io.EOF, err, "FIN, behind a close_notify with TLS")
+		require.Equal(t, io.EOF, err, "FIN, after a close_notify with TLS")
 		want := testkit.Numbered(500, 1000)
 		p.Send(want...)
 		p.HalfClose()
@@ -635,7 +635,7 @@ func faultNoDeadlines(t *testing.T) {
 		})
 	})
 	t.Run("progress", func(t *testing.T) {
-		// A write of which nobody can say how far it is makes progress when it returns.
+		// A write that does not tell how far it is makes progress when it returns.
 		synctest.Test(t, func(t *testing.T) {
 			n := &tcpclienttest.Network{Buffer: 1000}
 			l := testkit.ListenNetwork(t, n)

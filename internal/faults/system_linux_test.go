@@ -188,7 +188,7 @@ func faultOutage(t *testing.T) {
 }
 
 func faultSlowLink(t *testing.T) {
-	// 4 Mbit/s: a ping waits in the kernel for 2 s, behind 1 MiB of our own. The shaper
+	// 4 Mbit/s: a ping waits in the kernel for 2 s, after 1 MiB of our own. The shaper
 	// drops packets as large as those of loopback normally are.
 	testkit.Command(t, "ip link set lo mtu 1500")
 	testkit.Command(t, "tc qdisc add dev lo root tbf rate 4mbit burst 20kb limit 60kb")
@@ -256,10 +256,10 @@ func faultSuspended(t *testing.T) {
 			go p.Answer()
 			client.Resume(t)
 			for _, msg := range want {
-				require.Equal(t, "received "+msg, client.Line(t), "nobody was dead")
+				require.Equal(t, "received "+msg, client.Line(t), "no peer was dead")
 			}
 			p.Write(testkit.Frame("alive"))
-			require.Equal(t, "received alive", client.Line(t), "nobody was dead")
+			require.Equal(t, "received alive", client.Line(t), "no peer was dead")
 		})
 	}
 }
@@ -293,10 +293,10 @@ func faultBusy(t *testing.T) {
 	})
 	require.Equal(t, "connected", client.Line(t))
 	require.Equal(t, "spinning", client.Do(t, "spin 80"))
-	time.Sleep(4 * time.Second) // so long nobody rests
+	time.Sleep(4 * time.Second) // so long no goroutine rests
 	close(stop)
 	require.NoError(t, answered())
-	require.Equal(t, "received alive", client.Line(t), "nobody was dead")
+	require.Equal(t, "received alive", client.Line(t), "no peer was dead")
 }
 
 func faultKilled(t *testing.T) {

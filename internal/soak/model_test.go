@@ -84,7 +84,7 @@ func (m *soakModel) arrived(c *soakConn, p parcel) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if p.kind != parcelSent && p.kind != parcelCall || p.from >= len(m.sent) || p.number >= len(m.sent[p.from]) {
-		m.s.fail("P1: the server got %+v, which nobody has sent", p)
+		m.s.fail("P1: the server got %+v, which was not sent", p)
 		return
 	}
 	r := &m.sent[p.from][p.number]
@@ -196,7 +196,7 @@ func (m *soakModel) verify(conns []*soakConn) {
 			p := parcel{parcelSent, worker, number}
 			switch {
 			case r.fate == soakPending:
-				m.s.fail("nobody was told of %+v", p)
+				m.s.fail("no caller was told of %+v", p)
 			case r.fate == soakUnsent && r.arrived > 0:
 				m.s.fail("P4: %+v was unsent and has arrived", p)
 			case r.arrived == 0 && r.fate != soakUnsent:

@@ -37,7 +37,7 @@ const (
 	parcelSize = 1 + 2 + 4 + 4 // the smallest
 )
 
-// pack makes a message of the parcel, behind a prefix of zeros: an id that no call has.
+// pack makes a message of the parcel, after a prefix of zeros: an id that no call has.
 func (p parcel) pack(prefix, size int) []byte {
 	msg := make([]byte, prefix, prefix+parcelSize+size)
 	msg = append(msg, p.kind)

@@ -86,7 +86,7 @@ type soakTotals struct {
 	slowest, starved                                    atomic.Int64 // the longest Close; see watch
 }
 
-// watch measures how long this process did not get to run, which is nobody's fault.
+// watch measures how long this process did not get to run, which is no fault of the library.
 func (n *soakTotals) watch(done <-chan struct{}) {
 	const beat = 5 * time.Millisecond
 	for last := time.Now(); ; {
@@ -322,7 +322,7 @@ func (s *soakSession) use(r *rand.Rand) {
 }
 
 // forgotten returns a connection that is not closed. To count descriptors is not enough:
-// the garbage collector closes those that nobody refers to.
+// the garbage collector closes those without a reference.
 func (s *soakSession) forgotten() net.Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -383,7 +383,7 @@ func (s *soakSession) check(ctx context.Context, op string, err error) {
 		}
 	case errors.Is(err, tcpclient.ErrClosed):
 		if !s.closing.Load() {
-			s.fail("P9: %s: %v, but nobody has closed", op, err)
+			s.fail("P9: %s: %v, but we have not closed", op, err)
 		}
 	case op == "call" && errors.Is(err, tcpclient.ErrInboxFull), op == "dial":
 	case !errors.Is(err, tcpclient.ErrDisconnected):
@@ -528,7 +528,7 @@ func (w *soakWorker) burst() error {
 
 // receive takes what comes until the Client has ended, by all three methods.
 func (w *soakWorker) receive() {
-	var owned []byte // by us: nobody else writes there
+	var owned []byte // by us: no other goroutine writes there
 	var buf []byte
 	var last error
 	taken := func(msg []byte, err error) (more bool) {

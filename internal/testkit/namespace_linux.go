@@ -79,7 +79,7 @@ func Command(t testing.TB, line string) string {
 func runCommand(line string) (out string, err error) {
 	words := strings.Fields(line)
 	path, err := exec.LookPath(words[0])
-	for _, dir := range []string{"/usr/sbin/", "/sbin/"} { // not in the PATH of everybody
+	for _, dir := range []string{"/usr/sbin/", "/sbin/"} { // not in every PATH
 		if _, missing := os.Stat(dir + words[0]); err != nil && missing == nil {
 			path, err = dir+words[0], nil
 		}
@@ -95,7 +95,7 @@ func runCommand(line string) (out string, err error) {
 }
 
 // Blackhole listens on an address of which the kernel drops all further attempts to
-// connect: the backlog of 0 is full with one connection, and nobody accepts.
+// connect: the backlog of 0 is full with one connection, and no goroutine accepts.
 func Blackhole(t testing.TB) (address string) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)

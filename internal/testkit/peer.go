@@ -58,7 +58,7 @@ func (p *Peer) All() (msgs []string, end error) {
 // Echo sends back what comes until the stream ends.
 func (p *Peer) Echo() { io.Copy(p, p.In) }
 
-// HalfClose sends FIN, with TLS behind a close_notify, unless the client was faster.
+// HalfClose sends FIN, with TLS after a close_notify, unless the client was faster.
 func (p *Peer) HalfClose() {
 	if secure, ok := p.Conn.(*tls.Conn); ok {
 		secure.CloseWrite()
@@ -66,8 +66,8 @@ func (p *Peer) HalfClose() {
 	RawConn(p.Conn).(interface{ CloseWrite() error }).CloseWrite()
 }
 
-// Finish sends the messages and FIN, as far as somebody takes them: for goroutines for
-// which nobody waits.
+// Finish sends the messages and FIN, as far as the client takes them: for goroutines for
+// which no test waits.
 func (p *Peer) Finish(msgs ...string) {
 	p.Write(Frames(msgs...))
 	p.HalfClose()
