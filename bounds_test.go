@@ -176,7 +176,7 @@ func TestWriteBuffer(t *testing.T) {
 	})
 
 	t.Run("does not grow under many who Send and give up", func(t *testing.T) { // P6
-		c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{WriteTimeout: -1})
+		c, p := testkit.TransportNamed("tcp").ConnectSmall(t, tcpclient.Dialer{WriteTimeout: -1})
 		testkit.Stall(t, c)
 		before := testkit.MemoryInUse()
 		big := testkit.Pattern(64 << 10)

@@ -95,7 +95,7 @@ func TestClose(t *testing.T) {
 
 		t.Run("wakes all who wait with ErrClosed", func(t *testing.T) { // P7, FAULTS L1, L2
 			testkit.SkipIfShort(t)
-			c, _ := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 1000})
+			c, _ := tr.ConnectSmall(t, tcpclient.Dialer{WriteBuffer: 1000})
 			testkit.Stall(t, c)
 			var wg sync.WaitGroup
 			wake := func(what string, f func() error) {
@@ -137,7 +137,7 @@ func TestClose(t *testing.T) {
 
 		t.Run("returns within a second when the peer has stopped reading, and tells of the loss", func(t *testing.T) { // P4, P7
 			testkit.SkipIfShort(t)
-			c, p := tr.Connect(t, tcpclient.Dialer{})
+			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 			sent := testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("never")))
 			began := time.Now()
@@ -153,7 +153,7 @@ func TestClose(t *testing.T) {
 
 		t.Run("flushes to a peer that is slow but reads", func(t *testing.T) {
 			testkit.SkipIfShort(t)
-			c, p := tr.Connect(t, tcpclient.Dialer{})
+			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 			sent := testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("last")))
 			first, err := p.Next() // that it reads is to be seen in 200 ms

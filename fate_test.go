@@ -223,7 +223,7 @@ func TestUnsent(t *testing.T) {
 	t.Run("is true for all after a record of TLS that was not begun", func(t *testing.T) { // P4
 		l := testkit.ListenTCP(t)
 		testkit.Secure(l)
-		c, p := l.Connect(t, tcpclient.Dialer{WriteTimeout: 100 * time.Millisecond, WriteBuffer: 4 << 20})
+		c, p := l.ConnectSmall(t, tcpclient.Dialer{WriteTimeout: 100 * time.Millisecond, WriteBuffer: 4 << 20})
 		testkit.Stall(t, c)
 		fates := make(chan fate, 40)
 		var wg sync.WaitGroup
@@ -365,7 +365,7 @@ func TestLoss(t *testing.T) {
 
 		t.Run("is told to a Flush that waits, and to no other caller", func(t *testing.T) { // P4
 			testkit.SkipIfShort(t)
-			c, p := tr.Connect(t, tcpclient.Dialer{})
+			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("lost")))
 			flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
@@ -377,7 +377,7 @@ func TestLoss(t *testing.T) {
 
 		t.Run("of messages that a flush under way would have taken is told", func(t *testing.T) { // P4
 			testkit.SkipIfShort(t)
-			c, p := tr.Connect(t, tcpclient.Dialer{})
+			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("lost")))
 			require.ErrorIs(t, c.Flush(testkit.Within(t, time.Millisecond)), context.DeadlineExceeded)

@@ -143,7 +143,7 @@ func TestContext(t *testing.T) {
 
 		t.Run("that ends while the peer does not read ends the wait, not the connection", func(t *testing.T) { // P1, P2, P4, FAULTS L10, S16
 			testkit.SkipIfShort(t)
-			c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 10_000})
+			c, p := tr.ConnectSmall(t, tcpclient.Dialer{WriteBuffer: 10_000})
 			sent := testkit.Stall(t, c)
 			unsent := make(map[string]bool)
 			var mu sync.Mutex
@@ -213,7 +213,7 @@ func TestContext(t *testing.T) {
 
 		t.Run("that ends for the one who writes leaves the others' messages to another goroutine", func(t *testing.T) { // P2
 			testkit.SkipIfShort(t)
-			c, p := tr.Connect(t, tcpclient.Dialer{})
+			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 			sent := testkit.Stall(t, c)
 			ctx, cancel := context.WithCancel(t.Context())
 			impatient := testkit.Start(t, func() error { return c.Send(ctx, []byte("impatient")) })

@@ -350,7 +350,7 @@ func TestShutdown(t *testing.T) {
 
 		t.Run("delivers to a peer that is slow to read", func(t *testing.T) {
 			testkit.SkipIfShort(t)
-			c, p := tr.Connect(t, tcpclient.Dialer{})
+			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 			sent := testkit.Stall(t, c)
 			wait := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
 			testkit.WaitBlocked(t, "(*Client).Shutdown")
@@ -363,7 +363,7 @@ func TestShutdown(t *testing.T) {
 
 		t.Run("ends with its context while the peer does not read, and tells of the loss", func(t *testing.T) { // P2, P4
 			testkit.SkipIfShort(t)
-			c, _ := tr.Connect(t, tcpclient.Dialer{})
+			c, _ := tr.ConnectSmall(t, tcpclient.Dialer{})
 			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("never")))
 			began := time.Now()

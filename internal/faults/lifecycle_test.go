@@ -74,7 +74,7 @@ func faultCloseReceive(t *testing.T) {
 
 func faultCloseFlush(t *testing.T) {
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		c, _ := tr.Connect(t, tcpclient.Dialer{})
+		c, _ := tr.ConnectSmall(t, tcpclient.Dialer{})
 		testkit.Stall(t, c)
 		require.NoError(t, c.Write(t.Context(), []byte("x")))
 		flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
@@ -569,7 +569,7 @@ func faultLeftBehind(t *testing.T) {
 			t.Run(tr.Name+"/"+name, func(t *testing.T) { // P6, P7
 				l := tr.Listen(t)
 				files := testkit.OpenFiles(t)
-				c, p := l.Connect(t, tcpclient.Dialer{FlushDelay: time.Hour})
+				c, p := l.ConnectSmall(t, tcpclient.Dialer{FlushDelay: time.Hour})
 				path(t, c, p)
 				testkit.RequireNoGoroutines(t)
 				testkit.HangUp(p.Conn)
@@ -580,7 +580,7 @@ func faultLeftBehind(t *testing.T) {
 
 	t.Run("at most two goroutines", func(t *testing.T) { // P6
 		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-			c, _ := tr.Connect(t, tcpclient.Dialer{FlushDelay: time.Hour})
+			c, _ := tr.ConnectSmall(t, tcpclient.Dialer{FlushDelay: time.Hour})
 			testkit.Eventually(t, "one goroutine reads", func() bool { return testkit.Goroutines() == 1 })
 			testkit.Stall(t, c)
 			require.NoError(t, c.Write(t.Context(), []byte("x")))

@@ -199,7 +199,7 @@ func faultRST(t *testing.T) {
 
 func faultStalled(t *testing.T) {
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		c, p := tr.Connect(t, tcpclient.Dialer{WriteTimeout: 100 * time.Millisecond})
+		c, p := tr.ConnectSmall(t, tcpclient.Dialer{WriteTimeout: 100 * time.Millisecond})
 		testkit.Stall(t, c)
 		err := c.Send(t.Context(), []byte("more"))
 		require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)

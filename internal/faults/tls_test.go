@@ -54,7 +54,7 @@ func connectRecords(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *testk
 	l := testkit.ListenTCP(t)
 	l.Listener = tls.NewListener(l.Listener, server)
 	d.TLSConfig = trusting
-	c, p := l.Connect(t, d)
+	c, p := l.ConnectSmall(t, d)
 	if suite := p.Conn.(*tls.Conn).ConnectionState().CipherSuite; suite != tls.TLS_AES_128_GCM_SHA256 {
 		t.Skipf("this system prefers %s, which these records are not made with", tls.CipherSuiteName(suite))
 	}

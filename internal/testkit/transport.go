@@ -94,6 +94,31 @@ func (l *Listener) AcceptPeer(t testing.TB) *Peer {
 	return NewPeer(t, conn)
 }
 
+// smallBuffer is the size of the buffers of ConnectSmall.
+const smallBuffer = 64 << 10
+
+// ConnectSmall is Connect with small buffers in the sockets, which the kernel does not
+// enlarge: what Stall leaves does not find room in them later.
+func (l *Listener) ConnectSmall(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *Peer) {
+	t.Helper()
+	l.Setup(&d)
+	overTCP := d.DialContext == nil && l.Network == "tcp"
+	if overTCP {
+		d.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, network, address)
+			if err == nil {
+				err = conn.(*net.TCPConn).SetWriteBuffer(smallBuffer)
+			}
+			return conn, err
+		}
+	}
+	c, p := l.Connect(t, d)
+	if overTCP {
+		require.NoError(t, RawConn(p.Conn).(*net.TCPConn).SetReadBuffer(smallBuffer))
+	}
+	return c, p
+}
+
 // Connect makes a Client, and the other end of its connection.
 func (l *Listener) Connect(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *Peer) {
 	t.Helper()
@@ -187,6 +212,12 @@ func ListenNetwork(t testing.TB, n *tcpclienttest.Network) *Listener {
 			d.DialContext = n.DialContext
 		}
 	}}
+}
+
+// ConnectSmall is Connect with small buffers in the sockets, for Stall.
+func (tr Transport) ConnectSmall(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *Peer) {
+	t.Helper()
+	return tr.Listen(t).ConnectSmall(t, d)
 }
 
 // ConnectMemory makes a Client on a network in memory, for tests in a synctest bubble.
