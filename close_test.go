@@ -23,8 +23,6 @@ import (
 )
 
 func TestClose(t *testing.T) {
-	t.Parallel() // it waits for real time
-
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("returns nil, also again and concurrently", func(t *testing.T) { // P7
 			c, _ := tr.Connect(t, tcpclient.Dialer{})

@@ -221,8 +221,6 @@ func TestShutdownAndReconnect(t *testing.T) {
 }
 
 func TestShutdown(t *testing.T) {
-	t.Parallel() // it waits for real time
-
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
 		t.Run("sends FIN after all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
 			c, p := tr.Connect(t, tcpclient.Dialer{})

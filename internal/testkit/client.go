@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"testing"
 	"time"
@@ -86,7 +87,7 @@ func EveryMethod(t testing.TB, ctx context.Context, c *tcpclient.Client) map[str
 }
 
 // Stall sends to a peer that does not read until nothing goes any more. It returns what
-// was sent, the last of which may be under way. The connection is made by ConnectSmall: a
+// was sent, the last of which is under way. The connection is made by ConnectSmall: a
 // message is larger than all the room that its buffers may still find.
 func Stall(t testing.TB, c *tcpclient.Client) (sent []string) {
 	t.Helper()
@@ -102,6 +103,10 @@ func Stall(t testing.TB, c *tcpclient.Client) (sent []string) {
 		}
 		sent = append(sent, msg)
 		if err != nil && c.Flush(Within(t, 100*time.Millisecond)) != nil {
+			self := goroutineID(string(debug.Stack()))
+			Eventually(t, "the last message is under way, and leaves room for others", func() bool {
+				return isBlocked(self, "wire.(*Conn).Write") || !c.Stats().Connected
+			})
 			return sent
 		}
 	}

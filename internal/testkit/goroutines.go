@@ -28,28 +28,32 @@ func Stacks() string {
 func WaitBlocked(t testing.TB, functions ...string) {
 	t.Helper()
 	self := goroutineID(string(debug.Stack()))
-	Eventually(t, fmt.Sprintf("a goroutine is blocked in %q", functions), func() bool {
-		all := strings.Split(Stacks(), "\n\n")
-		creator := make(map[string]string)
-		for _, stack := range all {
-			if at := strings.LastIndex(stack, " in goroutine "); at >= 0 {
-				creator[goroutineID(stack)] = goroutineID(stack[at+len(" in "):])
-			}
+	Eventually(t, fmt.Sprintf("a goroutine is blocked in %q", functions), func() bool { return isBlocked(self, functions...) })
+}
+
+// isBlocked reports whether a goroutine that self has started is blocked with all of these
+// functions on its stack.
+func isBlocked(self string, functions ...string) bool {
+	all := strings.Split(Stacks(), "\n\n")
+	creator := make(map[string]string)
+	for _, stack := range all {
+		if at := strings.LastIndex(stack, " in goroutine "); at >= 0 {
+			creator[goroutineID(stack)] = goroutineID(stack[at+len(" in "):])
 		}
-		for _, stack := range all {
-			if strings.Contains(stack, "[running]") || strings.Contains(stack, "[runnable]") {
-				continue
-			}
-			ours := goroutineID(stack)
-			for ours != "" && ours != self {
-				ours = creator[ours]
-			}
-			if ours == self && !slices.ContainsFunc(functions, func(f string) bool { return !strings.Contains(stack, f) }) {
-				return true
-			}
+	}
+	for _, stack := range all {
+		if strings.Contains(stack, "[running]") || strings.Contains(stack, "[runnable]") {
+			continue
 		}
-		return false
-	})
+		ours := goroutineID(stack)
+		for ours != "" && ours != self {
+			ours = creator[ours]
+		}
+		if ours == self && !slices.ContainsFunc(functions, func(f string) bool { return !strings.Contains(stack, f) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // goroutineID returns the number of the goroutine with which a stack begins.
