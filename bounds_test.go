@@ -305,24 +305,24 @@ func TestAllocations(t *testing.T) {
 					"cancellable": t.Context(),
 					"deadline":    within(t, time.Hour),
 				} {
-					t.Run(what, func(t *testing.T) { testAllocations(t, tr, ctx, pattern(size)) })
+					t.Run(what, func(t *testing.T) { testAllocations(t, ctx, tr, pattern(size)) })
 				}
 			})
 		}
 	}
 }
 
-func testAllocations(t *testing.T, tr transport, ctx context.Context, msg []byte) {
+func testAllocations(t *testing.T, ctx context.Context, tr transport, msg []byte) {
 	c, p := tr.connect(t, tcpclient.Dialer{})
 	// The peer must not allocate either.
 	echo := make([]byte, 1<<20)
 	go func() {
 		for {
-			n, err := p.Conn.Read(echo)
+			n, err := p.Read(echo)
 			if err != nil {
 				return
 			}
-			if _, err := p.Conn.Write(echo[:n]); err != nil {
+			if _, err := p.Write(echo[:n]); err != nil {
 				return
 			}
 		}

@@ -425,7 +425,7 @@ func faultFramerNonsense(t *testing.T) {
 					return err
 				}
 			}
-			return p.Conn.Close()
+			return p.Close()
 		})
 		require.NoError(t, sent())
 		eventually(t, "all has arrived", func() bool { return !c.Stats().Connected })

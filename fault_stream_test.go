@@ -150,7 +150,7 @@ func faultFINInside(t *testing.T) {
 	onTransports(t, func(t *testing.T, tr transport) {
 		l := tr.listen(t)
 		stream := frames("one", "two!")
-		for cut := range len(stream) {
+		for cut := range stream {
 			c, p := l.connect(t, tcpclient.Dialer{})
 			p.raw(stream[:cut])
 			p.halfClose()

@@ -478,7 +478,7 @@ func TestReconnect(t *testing.T) {
 			// Nobody receives. Only a failing write tells the client of the end.
 			p.reset()
 			<-wrote
-			err := error(nil)
+			var err error
 			for range 10 {
 				if err = c.Send(t.Context(), []byte("x")); err != nil {
 					break

@@ -3,6 +3,7 @@ package tcpclienttest_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -313,7 +314,7 @@ func TestConn(t *testing.T) {
 					_, err = far.Write([]byte("x"))
 				}
 			}
-			if err = requireOpError(t, "write", err); err != syscall.ECONNRESET {
+			if err = requireOpError(t, "write", err); !errors.Is(err, syscall.ECONNRESET) {
 				require.Equal(t, syscall.EPIPE, err)
 			}
 		})
@@ -512,7 +513,8 @@ func requireOpError(t *testing.T, op string, err error) error {
 	require.ErrorAs(t, err, &outer)
 	require.Equal(t, op, outer.Op)
 	require.NotNil(t, outer.Addr)
-	if inner, ok := outer.Err.(*os.SyscallError); ok {
+	var inner *os.SyscallError
+	if errors.As(outer.Err, &inner) {
 		require.Equal(t, op, inner.Syscall)
 		return inner.Err
 	}
