@@ -41,7 +41,7 @@ var lifecycleFaults = map[string]func(t *testing.T){
 }
 
 func faultCloseReceive(t *testing.T) {
-	for _, tr := range transports {
+	onTransports(t, func(t *testing.T, tr transport) {
 		l := tr.listen(t)
 		for i := range 50 {
 			c, p := l.connect(t, tcpclient.Dialer{})
@@ -68,7 +68,7 @@ func faultCloseReceive(t *testing.T) {
 			assert.NoError(t, c.Close())
 			prompt(t, "Receive", wg.Wait)
 		}
-	}
+	})
 }
 
 func faultCloseFlush(t *testing.T) {
@@ -218,7 +218,7 @@ func faultManyWriters(t *testing.T) {
 }
 
 func faultManyReceivers(t *testing.T) {
-	for _, tr := range transports {
+	onTransports(t, func(t *testing.T, tr transport) {
 		c, p := tr.connect(t, tcpclient.Dialer{Inbox: 1000})
 		const n = 2000
 		go p.Write(frames(numbered(n, 50)...))
@@ -270,7 +270,7 @@ func faultManyReceivers(t *testing.T) {
 			require.Len(t, msg, 50)
 			require.Equal(t, strings.Repeat(msg[7:8], 43), msg[7:], "torn")
 		}
-	}
+	})
 }
 
 func faultDoneContext(t *testing.T) {

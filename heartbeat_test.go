@@ -262,19 +262,21 @@ func TestHeartbeat(t *testing.T) {
 
 	t.Run("works over TLS and on connections without deadlines", func(t *testing.T) { // Y14
 		for _, name := range []string{"tcp", "tls", "unix"} {
-			c, p := transportNamed(name).connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
-				Interval: 50 * time.Millisecond, Timeout: 250 * time.Millisecond,
-				Ping: func() []byte { return []byte("ping") }, IsPong: func(msg []byte) bool { return string(msg) == "pong" },
-			}})
-			for range 3 {
-				require.Equal(t, "ping", p.receive())
-				p.send("pong")
-			}
-			start := time.Now()
-			_, err := c.Receive(t.Context())
-			requireHeartbeatTimeout(t, err)
-			require.Greater(t, time.Since(start), 200*time.Millisecond)
-			require.Less(t, time.Since(start), 2*time.Second)
+			t.Run(name, func(t *testing.T) {
+				c, p := transportNamed(name).connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+					Interval: 50 * time.Millisecond, Timeout: 250 * time.Millisecond,
+					Ping: func() []byte { return []byte("ping") }, IsPong: func(msg []byte) bool { return string(msg) == "pong" },
+				}})
+				for range 3 {
+					require.Equal(t, "ping", p.receive())
+					p.send("pong")
+				}
+				start := time.Now()
+				_, err := c.Receive(t.Context())
+				requireHeartbeatTimeout(t, err)
+				require.Greater(t, time.Since(start), 200*time.Millisecond)
+				require.Less(t, time.Since(start), 2*time.Second)
+			})
 		}
 		synctest.Test(t, func(t *testing.T) {
 			c, p, _ := connectWrapped(t, tcpclient.Dialer{Heartbeat: pinging()}, func(w *wrapper) {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -81,6 +82,7 @@ type listener struct {
 func listenTCP(t testing.TB) *listener { return listenOn(t, "tcp", "127.0.0.1:0") }
 
 func listenUnix(t testing.TB) *listener {
+	testkit.SkipUnderWine(t, "Unix sockets")
 	// t.TempDir has long names, and a socket's must not exceed 108 bytes.
 	return listenOn(t, "unix", filepath.Join(shortDir(t), "s"))
 }

@@ -9,19 +9,29 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
 
-// unixPair is a connection over a socket in a directory with a short name.
-func unixPair(t *testing.T) (near, far net.Conn) {
-	dir, err := os.MkdirTemp("", "cut")
+// listenUnix listens on a socket in a directory with a short name: that of t.TempDir may be
+// longer than a socket's.
+func listenUnix(t *testing.T) net.Listener {
+	t.Helper()
+	testkit.SkipUnderWine(t, "Unix sockets")
+	dir, err := os.MkdirTemp("", "kit")
 	require.NoError(t, err)
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	l, err := net.Listen("unix", filepath.Join(dir, "s"))
 	require.NoError(t, err)
-	defer l.Close()
-	near, err = net.Dial("unix", l.Addr().String())
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// unixPair is a connection over a Unix socket.
+func unixPair(t *testing.T) (near, far net.Conn) {
+	l := listenUnix(t)
+	near, err := net.Dial("unix", l.Addr().String())
 	require.NoError(t, err)
 	far, err = l.Accept()
 	require.NoError(t, err)

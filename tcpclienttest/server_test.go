@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -150,15 +149,11 @@ func TestServer_TLS_reset(t *testing.T) {
 }
 
 func TestServer_on_a_Unix_socket(t *testing.T) {
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Skip(err)
-	}
-	server := tcpclienttest.NewServerOn(l, nil, tcpclienttest.Echo)
+	server := tcpclienttest.NewServerOn(listenUnix(t), nil, tcpclienttest.Echo)
 	c := dial(t, "unix", server.Addr)
 	requireEcho(t, c)
 	require.Equal(t, 1, server.ResetConnections(), "a Unix socket cannot be reset, only closed")
-	_, err = c.receive()
+	_, err := c.receive()
 	require.Error(t, err)
 	require.NoError(t, server.Close())
 }
