@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -184,10 +185,10 @@ func faultRST(t *testing.T) {
 			p.reset()
 			got, err := receiveAll(t, c)
 			require.Equal(t, want, got)
-			require.ErrorIs(t, err, syscall.ECONNRESET)
+			testkit.RequireErrno(t, err, syscall.ECONNRESET)
 			for range 2 {
 				for method, err := range everyMethod(t, t.Context(), c) {
-					require.ErrorIs(t, err, syscall.ECONNRESET, method)
+					testkit.RequireErrno(t, err, syscall.ECONNRESET, method)
 					require.NotErrorIs(t, err, io.EOF, method)
 					require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
 				}

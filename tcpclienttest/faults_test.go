@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -147,7 +148,7 @@ func TestFaults_Reset(t *testing.T) {
 		require.Equal(t, 3, n)
 		require.Equal(t, syscall.ECONNRESET, requireOpError(t, "write", err))
 		require.Equal(t, syscall.ECONNRESET, requireOpError(t, "read", (<-reading).err))
-		require.ErrorIs(t, (<-farReading).err, syscall.ECONNRESET)
+		testkit.RequireErrno(t, (<-farReading).err, syscall.ECONNRESET)
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -143,7 +144,7 @@ func TestServer_TLS_reset(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, server.ResetConnections())
 	_, err = c.Receive(t.Context())
-	require.ErrorIs(t, err, syscall.ECONNRESET)
+	testkit.RequireErrno(t, err, syscall.ECONNRESET)
 	c.Close()
 	require.NoError(t, server.Close())
 }
@@ -172,7 +173,7 @@ func TestServer_closes_connections(t *testing.T) {
 	requireEcho(t, reset)
 	server.ResetConnections()
 	_, err = reset.receive()
-	require.ErrorIs(t, err, syscall.ECONNRESET)
+	testkit.RequireErrno(t, err, syscall.ECONNRESET)
 
 	requireEcho(t, dial(t, "tcp", server.Addr)) // it goes on
 	server.CloseConnections()
