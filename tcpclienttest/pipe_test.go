@@ -397,7 +397,10 @@ func TestConn(t *testing.T) {
 	})
 
 	t.Run("empty reads and writes do not block", func(t *testing.T) {
-		onEach(t, func(t *testing.T, _ transport, near, far net.Conn, _ func()) {
+		onEach(t, func(t *testing.T, tr transport, near, far net.Conn, _ func()) {
+			if tr.tcp && runtime.GOOS == "windows" {
+				t.Skip("package net gives them to the kernel there, where they wait their turn")
+			}
 			fill(t, near)
 			n, err := near.Read(nil)
 			require.NoError(t, err)

@@ -139,9 +139,11 @@ func TestServer_TLS(t *testing.T) {
 
 func TestServer_TLS_reset(t *testing.T) {
 	server := tcpclienttest.NewTLSServer(nil, tcpclienttest.Echo)
+	defer server.Close()
 	dialer := tcpclient.Dialer{TLSConfig: server.ClientTLSConfig()}
 	c, err := dialer.Dial(t.Context(), "tcp", server.Addr)
 	require.NoError(t, err)
+	defer c.Close()
 	require.Equal(t, 1, server.ResetConnections())
 	_, err = c.Receive(t.Context())
 	testkit.RequireErrno(t, err, syscall.ECONNRESET)
@@ -159,6 +161,20 @@ func TestServer_on_a_Unix_socket(t *testing.T) {
 	require.NoError(t, server.Close())
 }
 
+func TestServer_resets_connections(t *testing.T) {
+	server := tcpclienttest.NewServer(nil, tcpclienttest.Echo)
+	defer server.Close()
+	require.Zero(t, server.ResetConnections())
+	c := dial(t, "tcp", server.Addr)
+	requireEcho(t, c)
+	require.Equal(t, 1, server.ResetConnections())
+	_, err := c.receive()
+	testkit.RequireErrno(t, err, syscall.ECONNRESET)
+	requireEcho(t, dial(t, "tcp", server.Addr)) // it goes on
+	server.CloseConnections()
+	require.NoError(t, server.Close())
+}
+
 func TestServer_closes_connections(t *testing.T) {
 	server := tcpclienttest.NewServer(nil, tcpclienttest.Echo)
 	require.Zero(t, server.CloseConnections())
@@ -168,12 +184,6 @@ func TestServer_closes_connections(t *testing.T) {
 	require.Equal(t, 1, server.CloseConnections())
 	_, err := closed.receive()
 	require.Equal(t, io.EOF, err)
-
-	reset := dial(t, "tcp", server.Addr)
-	requireEcho(t, reset)
-	server.ResetConnections()
-	_, err = reset.receive()
-	testkit.RequireErrno(t, err, syscall.ECONNRESET)
 
 	requireEcho(t, dial(t, "tcp", server.Addr)) // it goes on
 	server.CloseConnections()
