@@ -143,7 +143,11 @@ func TestMemory(t *testing.T) {
 		}
 		each := (inUse() - before) / conns
 		t.Logf("%d bytes per idle Client", each)
-		require.Less(t, each, int64(13<<10))
+		limit := int64(13 << 10)
+		if runtime.GOOS == "windows" {
+			limit += 8 << 10 // stacks begin with 8 KiB there: 11 for each Client as measured, 5 elsewhere
+		}
+		require.Less(t, each, limit)
 		runtime.KeepAlive(clients)
 	})
 
