@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -62,6 +63,7 @@ func TestREADME(t *testing.T) {
 }
 
 func TestImports(t *testing.T) { // P11
+	testkit.SkipUnderWine(t, "go command")
 	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}",
 		".", "./tcpclienttest", "./examples/...")
 	list.Stderr = os.Stderr
