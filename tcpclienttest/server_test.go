@@ -137,6 +137,14 @@ func TestServer_TLS(t *testing.T) {
 	require.NoError(t, server.Close())
 }
 
+func TestNewTLSConfig_numbers_its_certificates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // all at one instant
+		first, _ := tcpclienttest.NewTLSConfig()
+		second, _ := tcpclienttest.NewTLSConfig()
+		require.NotEqual(t, first.Certificates[0].Leaf.SerialNumber, second.Certificates[0].Leaf.SerialNumber)
+	})
+}
+
 func TestServer_TLS_reset(t *testing.T) {
 	server := tcpclienttest.NewTLSServer(nil, tcpclienttest.Echo)
 	defer server.Close()
