@@ -153,7 +153,7 @@ func (b *frameBuffer) size() int {
 // truncate takes back all but the first size bytes.
 func (b *frameBuffer) truncate(size int) {
 	if b.w != nil {
-		b.w.Flush()
+		_ = b.w.Flush()
 	}
 	b.bytes = b.bytes[:size]
 }
@@ -164,7 +164,7 @@ func (b *frameBuffer) seal() []byte {
 		return b.bytes
 	}
 	b.sealed = len(b.bytes) == 0
-	b.w.Flush()
+	_ = b.w.Flush()
 	if b.sealed {
 		return b.view
 	}
