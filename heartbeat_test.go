@@ -179,6 +179,25 @@ func TestHeartbeat(t *testing.T) {
 		require.EqualValues(t, 1, c.Stats().Connects)
 	}))
 
+	t.Run("answers a ping that the peer's FIN follows", func(t *testing.T) { // P3
+		onTransports(t, func(t *testing.T, tr transport) {
+			h := pinging()
+			h.Interval, h.Timeout = time.Hour, 2*time.Hour
+			h.Answer = func(msg []byte) ([]byte, bool) { return []byte("PONG"), string(msg) == "PING" }
+			for range 50 {
+				c, p := tr.connect(t, tcpclient.Dialer{Heartbeat: h})
+				p.finish("one", "PING")
+				msg, err := p.next()
+				require.NoError(t, err)
+				require.Equal(t, "PONG", msg)
+				got, err := receiveAll(t, c)
+				require.Equal(t, []string{"one"}, got)
+				require.ErrorIs(t, err, io.EOF)
+				require.NoError(t, c.Close())
+			}
+		})
+	})
+
 	t.Run("answers the pings of the peer, which Receive does not see", inBubble(func(t *testing.T) {
 		h := pinging()
 		h.Answer = func(msg []byte) ([]byte, bool) {

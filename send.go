@@ -54,6 +54,10 @@ const (
 	// maxControl is how many bytes of pings and answers are kept for a peer that does not
 	// read them.
 	maxControl = 16 << 10
+
+	// answerTime is how long the reader waits, at the peer's FIN, for the helper to hand over
+	// the answers to pings that came before that.
+	answerTime = 20 * time.Millisecond
 )
 
 // A ticket is what a caller has handed in at an outbox, and asks for the fate of: a frame, or
@@ -438,6 +442,35 @@ func (o *outbox) enterControl(msg []byte) (entered bool, err error) {
 	}
 	o.batches.open.addControl(t.start)
 	return true, nil
+}
+
+// awaitControl returns when the pings and answers that are here were handed over, or soon, if
+// the peer does not take them. The reader calls it at the peer's FIN, which ends the connection
+// and would take with it the answer to a ping before.
+func (o *outbox) awaitControl() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.batches.hasControl() || o.phase == phaseDead {
+		return
+	}
+	number := o.batches.number - 1 // that of the flight
+	if o.batches.open.control > 0 {
+		number = o.batches.number
+	}
+	w := o.idleWaiters.take()
+	defer o.idleWaiters.put(w) // before the lock is released
+	o.batches.numbered(number).waiters.add(w)
+	o.mu.Unlock()
+	timer := time.NewTimer(answerTime)
+	select {
+	case <-w.signal:
+	case <-timer.C:
+	}
+	timer.Stop()
+	o.mu.Lock()
+	if o.batches.written.Load() < number && o.phase != phaseDead {
+		o.batches.numbered(number).waiters.remove(w)
+	}
 }
 
 // takesControlLocked reports whether pings and answers are written: until all messages are, and
