@@ -97,7 +97,7 @@ type outbox struct {
 	flushRequested bool   // the open batch is to be written
 	batches        batches
 	loss           unreported
-	controlAt      int64 // where the last ping or answer ends in the stream of the connection
+	control        controlState
 	timer          flushTimer
 	idleWaiters    waitList
 	marked         []byte // memory for requests with their ids
@@ -116,6 +116,7 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 		ended:     make(chan struct{}),
 		finished:  make(chan struct{}),
 		batches:   batches{number: 1, open: new(batch)},
+		control:   controlState{written: make(chan struct{}, 1)},
 		loss:      unreported{err: loss},
 		timer:     flushTimer{delay: c.flushDelay},
 	}
@@ -441,35 +442,28 @@ func (o *outbox) enterControl(msg []byte) (entered bool, err error) {
 		return false, err
 	}
 	o.batches.open.addControl(t.start)
+	o.control.left.Add(1)
 	return true, nil
 }
 
 // awaitControl returns when the pings and answers that are here were handed over, or soon, if
 // the peer does not take them. The reader calls it at the peer's FIN, which ends the connection
-// and would take with it the answer to a ping before.
+// and would take with it the answer to a ping before. It takes no lock: code of the user may
+// have that.
 func (o *outbox) awaitControl() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.batches.hasControl() || o.phase == phaseDead {
+	if o.control.left.Load() == 0 {
 		return
 	}
-	number := o.batches.number - 1 // that of the flight
-	if o.batches.open.control > 0 {
-		number = o.batches.number
-	}
-	w := o.idleWaiters.take()
-	defer o.idleWaiters.put(w) // before the lock is released
-	o.batches.numbered(number).waiters.add(w)
-	o.mu.Unlock()
-	timer := time.NewTimer(answerTime)
-	select {
-	case <-w.signal:
-	case <-timer.C:
-	}
-	timer.Stop()
-	o.mu.Lock()
-	if o.batches.written.Load() < number && o.phase != phaseDead {
-		o.batches.numbered(number).waiters.remove(w)
+	late := time.NewTimer(answerTime)
+	defer late.Stop()
+	for o.control.left.Load() > 0 {
+		select {
+		case <-o.control.written:
+		case <-o.ended:
+			return
+		case <-late.C:
+			return
+		}
 	}
 }
 
@@ -491,7 +485,7 @@ func (o *outbox) outbound() liveness.Outbound {
 	return liveness.Outbound{
 		Acked:  acked,
 		Queued: unacknowledged > 0 || o.writer != writerNone || !o.transport.readerCanTry(), // a ping waits for the helper
-		Behind: o.batches.hasControl() || acked < o.controlAt,
+		Behind: o.control.left.Load() > 0 || acked < o.control.end,
 	}
 }
 
@@ -616,9 +610,21 @@ func (b *batches) messages() int {
 	return n
 }
 
-// hasControl reports whether pings or answers are here.
-func (b *batches) hasControl() bool {
-	return b.open.control > 0 || b.flight != nil && b.flight.control > 0
+// A controlState is how far pings and answers are.
+type controlState struct {
+	left    atomic.Int32  // of them in batches that were not handed over
+	written chan struct{} // one slot: some were
+	end     int64         // where the last of those ends in the stream of the connection; guarded by outbox.mu
+}
+
+// wrote records that n were handed over, and where the last ends.
+func (c *controlState) wrote(n int, end int64) {
+	c.end = end
+	c.left.Add(int32(-n))
+	select {
+	case c.written <- struct{}{}:
+	default:
+	}
 }
 
 // company is whether others are likely to join a batch while its writer yields.
