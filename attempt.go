@@ -120,7 +120,7 @@ func (a *attempt) explain(ctx, bounded context.Context, err error) error {
 // closeQuietly closes a connection that has panicked in another method, and may do so in this
 // one: a nil pointer in an interface.
 func closeQuietly(raw net.Conn) {
-	defer func() { recover() }()
+	defer func() { _ = recover() }()
 	raw.Close()
 }
 

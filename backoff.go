@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -67,10 +68,19 @@ func (b *Backoff) max() time.Duration { return orDefault(b.Max, max(defaultMax, 
 // stable returns how long a connection must live to end a row of attempts.
 func (b *Backoff) stable() time.Duration { return min(b.max(), stableTime) }
 
+// isPortShortage reports whether err says that no local port is free. Windows has two numbers
+// of its own for that: WSAEADDRINUSE and WSAENOBUFS.
+func isPortShortage(err error) bool {
+	if runtime.GOOS == "windows" {
+		return errors.Is(err, syscall.Errno(10048)) || errors.Is(err, syscall.Errno(10055))
+	}
+	return errors.Is(err, syscall.EADDRNOTAVAIL)
+}
+
 // ceiling returns the longest wait after so many failures in a row, the last of them err.
 func (b *Backoff) ceiling(failures int, err error) time.Duration {
-	if errors.Is(err, syscall.EADDRNOTAVAIL) {
-		return b.max() // no local port is free: our attempts use them up, only time frees them
+	if isPortShortage(err) {
+		return b.max() // our attempts use the ports up, only time frees them
 	}
 	ceiling := b.min()
 	for ; failures > 1 && ceiling < b.max(); failures-- {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -58,9 +59,15 @@ func TestBackoffCeiling(t *testing.T) {
 	})
 
 	t.Run("without free ports is the longest at once", func(t *testing.T) { // D12
-		err := &OpError{Op: opDial, Err: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}}
-		require.Equal(t, 30*sec, (&Backoff{}).ceiling(1, err))
-		require.Equal(t, 30*sec, (&Backoff{}).ceiling(1, errors.Join(refused, err)))
+		numbers := []syscall.Errno{syscall.EADDRNOTAVAIL}
+		if runtime.GOOS == "windows" {
+			numbers = []syscall.Errno{10048, 10055} // WSAEADDRINUSE, WSAENOBUFS
+		}
+		for _, number := range numbers {
+			err := &OpError{Op: opDial, Err: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", number)}}
+			require.Equal(t, 30*sec, (&Backoff{}).ceiling(1, err))
+			require.Equal(t, 30*sec, (&Backoff{}).ceiling(1, errors.Join(refused, err)))
+		}
 	})
 }
 

@@ -83,18 +83,18 @@ func (b *batch) lose(loss error) {
 	b.loss = loss
 }
 
-// enlist makes w wait for the batch.
-func (b *batch) enlist(w *waiter, flushes bool) {
+// enlist makes w wait for the batch, to learn the fate of t.
+func (b *batch) enlist(w *waiter, t ticket) {
 	b.waiters.add(w)
-	if flushes {
+	if t.flush {
 		b.flushing++
 	}
 }
 
-// abandon takes w off the batch. A frame that it has waited for is nobody's to report now.
-func (b *batch) abandon(w *waiter, flushes bool) {
+// abandon takes w off the batch. The loss of its frame is for another call to report now.
+func (b *batch) abandon(w *waiter, t ticket) {
 	b.waiters.remove(w)
-	if flushes {
+	if t.flush {
 		b.flushing--
 	} else {
 		b.unawaited++
@@ -153,7 +153,7 @@ func (b *frameBuffer) size() int {
 // truncate takes back all but the first size bytes.
 func (b *frameBuffer) truncate(size int) {
 	if b.w != nil {
-		b.w.Flush()
+		_ = b.w.Flush()
 	}
 	b.bytes = b.bytes[:size]
 }
@@ -164,7 +164,7 @@ func (b *frameBuffer) seal() []byte {
 		return b.bytes
 	}
 	b.sealed = len(b.bytes) == 0
-	b.w.Flush()
+	_ = b.w.Flush()
 	if b.sealed {
 		return b.view
 	}

@@ -48,7 +48,11 @@ func TestMemory(t *testing.T) {
 		}
 		each := (testkit.MemoryInUse() - before) / conns
 		t.Logf("%d bytes per idle Client", each)
-		require.Less(t, each, int64(13<<10))
+		limit := int64(13 << 10)
+		if runtime.GOOS == "windows" {
+			limit += 8 << 10 // stacks begin with 8 KiB there: 11 for each Client as measured, 5 elsewhere
+		}
+		require.Less(t, each, limit)
 		runtime.KeepAlive(clients)
 	})
 
@@ -214,24 +218,24 @@ func TestAllocations(t *testing.T) {
 					"cancellable": t.Context(),
 					"deadline":    testkit.Within(t, time.Hour),
 				} {
-					t.Run(what, func(t *testing.T) { testAllocations(t, tr, ctx, testkit.Pattern(size)) })
+					t.Run(what, func(t *testing.T) { testAllocations(t, ctx, tr, testkit.Pattern(size)) })
 				}
 			})
 		}
 	}
 }
 
-func testAllocations(t *testing.T, tr testkit.Transport, ctx context.Context, msg []byte) {
+func testAllocations(t *testing.T, ctx context.Context, tr testkit.Transport, msg []byte) {
 	c, p := tr.Connect(t, tcpclient.Dialer{})
 	// The peer must not allocate either.
 	echo := make([]byte, 1<<20)
 	go func() {
 		for {
-			n, err := p.Conn.Read(echo)
+			n, err := p.Read(echo)
 			if err != nil {
 				return
 			}
-			if _, err := p.Conn.Write(echo[:n]); err != nil {
+			if _, err := p.Write(echo[:n]); err != nil {
 				return
 			}
 		}

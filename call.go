@@ -92,7 +92,7 @@ func (o *outbox) enterCall(ctx context.Context, request []byte) (c *call, err er
 		}
 		o.mu.Unlock() // also in a panic of the Correlator or the Framer
 	}()
-	if c = o.calls.enter(o.batches.number, o.batches.open.size()); c == nil {
+	if c = o.calls.enter(ticket{batch: o.batches.number, start: o.batches.open.size()}); c == nil {
 		return nil, errFull
 	}
 	if request, err = o.markLocked(c, request); err != nil {
@@ -133,11 +133,11 @@ func (o *outbox) release(c *call, err error) (unsent bool, _ error) {
 		err = c.err
 	}
 	switch {
-	case err == nil || o.batches.written.Load() >= c.batch:
+	case err == nil || o.batches.written.Load() >= c.ticket.batch:
 	case o.phase == phaseDead:
-		unsent = o.batches.unsent(c.batch, c.start)
+		unsent = o.batches.unsent(c.ticket)
 	default:
-		o.batches.numbered(c.batch).unawaited++
+		o.batches.numbered(c.ticket.batch).unawaited++
 	}
 	return unsent, err
 }
@@ -181,8 +181,7 @@ type calls struct {
 // where that fails, the outbox ends it.
 type call struct {
 	signal chan struct{} // one slot: it has ended, with reply or err
-	batch  uint64        // number of the batch, in which the request begins at start
-	start  int
+	ticket ticket        // of its request
 	next   *call
 
 	// Guarded by calls.mu, until it has ended.
@@ -220,9 +219,8 @@ func newCalls(correlator Correlator, count *counters) *calls {
 	}
 }
 
-// enter adds a call whose request begins at start in the batch of that number; nil when there
-// is no room.
-func (k *calls) enter(batch uint64, start int) *call {
+// enter adds a call, with the ticket of its request; nil when there is no room.
+func (k *calls) enter(t ticket) *call {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.pending.full() {
@@ -234,7 +232,7 @@ func (k *calls) enter(batch uint64, start int) *call {
 	} else {
 		k.idle = c.next
 	}
-	*c = call{signal: c.signal, batch: batch, start: start, epoch: k.epoch}
+	*c = call{signal: c.signal, ticket: t, epoch: k.epoch}
 	c.id = k.pending.enter(c)
 	k.live++
 	k.used.Store(true)
@@ -365,7 +363,7 @@ func (k *calls) stall(received bool) {
 func (k *calls) lose(written uint64, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.endWhereLocked(func(c *call) bool { return c.batch > written }, err)
+	k.endWhereLocked(func(c *call) bool { return c.ticket.batch > written }, err)
 }
 
 // close ends all calls, for Close.

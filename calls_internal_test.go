@@ -31,14 +31,14 @@ func replyTo(id uint64) []byte { return append(binary.BigEndian.AppendUint64(nil
 // mustEnter enters a call for which there is room.
 func mustEnter(t *testing.T, k *calls) *call {
 	t.Helper()
-	c := k.enter(1, 0)
+	c := k.enter(ticket{batch: 1})
 	require.NotNil(t, c, "there should be room")
 	return c
 }
 
 func requireFull(t *testing.T, k *calls) {
 	t.Helper()
-	require.Nil(t, k.enter(1, 0), "there should be no room")
+	require.Nil(t, k.enter(ticket{batch: 1}), "there should be no room")
 }
 
 // resultOf is what became of c: "waits", its reply or its error.
@@ -179,7 +179,7 @@ func TestCallsByID(t *testing.T) {
 	t.Run("abandoned ids of four bytes are bounded", func(t *testing.T) { // P6
 		k := newCalls(IDField{Width: 4}, new(counters))
 		for range 3 << 16 {
-			c := k.enter(1, 0)
+			c := k.enter(ticket{batch: 1})
 			if c == nil {
 				break // that would be bounded, too
 			}
@@ -360,7 +360,7 @@ func TestCallsRoom(t *testing.T) {
 		for range waiters {
 			wg.Go(func() {
 				for {
-					if c := k.enter(1, 0); c != nil {
+					if c := k.enter(ticket{batch: 1}); c != nil {
 						entered <- c
 						return
 					}
@@ -448,7 +448,7 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 	for step := range 3000 {
 		switch op := random.IntN(20); {
 		case op < 8: // enter
-			c := k.enter(1, 0)
+			c := k.enter(ticket{batch: 1})
 			if c == nil {
 				require.True(t, limit > 0 && len(places) == limit, "step %d: no room with %d of %d places taken", step, len(places), limit)
 				continue
@@ -586,7 +586,7 @@ func TestCallsStall(t *testing.T) {
 	t.Run("who has only begun to wait for room does not fail with those who have waited", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := newCalls(narrow{max: 1}, new(counters))
-			require.NotNil(t, k.enter(1, 0))
+			require.NotNil(t, k.enter(ticket{batch: 1}))
 			wait := func(ctx context.Context) <-chan error {
 				ended := make(chan error, 1)
 				go func() { ended <- k.wait(ctx) }()

@@ -156,22 +156,22 @@ func (c *Client) Send(ctx context.Context, msg []byte) error {
 	if l == nil || ctx.Err() != nil {
 		return c.sendSlowly(ctx, msg)
 	}
-	number, start, writes := l.out.join(msg)
-	if number == 0 {
+	t, writes := l.out.join(msg)
+	if t.batch == 0 {
 		return c.sendSlowly(ctx, msg)
 	}
 	if writes {
-		unsent, err := l.out.writeLocked(ctx, number, start)
+		unsent, err := l.out.writeLocked(ctx, t)
 		return c.opError(opSend, unsent, err)
 	}
 	// By the time all others have run, the writer has mostly written the batch. Then to park
 	// and be woken would cost as much as all the rest. The yield is here and not further in,
 	// since each return after it is one that the processor did not foresee.
 	runtime.Gosched()
-	if l.out.batches.written.Load() >= number {
+	if l.out.batches.written.Load() >= t.batch {
 		return nil
 	}
-	unsent, err := l.out.await(ctx, number, start)
+	unsent, err := l.out.await(ctx, t)
 	return c.opError(opSend, unsent, err)
 }
 

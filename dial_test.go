@@ -279,8 +279,9 @@ func TestDialErrorText(t *testing.T) {
 		_, err := l.TryDial(t.Context(), tcpclient.Dialer{
 			Reconnect: &tcpclient.Backoff{Min: time.Second, Max: time.Second, FirstDial: true, MaxAttempts: 3},
 		})
-		op, ok := err.(*tcpclient.OpError)
-		require.True(t, ok, "%T", err)
+		var op *tcpclient.OpError
+		require.IsType(t, op, err)
+		require.ErrorAs(t, err, &op)
 		require.Equal(t, "dial", op.Op)
 		require.Equal(t, address, op.Addr)
 		require.Regexp(t, `^tcpclient: dial \S+: gave up after 3 attempts: dial [^\n]+$`, err.Error())

@@ -90,10 +90,10 @@
 // # Errors
 //
 // Methods return an [*OpError] with the operation and the address. [errors.Is] and
-// [errors.As] find the cause: io.EOF, syscall.ECONNRESET, [ErrHeartbeatTimeout], a
-// [*FrameTooLargeError] and so on. The end of a connection also Is ErrDisconnected, unless
-// we closed it. [Classify] says what to do: try again on the same connection, dial again,
-// or give up.
+// [errors.As] find the cause: io.EOF, syscall.ECONNRESET (on Windows
+// syscall.WSAECONNRESET), [ErrHeartbeatTimeout], a [*FrameTooLargeError] and so on. The
+// end of a connection also Is ErrDisconnected, unless we closed it. [Classify] says what
+// to do: try again on the same connection, dial again, or give up.
 //
 // # Panics
 //

@@ -150,7 +150,26 @@ func TestHeartbeat(t *testing.T) {
 		require.EqualValues(t, 1, c.Stats().Connects)
 	}))
 
-	t.Run("answers the pings of the peer, which Receive does not see", testkit.InBubble(func(t *testing.T) {
+	t.Run("answers a ping that the peer's FIN follows", func(t *testing.T) { // P3
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+			h := testkit.Pinging()
+			h.Interval, h.Timeout = time.Hour, 2*time.Hour
+			h.Answer = func(msg []byte) ([]byte, bool) { return []byte("PONG"), string(msg) == "PING" }
+			for range 50 {
+				c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: h})
+				p.Finish("one", "PING")
+				msg, err := p.Next()
+				require.NoError(t, err)
+				require.Equal(t, "PONG", msg)
+				got, err := testkit.ReceiveAll(t, c)
+				require.Equal(t, []string{"one"}, got)
+				require.ErrorIs(t, err, io.EOF)
+				require.NoError(t, c.Close())
+			}
+		})
+	})
+
+	t.Run("answers the pings of the testkit.Peer, which Receive does not see", testkit.InBubble(func(t *testing.T) {
 		h := testkit.Pinging()
 		h.Answer = func(msg []byte) ([]byte, bool) {
 			switch string(msg) {
@@ -234,19 +253,21 @@ func TestHeartbeat(t *testing.T) {
 	t.Run("works over TLS and on connections without deadlines", func(t *testing.T) { // Y14
 		testkit.SkipIfShort(t)
 		for _, name := range []string{"tcp", "tls", "unix"} {
-			c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
-				Interval: 50 * time.Millisecond, Timeout: 250 * time.Millisecond,
-				Ping: func() []byte { return []byte("ping") }, IsPong: func(msg []byte) bool { return string(msg) == "pong" },
-			}})
-			for range 3 {
-				require.Equal(t, "ping", p.Receive())
-				p.Send("pong")
-			}
-			start := time.Now()
-			_, err := c.Receive(t.Context())
-			testkit.RequireHeartbeatTimeout(t, err)
-			require.Greater(t, time.Since(start), 200*time.Millisecond)
-			require.Less(t, time.Since(start), 2*time.Second)
+			t.Run(name, func(t *testing.T) {
+				c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+					Interval: 50 * time.Millisecond, Timeout: 250 * time.Millisecond,
+					Ping: func() []byte { return []byte("ping") }, IsPong: func(msg []byte) bool { return string(msg) == "pong" },
+				}})
+				for range 3 {
+					require.Equal(t, "ping", p.Receive())
+					p.Send("pong")
+				}
+				start := time.Now()
+				_, err := c.Receive(t.Context())
+				testkit.RequireHeartbeatTimeout(t, err)
+				require.Greater(t, time.Since(start), 200*time.Millisecond)
+				require.Less(t, time.Since(start), 2*time.Second)
+			})
 		}
 		synctest.Test(t, func(t *testing.T) {
 			c, p, _ := testkit.ConnectHooked(t, tcpclient.Dialer{Heartbeat: testkit.Pinging()}, func(w *testkit.HookedConn) {

@@ -70,6 +70,9 @@ func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer,
 // end closes the connection because of err, and returns when nothing of it is at work.
 // finExpected says that the peer's FIN is no surprise.
 func (l *link) end(err error, finExpected bool) outcome {
+	if errors.Is(err, io.EOF) && l.wire.Cause() == nil {
+		l.out.awaitControl()
+	}
 	o := outcome{peerClosed: (finExpected || l.out.hasSentFIN()) && errors.Is(err, io.EOF) && l.wire.Cause() == nil}
 	if o.peerClosed {
 		err = ErrClosed // the peer's answer to our FIN

@@ -298,9 +298,3 @@ func (t *producer) lose(err error) {
 	t.closeSlab()
 	t.inbox.lose(err)
 }
-
-// finish makes err follow all that has come.
-func (t *producer) finish(err error) {
-	t.closeSlab()
-	t.inbox.finish(err)
-}

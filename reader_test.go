@@ -156,7 +156,7 @@ func TestStreamOfKiB(t *testing.T) {
 				c, _ := s.play(t, tcpclient.Dialer{})
 				msgs, err := testkit.ReceiveAll(t, c)
 				require.Equal(t, stream, msgs)
-				if large, ok := test.want.(*tcpclient.FrameTooLargeError); ok {
+				if large := (*tcpclient.FrameTooLargeError)(nil); errors.As(test.want, &large) {
 					require.ErrorAs(t, err, &large)
 					require.Contains(t, err.Error(), "HTTP")
 				} else {

@@ -372,7 +372,7 @@ func TestReconnect(t *testing.T) {
 			// No call receives. Only a failing write tells the client of the end.
 			p.Reset()
 			<-wrote
-			err := error(nil)
+			var err error
 			for range 10 {
 				if err = c.Send(t.Context(), []byte("x")); err != nil {
 					break

@@ -55,9 +55,18 @@ const (
 	// read them.
 	maxControl = 16 << 10
 
-	// flushing is where the frame of one begins who waits for all that was written.
-	flushing = -1
+	// answerTime is how long the reader waits, at the peer's FIN, for the helper to hand over
+	// the answers to pings that came before that.
+	answerTime = 20 * time.Millisecond
 )
+
+// A ticket is what a caller has handed in at an outbox, and asks for the fate of: a frame, or
+// with flush all frames up to the end of a batch.
+type ticket struct {
+	batch uint64 // its number
+	start int    // where the frame begins in it
+	flush bool
+}
 
 // An outbox is the writing side of one connection: group commit.
 //
@@ -88,7 +97,7 @@ type outbox struct {
 	flushRequested bool   // the open batch is to be written
 	batches        batches
 	loss           unreported
-	controlAt      int64 // where the last ping or answer ends in the stream of the connection
+	control        controlState
 	timer          flushTimer
 	idleWaiters    waitList
 	marked         []byte // memory for requests with their ids
@@ -107,6 +116,7 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 		ended:     make(chan struct{}),
 		finished:  make(chan struct{}),
 		batches:   batches{number: 1, open: new(batch)},
+		control:   controlState{written: make(chan struct{}, 1)},
 		loss:      unreported{err: loss},
 		timer:     flushTimer{delay: c.flushDelay},
 	}
@@ -128,25 +138,22 @@ func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error)
 	return false, nil
 }
 
-// join frames msg if that can be done at once, and returns the number of its batch and where in
-// that the frame begins. If writes is true the caller is to write, and holds the lock. Number 0
-// says that nothing was done: msg is too large or for another Framer, there is no room, or
-// the connection has an end or a loss to report.
-func (o *outbox) join(msg []byte) (number uint64, start int, writes bool) {
+// join frames msg if that can be done at once. If writes is true the caller is to write, and
+// holds the lock. Batch 0 says that nothing was done: msg is too large or for another Framer,
+// there is no room, or the connection has an end or a loss to report.
+func (o *outbox) join(msg []byte) (t ticket, writes bool) {
 	o.mu.Lock()
 	if !o.fitsLocked(msg) {
 		o.mu.Unlock()
-		return 0, 0, false
+		return ticket{}, false
 	}
-	open := o.batches.open
-	open.frames++
-	number, start = o.batches.number, open.appendLengthPrefixed(msg)
+	t = o.appendLocked(msg)
 	if o.canWriteLocked() {
-		return number, start, true
+		return t, true
 	}
 	o.requestFlushLocked()
 	o.mu.Unlock()
-	return number, start, false
+	return t, false
 }
 
 // fitsLocked reports whether msg can be framed at once, by appendLengthPrefixed.
@@ -156,20 +163,26 @@ func (o *outbox) fitsLocked(msg []byte) bool {
 
 // send frames msg and returns when it was handed over.
 func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
-	start, err := o.enter(ctx, msg)
+	t, err := o.enter(ctx, msg)
 	if err != nil {
 		return true, err
 	}
-	return o.flushLocked(ctx, o.batches.number, start)
+	return o.flushLocked(ctx, t)
 }
 
-// enter frames msg as soon as there is room for it, and returns where it begins. The lock is
-// held then; if enter fails, it is not.
-func (o *outbox) enter(ctx context.Context, msg []byte) (start int, err error) {
+// appendLocked frames msg, which fits.
+func (o *outbox) appendLocked(msg []byte) ticket {
+	open := o.batches.open
+	open.frames++
+	return ticket{batch: o.batches.number, start: open.appendLengthPrefixed(msg)}
+}
+
+// enter frames msg as soon as there is room for it. The lock is held then; if enter fails, it
+// is not.
+func (o *outbox) enter(ctx context.Context, msg []byte) (t ticket, err error) {
 	o.mu.Lock()
 	if o.fitsLocked(msg) {
-		o.batches.open.frames++
-		return o.batches.open.appendLengthPrefixed(msg), nil
+		return o.appendLocked(msg), nil
 	}
 	o.mu.Unlock()
 	return o.enterSlowly(ctx, msg)
@@ -177,9 +190,9 @@ func (o *outbox) enter(ctx context.Context, msg []byte) (start int, err error) {
 
 // enterSlowly is enter for what may have to wait, or does not go in at all, or runs code of
 // the user.
-func (o *outbox) enterSlowly(ctx context.Context, msg []byte) (start int, err error) {
+func (o *outbox) enterSlowly(ctx context.Context, msg []byte) (t ticket, err error) {
 	if err := o.lockRoom(ctx); err != nil {
-		return 0, err
+		return ticket{}, err
 	}
 	entered := false
 	defer func() {
@@ -187,9 +200,9 @@ func (o *outbox) enterSlowly(ctx context.Context, msg []byte) (start int, err er
 			o.mu.Unlock() // also in a panic of the Framer
 		}
 	}()
-	start, err = o.frameLocked(msg)
+	t, err = o.frameLocked(msg)
 	entered = err == nil
-	return start, err
+	return t, err
 }
 
 // lockRoom takes the lock when there is room for a message. While the open batch is full it
@@ -204,19 +217,20 @@ func (o *outbox) lockRoom(ctx context.Context) error {
 		if o.batches.open.size() < o.limit {
 			return nil
 		}
-		if _, err := o.flushLocked(ctx, o.batches.number, flushing); err != nil {
+		if _, err := o.flushLocked(ctx, ticket{batch: o.batches.number, flush: true}); err != nil {
 			return err
 		}
 	}
 }
 
-// frameLocked puts a frame into the open batch and returns where it begins.
-func (o *outbox) frameLocked(msg []byte) (start int, err error) {
+// frameLocked puts a frame into the open batch.
+func (o *outbox) frameLocked(msg []byte) (ticket, error) {
 	open := o.batches.open
-	if start, err = o.framing.write(&open.frameBuffer, msg, o.limit); err == nil {
+	start, err := o.framing.write(&open.frameBuffer, msg, o.limit)
+	if err == nil {
 		open.frames++
 	}
-	return start, err
+	return ticket{batch: o.batches.number, start: start}, err
 }
 
 // flush returns when all that was framed before was handed over.
@@ -226,7 +240,7 @@ func (o *outbox) flush(ctx context.Context) error {
 		o.mu.Unlock()
 		return err
 	}
-	_, err := o.flushLocked(ctx, o.batches.last(), flushing)
+	_, err := o.flushLocked(ctx, ticket{batch: o.batches.last(), flush: true})
 	return err
 }
 
@@ -242,43 +256,43 @@ func (o *outbox) overLocked() error {
 	return nil
 }
 
-// flushLocked waits until the batch of that number is written, in which the caller's frame
-// begins at start. It releases the lock.
-func (o *outbox) flushLocked(ctx context.Context, number uint64, start int) (unsent bool, err error) {
+// flushLocked has the batch of t written, and returns the fate of t. It releases the lock.
+func (o *outbox) flushLocked(ctx context.Context, t ticket) (unsent bool, err error) {
+	isOpen := t.batch == o.batches.number
 	switch {
-	case o.batches.written.Load() >= number:
+	case o.batches.written.Load() >= t.batch:
 		o.mu.Unlock()
 		return false, nil
-	case number == o.batches.number && o.canWriteLocked():
-		return o.writeLocked(ctx, number, start)
-	case number == o.batches.number:
+	case isOpen && o.canWriteLocked():
+		return o.writeLocked(ctx, t)
+	case isOpen:
 		o.requestFlushLocked()
 	}
 	o.mu.Unlock()
 	runtime.Gosched() // as in Client.Send
-	return o.await(ctx, number, start)
+	return o.await(ctx, t)
 }
 
-// writeLocked makes the caller the writer of the open batch, in which its frame begins at
-// start, and returns the fate of that. It releases the lock.
-func (o *outbox) writeLocked(ctx context.Context, number uint64, start int) (unsent bool, err error) {
+// writeLocked makes the caller the writer of the open batch, and returns the fate of t, which is
+// in it. It releases the lock.
+func (o *outbox) writeLocked(ctx context.Context, t ticket) (unsent bool, err error) {
 	if o.writeInlineLocked() {
 		return false, nil
 	}
-	return o.await(ctx, number, start)
+	return o.await(ctx, t)
 }
 
-// await waits until the batch of that number is written or lost, or ctx is done. Then the
-// frame is still sent, and if it is lost that is reported like the loss of a Write's.
-func (o *outbox) await(ctx context.Context, number uint64, start int) (unsent bool, err error) {
+// await waits until the fate of t is known, or ctx is done. Then a frame is still sent, and if
+// it is lost that is reported like the loss of a Write's.
+func (o *outbox) await(ctx context.Context, t ticket) (unsent bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if unsent, err, over := o.fateLocked(number, start); over {
-		return unsent, err
+	if o.isFateKnownLocked(t) {
+		return o.fateLocked(t)
 	}
 	w := o.idleWaiters.take()
 	defer o.idleWaiters.put(w) // before the lock is released
-	o.batches.numbered(number).enlist(w, start == flushing)
+	o.batches.numbered(t.batch).enlist(w, t)
 	for {
 		o.mu.Unlock()
 		select {
@@ -286,28 +300,30 @@ func (o *outbox) await(ctx context.Context, number uint64, start int) (unsent bo
 		case <-ctx.Done():
 		}
 		o.mu.Lock()
-		if unsent, err, over := o.fateLocked(number, start); over {
-			return unsent, err
-		}
-		if ctx.Err() != nil {
-			o.batches.numbered(number).abandon(w, start == flushing)
+		switch {
+		case o.isFateKnownLocked(t):
+			return o.fateLocked(t)
+		case ctx.Err() != nil:
+			o.batches.numbered(t.batch).abandon(w, t)
 			return false, ctx.Err()
 		}
 	}
 }
 
-// fateLocked returns what has become of the frame at start in the batch of that number;
-// over is false while that is not known.
-func (o *outbox) fateLocked(number uint64, start int) (unsent bool, err error, over bool) {
+// isFateKnownLocked reports whether the batch of t was written or lost.
+func (o *outbox) isFateKnownLocked(t ticket) bool {
+	return o.phase == phaseDead || o.batches.written.Load() >= t.batch
+}
+
+// fateLocked returns what has become of t.
+func (o *outbox) fateLocked(t ticket) (unsent bool, err error) {
 	switch {
-	case o.batches.written.Load() >= number:
-		return false, nil, true
-	case o.phase != phaseDead:
-		return false, nil, false
-	case start == flushing:
-		return false, o.batches.numbered(number).takeLoss(o.wire.Cause()), true
+	case o.batches.written.Load() >= t.batch:
+		return false, nil
+	case t.flush:
+		return false, o.batches.numbered(t.batch).takeLoss(o.wire.Cause())
 	}
-	return o.batches.unsent(number, start), o.wire.Cause(), true
+	return o.batches.unsent(t), o.wire.Cause()
 }
 
 // end is called when the wire is dead. It returns when no goroutine of the outbox is left.
@@ -421,12 +437,34 @@ func (o *outbox) enterControl(msg []byte) (entered bool, err error) {
 	if !o.takesControlLocked() {
 		return false, nil
 	}
-	start, err := o.frameLocked(msg)
+	t, err := o.frameLocked(msg)
 	if err != nil {
 		return false, err
 	}
-	o.batches.open.addControl(start)
+	o.batches.open.addControl(t.start)
+	o.control.left.Add(1)
 	return true, nil
+}
+
+// awaitControl returns when the pings and answers that are here were handed over, or soon, if
+// the peer does not take them. The reader calls it at the peer's FIN, which ends the connection
+// and would take with it the answer to a ping before. It takes no lock: code of the user may
+// have that.
+func (o *outbox) awaitControl() {
+	if o.control.left.Load() == 0 {
+		return
+	}
+	late := time.NewTimer(answerTime)
+	defer late.Stop()
+	for o.control.left.Load() > 0 {
+		select {
+		case <-o.control.written:
+		case <-o.ended:
+			return
+		case <-late.C:
+			return
+		}
+	}
 }
 
 // takesControlLocked reports whether pings and answers are written: until all messages are, and
@@ -447,7 +485,7 @@ func (o *outbox) outbound() liveness.Outbound {
 	return liveness.Outbound{
 		Acked:  acked,
 		Queued: unacknowledged > 0 || o.writer != writerNone || !o.transport.readerCanTry(), // a ping waits for the helper
-		Behind: o.batches.hasControl() || acked < o.controlAt,
+		Behind: o.control.left.Load() > 0 || acked < o.control.end,
 	}
 }
 
@@ -557,10 +595,10 @@ func (b *batches) fail(handed int64) {
 	}
 }
 
-// unsent reports, after fail, whether the frame at start in the batch of that number, which was
-// not handed over, is certain not to have been sent.
-func (b *batches) unsent(number uint64, start int) bool {
-	return number == b.number || b.flight.unsent(start, b.failedAt)
+// unsent reports, after fail, whether the frame of t, whose batch was not handed over, is certain
+// not to have been sent.
+func (b *batches) unsent(t ticket) bool {
+	return t.batch == b.number || b.flight.unsent(t.start, b.failedAt)
 }
 
 // messages returns how many frames of the application are here.
@@ -572,9 +610,21 @@ func (b *batches) messages() int {
 	return n
 }
 
-// hasControl reports whether pings or answers are here.
-func (b *batches) hasControl() bool {
-	return b.open.control > 0 || b.flight != nil && b.flight.control > 0
+// A controlState is how far pings and answers are.
+type controlState struct {
+	left    atomic.Int32  // of them in batches that were not handed over
+	written chan struct{} // one slot: some were
+	end     int64         // where the last of those ends in the stream of the connection; guarded by outbox.mu
+}
+
+// wrote records that n were handed over, and where the last ends.
+func (c *controlState) wrote(n int, end int64) {
+	c.end = end
+	c.left.Add(int32(-n))
+	select {
+	case c.written <- struct{}{}:
+	default:
+	}
 }
 
 // company is whether others are likely to join a batch while its writer yields.

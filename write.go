@@ -160,10 +160,11 @@ func (o *outbox) completeLocked() {
 	b := o.batches.flight
 	o.count.sent(b.frames, b.size())
 	if b.control > 0 {
-		o.controlAt = b.base + int64(b.controlEnd)
+		end := b.base + int64(b.controlEnd)
 		if len(b.pieces) > 0 {
-			o.controlAt = o.transport.position()
+			end = o.transport.position()
 		}
+		o.control.wrote(b.control, end)
 	}
 	o.batches.complete(o.limit)
 }

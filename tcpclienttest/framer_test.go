@@ -311,7 +311,7 @@ func (f lines) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 		switch {
 		case err == nil:
 			return msg[:len(msg)-1], nil
-		case err == bufio.ErrBufferFull && !f.slice:
+		case errors.Is(err, bufio.ErrBufferFull) && !f.slice:
 			continue
 		case len(msg) > len(dst) && f.unterminated && (err == io.EOF || f.careless):
 			return msg, nil

@@ -3,6 +3,7 @@ package tcpclienttest_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -283,7 +284,7 @@ func TestConn(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, near.(interface{ CloseWrite() error }).CloseWrite())
 			_, err = near.Write([]byte("more"))
-			require.ErrorIs(t, err, syscall.EPIPE)
+			testkit.RequireErrno(t, err, syscall.EPIPE)
 			requireOpError(t, "write", err)
 			got, err := io.ReadAll(far)
 			require.NoError(t, err)
@@ -314,7 +315,7 @@ func TestConn(t *testing.T) {
 					_, err = far.Write([]byte("x"))
 				}
 			}
-			if err = requireOpError(t, "write", err); err != syscall.ECONNRESET {
+			if err = requireOpError(t, "write", err); !errors.Is(err, syscall.ECONNRESET) {
 				require.Equal(t, syscall.EPIPE, err)
 			}
 		})
@@ -396,7 +397,10 @@ func TestConn(t *testing.T) {
 	})
 
 	t.Run("empty reads and writes do not block", func(t *testing.T) {
-		onEach(t, func(t *testing.T, _ transport, near, far net.Conn, _ func()) {
+		onEach(t, func(t *testing.T, tr transport, near, far net.Conn, _ func()) {
+			if tr.tcp && runtime.GOOS == "windows" {
+				t.Skip("package net gives them to the kernel there, where they wait their turn")
+			}
 			fill(t, near)
 			n, err := near.Read(nil)
 			require.NoError(t, err)
@@ -513,7 +517,11 @@ func requireOpError(t *testing.T, op string, err error) error {
 	require.ErrorAs(t, err, &outer)
 	require.Equal(t, op, outer.Op)
 	require.NotNil(t, outer.Addr)
-	if inner, ok := outer.Err.(*os.SyscallError); ok {
+	var inner *os.SyscallError
+	if errors.As(outer.Err, &inner) {
+		if runtime.GOOS == "windows" && inner.Syscall == map[string]string{"read": "wsarecv", "write": "wsasend"}[op] {
+			return testkit.PortableErrno(inner.Err)
+		}
 		require.Equal(t, op, inner.Syscall)
 		return inner.Err
 	}

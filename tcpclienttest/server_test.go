@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -138,29 +137,49 @@ func TestServer_TLS(t *testing.T) {
 	require.NoError(t, server.Close())
 }
 
+func TestNewTLSConfig_numbers_its_certificates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // all at one instant
+		first, _ := tcpclienttest.NewTLSConfig()
+		second, _ := tcpclienttest.NewTLSConfig()
+		require.NotEqual(t, first.Certificates[0].Leaf.SerialNumber, second.Certificates[0].Leaf.SerialNumber)
+	})
+}
+
 func TestServer_TLS_reset(t *testing.T) {
 	server := tcpclienttest.NewTLSServer(nil, tcpclienttest.Echo)
+	defer server.Close()
 	dialer := tcpclient.Dialer{TLSConfig: server.ClientTLSConfig()}
 	c, err := dialer.Dial(t.Context(), "tcp", server.Addr)
 	require.NoError(t, err)
+	defer c.Close()
 	require.Equal(t, 1, server.ResetConnections())
 	_, err = c.Receive(t.Context())
-	require.ErrorIs(t, err, syscall.ECONNRESET)
+	testkit.RequireErrno(t, err, syscall.ECONNRESET)
 	c.Close()
 	require.NoError(t, server.Close())
 }
 
 func TestServer_on_a_Unix_socket(t *testing.T) {
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Skip(err)
-	}
-	server := tcpclienttest.NewServerOn(l, nil, tcpclienttest.Echo)
+	server := tcpclienttest.NewServerOn(listenUnix(t), nil, tcpclienttest.Echo)
 	c := dial(t, "unix", server.Addr)
 	requireEcho(t, c)
 	require.Equal(t, 1, server.ResetConnections(), "a Unix socket cannot be reset, only closed")
-	_, err = c.receive()
+	_, err := c.receive()
 	require.Error(t, err)
+	require.NoError(t, server.Close())
+}
+
+func TestServer_resets_connections(t *testing.T) {
+	server := tcpclienttest.NewServer(nil, tcpclienttest.Echo)
+	defer server.Close()
+	require.Zero(t, server.ResetConnections())
+	c := dial(t, "tcp", server.Addr)
+	requireEcho(t, c)
+	require.Equal(t, 1, server.ResetConnections())
+	_, err := c.receive()
+	testkit.RequireErrno(t, err, syscall.ECONNRESET)
+	requireEcho(t, dial(t, "tcp", server.Addr)) // it goes on
+	server.CloseConnections()
 	require.NoError(t, server.Close())
 }
 
@@ -173,12 +192,6 @@ func TestServer_closes_connections(t *testing.T) {
 	require.Equal(t, 1, server.CloseConnections())
 	_, err := closed.receive()
 	require.Equal(t, io.EOF, err)
-
-	reset := dial(t, "tcp", server.Addr)
-	requireEcho(t, reset)
-	server.ResetConnections()
-	_, err = reset.receive()
-	require.ErrorIs(t, err, syscall.ECONNRESET)
 
 	requireEcho(t, dial(t, "tcp", server.Addr)) // it goes on
 	server.CloseConnections()

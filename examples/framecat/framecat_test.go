@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -176,6 +177,7 @@ type writerFunc func(p []byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestUnix(t *testing.T) {
+	testkit.SkipUnderWine(t, "Unix sockets")
 	path := serve(t, "unix", filepath.Join(t.TempDir(), "s"), func(conn net.Conn) { io.Copy(conn, conn) })
 	exit, out, errOut := framecat(t, "hello\n", "-unix", path)
 	require.Equal(t, exitOK, exit, errOut)

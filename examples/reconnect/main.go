@@ -78,7 +78,7 @@ func run() error {
 	order(short, client, "order 3")
 
 	fmt.Println("the server is back")
-	listener, err := net.Listen("tcp", server.Addr)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", server.Addr)
 	if err != nil {
 		return err
 	}

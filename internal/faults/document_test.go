@@ -64,7 +64,7 @@ func TestFaultsDocument(t *testing.T) {
 		for name, number := range listed {
 			switch step, ci := strings.CutPrefix(name, ".ci/run: "); {
 			case ci:
-				assert.True(t, strings.Contains(steps, "\nstep '"+step+"' "), "%s: .ci/run has no step %s", number, step)
+				assert.True(t, strings.Contains(steps, "\n\t"+step+") "), "%s: .ci/run has no step %s", number, step)
 			case strings.HasPrefix(name, "Test"), strings.HasPrefix(name, "Fuzz"):
 				assert.True(t, functions[name], "%s: there is no %s", number, name)
 			case runtime.GOOS == "linux": // elsewhere some are missing

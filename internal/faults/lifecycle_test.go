@@ -42,7 +42,7 @@ var lifecycleFaults = map[string]func(t *testing.T){
 }
 
 func faultCloseReceive(t *testing.T) {
-	for _, tr := range testkit.Transports {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		l := tr.Listen(t)
 		for i := range 50 {
 			c, p := l.Connect(t, tcpclient.Dialer{})
@@ -69,7 +69,7 @@ func faultCloseReceive(t *testing.T) {
 			assert.NoError(t, c.Close())
 			testkit.RequireFast(t, "Receive", wg.Wait)
 		}
-	}
+	})
 }
 
 func faultCloseFlush(t *testing.T) {
@@ -219,7 +219,7 @@ func faultManyWriters(t *testing.T) {
 }
 
 func faultManyReceivers(t *testing.T) {
-	for _, tr := range testkit.Transports {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
 		const n = 2000
 		go p.Write(testkit.Frames(testkit.Numbered(n, 50)...))
@@ -271,7 +271,7 @@ func faultManyReceivers(t *testing.T) {
 			require.Len(t, msg, 50)
 			require.Equal(t, strings.Repeat(msg[7:8], 43), msg[7:], "torn")
 		}
-	}
+	})
 }
 
 func faultDoneContext(t *testing.T) {
@@ -426,7 +426,7 @@ func faultFramerNonsense(t *testing.T) {
 					return err
 				}
 			}
-			return p.Conn.Close()
+			return p.Close()
 		})
 		require.NoError(t, sent())
 		testkit.Eventually(t, "all has arrived", func() bool { return !c.Stats().Connected })

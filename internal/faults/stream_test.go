@@ -151,7 +151,7 @@ func faultFINInside(t *testing.T) {
 	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 		l := tr.Listen(t)
 		stream := testkit.Frames("one", "two!")
-		for cut := range len(stream) {
+		for cut := range stream {
 			c, p := l.Connect(t, tcpclient.Dialer{})
 			p.Raw(stream[:cut])
 			p.HalfClose()
@@ -185,10 +185,10 @@ func faultRST(t *testing.T) {
 			p.Reset()
 			got, err := testkit.ReceiveAll(t, c)
 			require.Equal(t, want, got)
-			require.ErrorIs(t, err, syscall.ECONNRESET)
+			testkit.RequireErrno(t, err, syscall.ECONNRESET)
 			for range 2 {
 				for method, err := range testkit.EveryMethod(t, t.Context(), c) {
-					require.ErrorIs(t, err, syscall.ECONNRESET, method)
+					testkit.RequireErrno(t, err, syscall.ECONNRESET, method)
 					require.NotErrorIs(t, err, io.EOF, method)
 					require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
 				}

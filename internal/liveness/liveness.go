@@ -112,7 +112,7 @@ func (p *ping) isOut() bool { return p.state == pingQueued || p.state == pingSen
 // that gives the peer no more time than any ping.
 func (p *ping) track(now time.Time, out Outbound, pollInterval time.Duration) {
 	first := !p.moved.After(p.sent) && now.Sub(p.sent) <= 2*pollInterval
-	if out.Acked > p.acked && !(first && !out.Behind) {
+	if out.Acked > p.acked && (!first || out.Behind) {
 		p.acked, p.moved = out.Acked, now
 	}
 	if !out.Behind {

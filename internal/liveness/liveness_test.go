@@ -368,7 +368,7 @@ func (sim *peerModel) pass(then time.Duration) {
 func (sim *peerModel) run(until time.Duration, onPing func(now time.Duration)) Action {
 	for sim.now < until {
 		sim.monitor.Resume(at(sim.now), false)
-		for read := false; !read; {
+		for {
 			due := sim.monitor.Next()
 			data := time.Duration(1 << 62)
 			if len(sim.arrival) > 0 {
@@ -376,7 +376,6 @@ func (sim *peerModel) run(until time.Duration, onPing func(now time.Duration)) A
 			}
 			if at(sim.now).Before(due) || due.IsZero() {
 				if data <= sim.now {
-					read = true
 					break
 				}
 				sim.pass(min(data, since0(due)))
@@ -384,7 +383,6 @@ func (sim *peerModel) run(until time.Duration, onPing func(now time.Duration)) A
 					sim.now += lateBy // a suspension that ends just there would be taken for none
 				}
 				if data <= sim.now && at(sim.now).Before(due) {
-					read = true
 					break
 				}
 			}

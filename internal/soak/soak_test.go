@@ -549,7 +549,7 @@ func (w *soakWorker) receive() {
 			return !errors.Is(err, tcpclient.ErrClosed)
 		}
 		reason := errors.Unwrap(err)
-		if reason == last {
+		if reason == last { //nolint:errorlint // the same error, not one that wraps it
 			return false // once more: it stays
 		}
 		last = reason

@@ -53,6 +53,7 @@ func Pattern(n int) []byte {
 // GoList returns the lines that go list prints.
 func GoList(t *testing.T, arguments ...string) []string {
 	t.Helper()
+	SkipUnderWine(t, "go command")
 	list := exec.CommandContext(t.Context(), "go", append([]string{"list"}, arguments...)...)
 	list.Stderr = os.Stderr
 	out, err := list.Output()

@@ -159,6 +159,7 @@ func ListenTCP(t testing.TB) *Listener { return ListenOn(t, "tcp", "127.0.0.1:0"
 
 // ListenUnix listens on a Unix socket.
 func ListenUnix(t testing.TB) *Listener {
+	SkipUnderWine(t, "Unix sockets")
 	// t.TempDir has long names, and a socket's must not exceed 108 bytes.
 	return ListenOn(t, "unix", filepath.Join(shortDir(t), "s"))
 }

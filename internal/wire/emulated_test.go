@@ -268,7 +268,7 @@ func TestJoin(t *testing.T) {
 			}
 			f.read, f.write = slow, slow
 			c := wire.New(bare{f}, time.Second, &monitor{
-				next:    func() time.Time { return time.Now() },
+				next:    time.Now,
 				expired: func(now, due time.Time) error { return io.ErrNoProgress },
 			})
 			_, err := c.Read(make([]byte, 1))

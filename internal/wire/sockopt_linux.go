@@ -52,7 +52,7 @@ func unacknowledged(conn net.Conn) int {
 	}
 	var n int32
 	raw.Control(func(fd uintptr) {
-		syscall.Syscall(syscall.SYS_IOCTL, fd, siocOutQ, uintptr(unsafe.Pointer(&n)))
+		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, fd, siocOutQ, uintptr(unsafe.Pointer(&n)))
 	})
 	return int(n)
 }

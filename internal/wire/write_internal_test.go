@@ -13,7 +13,7 @@ import (
 func TestStallWatch(t *testing.T) {
 	const sec, ms = time.Second, time.Millisecond
 	epoch := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
-	at := func(d time.Duration) time.Time { return epoch.Add(d) }
+	at := epoch.Add
 	begun := func(timeout time.Duration, unacked int) *stallWatch {
 		s := &stallWatch{timeout: timeout}
 		s.begin(at(0), unacked)
