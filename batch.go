@@ -83,14 +83,6 @@ func (b *batch) lose(loss error) {
 	b.loss = loss
 }
 
-// enlist makes w wait for the batch, to learn the fate of t.
-func (b *batch) enlist(w *waiter, t ticket) {
-	b.waiters.add(w)
-	if t.flush {
-		b.flushing++
-	}
-}
-
 // abandon takes w off the batch. The loss of its frame is for another call to report now.
 func (b *batch) abandon(w *waiter, t ticket) {
 	b.waiters.remove(w)

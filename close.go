@@ -42,24 +42,25 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		return c.opError(opClose, false, ErrClosed)
 	}
 	c.in.raiseLimit()
+	cut := context.AfterFunc(ctx, c.abort) // whoever is held up, and be it drain by a Framer
 	l := c.link.Load()
 	if l == nil {
 		c.stop() // between two connections there is nothing to wait for
 	} else {
 		l.drain(ctx.Done())
 	}
-	hard := false
+	hard := true
 	select {
 	case <-c.done:
+		hard = !cut()
 	case <-ctx.Done():
-		hard = true
-		c.abort()
+		c.abort() // cut may not have been called yet
 	}
 	late := time.NewTimer(closeTime)
 	defer late.Stop()
 	defer context.AfterFunc(ctx, func() { late.Reset(dialGrace) })()
 	c.join(late.C)
-	err := c.shutdownError(ctx, c.outcome(l), l != nil && l.out.hasSentFIN(), hard)
+	err := c.shutdownError(ctx, c.outcome(l), l != nil && l.out.finState() != finUnsupported, hard)
 	if hard && err != nil {
 		err = Permanent(err) // nothing can be tried again on a connection that was closed hard
 	}
@@ -129,7 +130,9 @@ func (c *Client) Close() error {
 	l := c.link.Load()
 	c.in.close(c.closeReason())
 	if l != nil {
+		cut := time.AfterFunc(closeFlush+closeStall, c.abort) // a Framer may hold it up
 		l.closeGracefully(c.done)
+		cut.Stop()
 	}
 	c.abort()
 	select {

@@ -258,11 +258,15 @@ func (o *outbox) overLocked() error {
 
 // flushLocked has the batch of t written, and returns the fate of t. It releases the lock.
 func (o *outbox) flushLocked(ctx context.Context, t ticket) (unsent bool, err error) {
-	isOpen := t.batch == o.batches.number
-	switch {
-	case o.batches.written.Load() >= t.batch:
+	if o.batches.written.Load() >= t.batch {
 		o.mu.Unlock()
 		return false, nil
+	}
+	if t.flush {
+		o.batches.numbered(t.batch).flushing++ // also before it waits it is the one to report a loss
+	}
+	isOpen := t.batch == o.batches.number
+	switch {
 	case isOpen && o.canWriteLocked():
 		return o.writeLocked(ctx, t)
 	case isOpen:
@@ -292,7 +296,7 @@ func (o *outbox) await(ctx context.Context, t ticket) (unsent bool, err error) {
 	}
 	w := o.idleWaiters.take()
 	defer o.idleWaiters.put(w) // before the lock is released
-	o.batches.numbered(t.batch).enlist(w, t)
+	o.batches.numbered(t.batch).waiters.add(w)
 	for {
 		o.mu.Unlock()
 		select {
