@@ -14,8 +14,8 @@ const (
 	// large one.
 	maxSpare = 64
 
-	// record is the largest TLS record. The position of a frame in the stream is known
-	// to the record that it begins in.
+	// record is the largest TLS record, and what TLS is given at a time. The position of a
+	// frame in the stream is known to the piece that it begins in.
 	record = 16 << 10
 )
 
@@ -34,7 +34,7 @@ type batch struct {
 	loss       error    // for the first of these to report
 
 	base   int64   // where in the stream of the connection the batch begins
-	pieces []int64 // with TLS: where each record of it begins
+	pieces []int64 // with TLS: where each piece of record bytes begins
 	given  int     // bytes that were handed to the network, or to TLS
 }
 

@@ -38,7 +38,7 @@ type Client struct {
 
 	mu      sync.Mutex // guards following
 	phase   clientPhase
-	changed chan struct{} // closed and replaced when link or err changes
+	changed chan struct{} // closed and replaced when link, phase or err changes
 	err     error         // why there will be no other connection; set once
 	last    *link         // the connection that was in use last
 	loss    error         // frames are gone with a connection, and that was not reported

@@ -29,7 +29,7 @@ func (o *origin) stall(received bool) { o.calls.stall(received) }
 // An outcome is how a link has ended.
 type outcome struct {
 	reason     error // everybody gets
-	loss       error // messages are lost, which was not reported; else nil
+	loss       error // messages are lost, which was not reported; else nil. Whoever reports it asks for that
 	peerClosed bool  // the peer's FIN has come, and was expected
 	unfinished bool  // calls waited for replies, or messages were not handed over
 }
@@ -83,7 +83,6 @@ func (l *link) end(err error, finExpected bool) outcome {
 	hadPending := l.calls.end(o.reason)
 	o.unfinished = hadPending || l.out.hasLost()
 	l.wire.Join()
-	o.loss = l.out.takeLoss()
 	return o
 }
 

@@ -87,8 +87,8 @@ func (c *Client) detach(l *link, err error) error {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if o.loss != nil {
-		c.loss, o.loss = o.loss, nil // reported once, whoever asks first
+	if loss := l.out.takeLoss(); loss != nil { // under our lock, or who asks in between would not find it
+		c.loss = loss
 	}
 	if c.phase != clientRunning {
 		c.ended = o

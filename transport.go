@@ -5,12 +5,13 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // A transport hands batches to the network, in order. One goroutine at a time uses it: the
-// outbox's writer. Only owed is for any.
+// outbox's writer. Only owed, canTry and readerCanTry are for any.
 type transport interface {
 	// tryWrite hands over of b what the network takes at once. It reports whether that was
 	// all. Otherwise write goes on, on a goroutine that may wait.
@@ -115,6 +116,8 @@ func (t *tlsTransport) writeRecords(b *batch, handOver func([]byte) (int, error)
 // encrypt gives p to TLS. If that has to wait for a handshake, which the reader makes, what the
 // reader has to send for it is handed over meanwhile.
 func (t *tlsTransport) encrypt(p []byte) (n int, err error) {
+	t.buffer.encrypting.Store(true)
+	defer t.buffer.encrypting.Store(false)
 	if !t.renegotiates {
 		return t.conn.Write(p)
 	}
@@ -165,7 +168,8 @@ var errTLSFlood = errors.New("TLS has too much to answer to a peer that takes no
 // During the TLS handshake and a Handshake nothing is kept: Write blocks.
 type tlsBuffer struct {
 	*wire.Conn
-	added chan struct{} // one slot: there is something to hand over
+	added      chan struct{} // one slot: there is something to hand over
+	encrypting atomic.Bool   // by the one that writes, who then hands over all there is
 
 	mu      sync.Mutex // guards following
 	phase   tlsPhase
@@ -225,7 +229,9 @@ func (b *tlsBuffer) Write(p []byte) (int, error) {
 		case b.added <- struct{}{}:
 		default:
 		}
-		b.onAdd()
+		if !b.encrypting.Load() {
+			b.onAdd()
+		}
 	}
 	return len(p), nil
 }

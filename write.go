@@ -28,12 +28,20 @@ func (o *outbox) helpLocked() {
 }
 
 // tlsAdded hands over what TLS has to send, on account of what it has read, if no one writes.
-// It is called from within TLS, and does not wait for the network.
+// The reader calls it from within TLS, with a lock of that, and so it waits for nothing: neither
+// for the network, nor for code of the user that holds ours.
 func (o *outbox) tlsAdded() {
-	o.mu.Lock()
+	if !o.mu.TryLock() {
+		o.running.Go(func() {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.helpLocked()
+		})
+		return
+	}
+	defer o.mu.Unlock()
 	if !o.canWriteLocked() {
 		o.helpLocked()
-		o.mu.Unlock()
 		return
 	}
 	o.writer = writerInline
@@ -41,7 +49,6 @@ func (o *outbox) tlsAdded() {
 	o.transport.tryFlush()
 	o.mu.Lock()
 	o.stepDownLocked()
-	o.mu.Unlock()
 }
 
 // writeInlineLocked makes the caller the writer of the open batch, and reports whether all of
