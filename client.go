@@ -100,7 +100,7 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 }
 
 // Write frames msg into the write buffer. It does not wait for the network, unless
-// [Dialer].WriteBuffer bytes are waiting already: these it flushes first.
+// [Dialer].WriteBuffer bytes are waiting already: it flushes these first.
 //
 // Write blocks until there is room, ctx is done or the Client is closed; while
 // disconnected it waits for the next connection. It borrows msg until it returns.
@@ -197,9 +197,9 @@ func (c *Client) sendSlowly(ctx context.Context, msg []byte) error {
 // half here is completed for the next call. Concurrent calls get different messages.
 //
 // Messages that came before the end of a connection are returned before the error. With
-// Reconnect that error Is [ErrDisconnected], comes once for each connection that was
-// lost, and the next call goes on; losses in a row that nobody receives are merged once
-// sixteen wait. An error of [ClassPermanent], and without Reconnect every end of the
+// Reconnect that error Is [ErrDisconnected]. Receive reports each lost connection once, and
+// the next call goes on with the next connection. Without a receiver, losses in a row after
+// the 16th are merged. An error of [ClassPermanent], and without Reconnect every end of the
 // connection, is the last: all further calls return it at once.
 func (c *Client) Receive(ctx context.Context) ([]byte, error) {
 	msg, err := c.ReceiveInto(ctx, nil)
@@ -226,7 +226,7 @@ func (c *Client) ReceiveInto(ctx context.Context, buf []byte) ([]byte, error) {
 // Messages returns a loop over the messages that arrive. A message is valid until the
 // next one. When ctx is done or the connection has ended, the error is yielded once,
 // with a nil message, and the loop ends, also with Reconnect. Breaking out loses nothing:
-// the next call to Receive or Messages goes on behind the last message.
+// the next call to Receive or Messages goes on after the last message.
 func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		var at cursor

@@ -22,18 +22,18 @@ const (
 
 // Shutdown ends the exchange in an orderly way: it refuses further messages, waits for
 // the replies to the Calls in flight, flushes, sends FIN, and takes in what the server
-// still has to say until its FIN. It returns nil when that has come, be it before ours. It never waits for
-// somebody to Receive: what has arrived stays receivable after Shutdown has returned,
-// and then Receive returns ErrClosed.
+// still sends until its FIN. It returns nil once the server's FIN has arrived, even if that
+// arrived before ours was sent. It never waits for a receiver: what has arrived stays
+// receivable after Shutdown has returned, and then Receive returns ErrClosed.
 //
-// Behind FIN there are no pings: with a Heartbeat, a server that then says nothing for its
+// After FIN there are no pings: with a Heartbeat, a server that is then silent for its
 // Timeout is dead, and Shutdown says so.
 //
-// When ctx is done first the connection is closed hard, and Shutdown returns an error
+// When ctx is done first, the connection is closed hard, and Shutdown returns an error
 // that Is ctx.Err(), of [ClassPermanent]: there is nothing left to try again on. A
-// connection that cannot be half-closed is closed after the flush.
-// If ctx is done already, Shutdown does nothing, and its error Is ctx.Err(); after Shutdown or
-// Close it does nothing and returns ErrClosed.
+// connection that cannot be half-closed is closed after the flush. If ctx is done already,
+// Shutdown does nothing, and its error Is ctx.Err(). After Shutdown or Close it does nothing
+// and returns ErrClosed.
 func (c *Client) Shutdown(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return c.opError(opClose, false, err)
@@ -117,9 +117,9 @@ func (c *Client) endOf(l *link) outcome {
 //
 // Close returns within a second, and after the Client's goroutines have ended, unless
 // they are in code of the user, a Framer or a hook, that does not return. It returns an
-// error if it could not flush all that was written, whether or not somebody waits for that, too,
-// or if something was lost before and nobody was told. Further calls wait for the
-// goroutines, too, and return nil.
+// error if it could not flush all that was written, even if another call reports that,
+// too, or if messages were lost before and no call has reported it. Further calls wait for
+// the goroutines, too, and return nil.
 func (c *Client) Close() error {
 	if !c.enter(clientClosing) {
 		<-c.closed

@@ -15,11 +15,11 @@ import (
 
 // A Conn is a new connection during its [Dialer].Handshake: a login, a subscription, the
 // choice of a protocol version. Its methods block and run on the caller's goroutine, one
-// at a time. It has the framing and the buffers of the Client, so that what the server sends ahead
-// is not lost; after the Handshake the Client takes it over, and the methods fail.
+// at a time. After the Handshake the Client takes the connection over, with what the server
+// has sent ahead, and the methods fail. If a call is still under way then, the attempt fails.
 //
-// During a Handshake the connection is nobody else's: when the context of a call ends,
-// so does the connection.
+// During a Handshake no one else uses the connection: when the context of a call ends, so
+// does the connection.
 type Conn struct {
 	addr    string
 	wire    *wire.Conn
@@ -44,8 +44,9 @@ func newConn(raw net.Conn, address string, f framing, c *config) *Conn {
 	}
 }
 
-// Send writes msg as one frame. It blocks until the network has taken it; when ctx is
-// done the connection ends. It borrows msg until it returns.
+// Send writes msg as one frame. It blocks until the network has taken it, for no longer than
+// [Dialer].WriteTimeout without progress. When ctx is done the connection ends. It borrows msg
+// until it returns.
 func (c *Conn) Send(ctx context.Context, msg []byte) error {
 	unsent := true
 	err := c.do(ctx, opSend, func() error {
@@ -61,7 +62,7 @@ func (c *Conn) Send(ctx context.Context, msg []byte) error {
 }
 
 // Receive returns the next message, which is owned by the caller. It blocks until one
-// has come; when ctx is done the connection ends. At the end of the stream the error Is
+// has come. When ctx is done the connection ends. At the end of the stream the error Is
 // io.EOF.
 func (c *Conn) Receive(ctx context.Context) (msg []byte, err error) {
 	err = c.do(ctx, opReceive, func() (err error) {

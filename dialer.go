@@ -71,7 +71,7 @@ type Dialer struct {
 	Correlator Correlator
 
 	// WriteTimeout ends a connection to which we write when the peer's TCP takes no byte
-	// for so long. 0: 10 s.
+	// for so long, during a Handshake, too. 0: 10 s.
 	WriteTimeout time.Duration
 
 	// FrameTimeout ends a connection when the rest of a frame does not arrive within this

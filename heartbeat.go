@@ -26,8 +26,9 @@ type Heartbeat struct {
 	// ErrHeartbeatTimeout. It must exceed Interval. 0: twice Interval.
 	Timeout time.Duration
 
-	// Ping returns the message to send, which the Client copies. nil: send nothing, only
-	// watch the silence.
+	// Ping returns the message to send, which the Client copies. It leaves in order, after
+	// what was written before it, and flushes that. nil: send nothing, only watch the
+	// silence.
 	Ping func() []byte
 
 	// IsPong recognises the answers to Ping. The Client swallows them, even while a Call

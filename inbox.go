@@ -450,7 +450,7 @@ func (s *slab) hold() {
 	s.held++
 }
 
-// letGo ends a hold. It reports whether the slab is nobody's any more.
+// letGo ends a hold. It reports whether no one uses the slab any more.
 func (s *slab) letGo() bool {
 	s.held--
 	return s.held == 0 && !s.queued && s.closed
