@@ -456,7 +456,7 @@ func (s *slab) letGo() bool {
 	return s.held == 0 && !s.queued && s.closed
 }
 
-// close ends the slab. It reports whether it is nobody's any more.
+// close ends the slab. It reports whether no one uses it any more.
 func (s *slab) close() bool {
 	s.closed = true
 	return !s.queued && s.held == 0
