@@ -169,7 +169,7 @@ func TestHeartbeat(t *testing.T) {
 		})
 	})
 
-	t.Run("answers the pings of the testkit.Peer, which Receive does not see", testkit.InBubble(func(t *testing.T) {
+	t.Run("answers the pings of the peer, which Receive does not see", testkit.InBubble(func(t *testing.T) {
 		h := testkit.Pinging()
 		h.Answer = func(msg []byte) ([]byte, bool) {
 			switch string(msg) {
