@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -295,4 +296,197 @@ func TestHelper(t *testing.T) {
 			})
 		}
 	})
+}
+
+func TestFateOfTwoBatches(t *testing.T) {
+	const lost = "messages that were written are lost"
+
+	// inFlight makes a client whose Write, and maybe a Flush that has given up, has a frame in the
+	// flight, of which the peer takes ten bytes.
+	inFlight := func(t *testing.T) (*tcpclient.Client, *peer) {
+		c, p := connectNarrow(t, 10, tcpclient.Dialer{WriteTimeout: -1})
+		require.NoError(t, c.Write(t.Context(), pattern(100)))
+		require.ErrorIs(t, c.Flush(within(t, time.Second)), context.DeadlineExceeded)
+		return c, p
+	}
+	begin := func(t *testing.T, f func() error) (wait func() error) {
+		wait = start(t, f)
+		synctest.Wait()
+		return wait
+	}
+
+	sendWays(t, func(t *testing.T, d tcpclient.Dialer) { // P4
+		d.WriteTimeout = -1
+		c, p := connectNarrow(t, 10, d)
+		flight := begin(t, func() error { return c.Send(t.Context(), pattern(100)) })
+		open := begin(t, func() error { return c.Send(t.Context(), []byte("open")) })
+		call := begin(t, func() error { _, err := c.Call(t.Context(), []byte("call")); return err })
+		p.reset()
+		for name, fate := range map[string]struct {
+			wait   func() error
+			unsent bool
+		}{"in the flight": {flight, false}, "in the open batch": {open, true}, "of a Call": {call, true}} {
+			err := fate.wait()
+			require.ErrorIs(t, err, syscall.ECONNRESET, name)
+			require.Equal(t, fate.unsent, opError(t, err).Unsent, name)
+			require.NotContains(t, err.Error(), lost, "%s: each says this of its own", name)
+		}
+		require.NoError(t, c.Close())
+	})
+
+	t.Run("a Flush that waits for the open batch reports the loss of the flight, too, and no other does", inBubble(func(t *testing.T) { // P4
+		c, p := inFlight(t)
+		require.NoError(t, c.Write(t.Context(), []byte("open")))
+		flush := begin(t, func() error { return c.Flush(t.Context()) })
+		send := begin(t, func() error { return c.Send(t.Context(), []byte("send")) })
+		p.reset()
+		require.ErrorContains(t, flush(), lost)
+		for name, err := range map[string]error{"a Send that waited": send(), "the next": c.Send(t.Context(), nil)} {
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected, name)
+			require.NotContains(t, err.Error(), lost, name)
+		}
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("a Flush reports the loss of the flight also if the open batch has nothing to lose", inBubble(func(t *testing.T) { // P4
+		c, p := inFlight(t)
+		send := begin(t, func() error { return c.Send(t.Context(), []byte("send")) })
+		flush := begin(t, func() error { return c.Flush(t.Context()) })
+		p.reset()
+		require.ErrorContains(t, flush(), lost)
+		require.NotContains(t, send().Error(), lost)
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("of two Flushes that wait one reports the loss", inBubble(func(t *testing.T) { // P4
+		for _, second := range []string{"", "in the open batch"} {
+			c, p := inFlight(t)
+			flushes := []func() error{begin(t, func() error { return c.Flush(t.Context()) })}
+			if second != "" {
+				require.NoError(t, c.Write(t.Context(), []byte(second)))
+			}
+			flushes = append(flushes, begin(t, func() error { return c.Flush(t.Context()) }))
+			p.reset()
+			reports := 0
+			for _, flush := range flushes {
+				err := flush()
+				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+				reports += strings.Count(err.Error(), lost)
+			}
+			if second == "" {
+				require.Equal(t, 1, reports)
+			} else {
+				require.Equal(t, 2, reports, "there are two losses, one for each")
+			}
+			require.NoError(t, c.Close())
+		}
+	}))
+
+	t.Run("a Flush whose context ends leaves the loss to the next call", inBubble(func(t *testing.T) { // P2, P4
+		for name, next := range map[string]func(c *tcpclient.Client) error{
+			"Write": func(c *tcpclient.Client) error { return c.Write(context.Background(), []byte("x")) },
+			"Send":  func(c *tcpclient.Client) error { return c.Send(context.Background(), []byte("x")) },
+			"Flush": func(c *tcpclient.Client) error { return c.Flush(context.Background()) },
+			"Call":  func(c *tcpclient.Client) error { _, err := c.Call(context.Background(), nil); return err },
+			"Close": (*tcpclient.Client).Close,
+		} {
+			c, p := inFlight(t)
+			require.NoError(t, c.Write(t.Context(), []byte("open")))
+			require.ErrorIs(t, c.Flush(within(t, time.Second)), context.DeadlineExceeded)
+			p.reset()
+			synctest.Wait()
+			require.ErrorContains(t, next(c), lost, name)
+			require.NotContains(t, c.Send(t.Context(), nil).Error(), lost, name)
+			require.NoError(t, c.Close())
+		}
+	}))
+
+	t.Run("Close after a Shutdown whose context has ended reports nothing twice", inBubble(func(t *testing.T) { // P4, P7
+		for _, open := range []bool{false, true} {
+			c, _ := inFlight(t)
+			if open {
+				require.NoError(t, c.Write(t.Context(), []byte("open")))
+			}
+			down := c.Shutdown(within(t, time.Second))
+			require.ErrorIs(t, down, context.DeadlineExceeded)
+			require.Equal(t, 1, strings.Count(down.Error(), lost), down.Error())
+			require.NoError(t, c.Close())
+			require.NotContains(t, c.Send(t.Context(), nil).Error(), lost)
+		}
+	}))
+}
+
+func TestCallAmongWriters(t *testing.T) {
+	t.Run("returns with its reply though the write that carried it has not returned", inBubble(func(t *testing.T) { // P5
+		c, p, w := connectWrapped(t, tcpclient.Dialer{}, nil)
+		handedOver, letGo := make(chan struct{}, 10), make(chan struct{})
+		w.write = func(b []byte) (int, error) {
+			n, err := w.Conn.Write(b)
+			handedOver <- struct{}{}
+			<-letGo
+			return n, err
+		}
+		begin := func(f func() error) func() error {
+			wait := start(t, f)
+			synctest.Wait()
+			return wait
+		}
+		first := begin(func() error { return c.Send(t.Context(), []byte("first")) })
+		<-handedOver
+		send := begin(func() error { return c.Send(t.Context(), []byte("send")) })
+		call := begin(func() error { _, err := c.Call(t.Context(), []byte("call")); return err })
+		letGo <- struct{}{}
+		require.NoError(t, first())
+		<-handedOver
+		for _, want := range []string{"first", "send", "call"} {
+			require.Equal(t, want, p.receive())
+		}
+		p.send("reply")
+		require.NoError(t, call(), "the write that carried it is still under way")
+		require.Zero(t, len(letGo))
+		close(letGo)
+		require.NoError(t, send())
+		require.NoError(t, c.Close())
+	}))
+}
+
+func TestCallThatOutlivesTheHandshake(t *testing.T) {
+	for name, call := range map[string]func(ctx context.Context, conn *tcpclient.Conn) error{
+		"Receive": func(ctx context.Context, conn *tcpclient.Conn) error { _, err := conn.Receive(ctx); return err },
+		"Send":    func(ctx context.Context, conn *tcpclient.Conn) error { return conn.Send(ctx, pattern(100)) },
+	} {
+		t.Run("makes the attempt fail, and says so: "+name, inBubble(func(t *testing.T) { // P8, P9
+			l := listenNetwork(t, &tcpclienttest.Network{Buffer: 10})
+			outlived := make(chan error, 1)
+			_, err := l.tryDial(t.Context(), tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+				go func() { outlived <- call(context.Background(), conn) }()
+				synctest.Wait() // it is under way
+				return nil
+			}})
+			require.ErrorContains(t, err, "a call on the Conn has outlived the Handshake")
+			require.Equal(t, "handshake", opError(t, err).Op)
+			require.Error(t, <-outlived, "the connection has ended")
+			_, end := l.accept(t).next()
+			require.Error(t, end)
+		}))
+	}
+
+	t.Run("is tried again with Reconnect, as any failure of a Handshake", inBubble(func(t *testing.T) { // P8
+		l := listenMemory(t)
+		attempts := 0
+		c := l.dial(t, tcpclient.Dialer{
+			Reconnect: &tcpclient.Backoff{FirstDial: true, Min: time.Second, Max: time.Second},
+			Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+				if attempts++; attempts == 1 {
+					go conn.Receive(context.Background())
+					synctest.Wait()
+				}
+				return nil
+			},
+		})
+		require.Equal(t, 2, attempts)
+		l.accept(t)
+		requireAlive(t, c, l.accept(t))
+		require.NoError(t, c.Close())
+	}))
 }
