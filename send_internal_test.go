@@ -1,0 +1,392 @@
+package tcpclient
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
+	"github.com/stretchr/testify/require"
+)
+
+// What only the inside of an outbox can show: who writes, and the moment between a join and
+// the write. Behaviour is tested in writing_test.go and tls_test.go.
+
+// A cutOff is a connection that takes so many bytes and then fails.
+type cutOff struct {
+	net.Conn // one end of a net.Pipe, for its addresses and deadlines
+	left     int
+
+	mu    sync.Mutex // guards following
+	taken []byte
+}
+
+func newCutOff(t testing.TB, left int) *cutOff {
+	near, far := net.Pipe()
+	t.Cleanup(func() { near.Close(); far.Close() })
+	return &cutOff{Conn: near, left: left}
+}
+
+func (c *cutOff) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(p), c.left)
+	c.left -= n
+	c.taken = append(c.taken, p[:n]...)
+	if c.left == 0 {
+		return n, io.ErrClosedPipe
+	}
+	return n, nil
+}
+
+func (c *cutOff) written() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return string(c.taken)
+}
+
+// A ready is a transport whose network can be asked what it takes at once, as a socket can. That
+// is all.
+type ready struct{ *plainTransport }
+
+func (ready) canTry() bool                    { return true }
+func (ready) readerCanTry() bool              { return true }
+func (r ready) tryWrite(b *batch) (done bool) { return r.write(b) }
+
+// newTestOutbox is the writing side of a connection over raw, without a reader.
+func newTestOutbox(d *Dialer, raw net.Conn, over func(*plainTransport) transport) *outbox {
+	c := d.config()
+	w := wire.New(raw, c.writeTimeout, newFrameWatch(0))
+	count := new(counters)
+	return newOutbox(c, c.framing, w, over(newPlainTransport(w)), newCalls(nil, count), count, nil)
+}
+
+func readyTransport(t *plainTransport) transport { return ready{t} }
+
+// requireOutboxEnds wants o to end without waiting.
+func requireOutboxEnds(t testing.TB, o *outbox) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		o.wire.Kill(ErrClosed)
+		o.end()
+		o.wire.Join()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		require.FailNow(t, "end hangs")
+	}
+}
+
+// joinBoth lets a writer and then another join, as Client.Send does, and holds the writer where
+// it yields: what is a matter of luck between goroutines is certain here.
+func joinBoth(t testing.TB, o *outbox, writer, other string) (number uint64, first, second int) {
+	t.Helper()
+	number, first, writes := o.join([]byte(writer))
+	require.True(t, writes)
+	require.False(t, o.mu.TryLock(), "the one who writes holds the lock")
+	o.writer = writerInline
+	o.mu.Unlock() // it yields
+
+	same, second, writes := o.join([]byte(other))
+	require.False(t, writes, "another writes")
+	require.True(t, o.mu.TryLock(), "who does not write leaves the lock")
+	require.Equal(t, number, same, "one batch")
+	return number, first, second // with the lock, for tryOpenLocked
+}
+
+func TestJoin(t *testing.T) {
+	t.Run("says in which batch a frame is, and where", func(t *testing.T) { // P3, P4
+		raw := newCutOff(t, 1<<20)
+		o := newTestOutbox(new(Dialer), raw, readyTransport)
+		for i := range uint64(4) { // later in memory that was used
+			number, first, second := joinBoth(t, o, "writer", "other")
+			require.Equal(t, i+1, number)
+			require.Zero(t, first)
+			require.Equal(t, 4+len("writer"), second)
+			require.Equal(t, i, o.batches.written.Load(), "nothing of it was written")
+			require.True(t, o.tryOpenLocked())
+			require.Equal(t, number, o.batches.written.Load(), "the batch was")
+			for _, start := range []int{first, second} {
+				_, err := o.await(t.Context(), number, start)
+				require.NoError(t, err)
+			}
+		}
+		const both = "\x00\x00\x00\x06writer\x00\x00\x00\x05other"
+		require.Equal(t, strings.Repeat(both, 4), raw.written())
+		requireOutboxEnds(t, o)
+	})
+
+	t.Run("lets each who looks when all is over learn its own fate", func(t *testing.T) { // P4
+		for cut := range 4 + len("writer") + 4 + len("other") {
+			o := newTestOutbox(new(Dialer), newCutOff(t, cut), readyTransport)
+			number, first, second := joinBoth(t, o, "writer", "other")
+			require.False(t, o.tryOpenLocked())
+			for _, start := range []int{first, second} {
+				unsent, err := o.await(t.Context(), number, start)
+				require.ErrorIs(t, err, io.ErrClosedPipe)
+				require.Equal(t, cut <= start, unsent, "of the frame at %d, cut at %d", start, cut)
+			}
+			requireOutboxEnds(t, o)
+		}
+	})
+
+	for name, test := range map[string]struct {
+		d       Dialer
+		prepare func(o *outbox)
+		msg     string
+	}{
+		"is too large":                {d: Dialer{Framer: LengthPrefix{MaxSize: 3}}, msg: "four"},
+		"is for another Framer":       {d: Dialer{Framer: LengthPrefix{Width: 2}}, msg: "x"},
+		"is empty, for another":       {d: Dialer{Framer: Lines{}}},
+		"comes to a full WriteBuffer": {d: Dialer{WriteBuffer: 4}, prepare: func(o *outbox) { o.write(context.Background(), nil) }},
+		"comes after Shutdown":        {prepare: (*outbox).seal},
+		"has a loss to report":        {prepare: func(o *outbox) { o.loss.err = &lossError{io.EOF} }},
+	} {
+		t.Run("leaves all as it is for a message that "+name, func(t *testing.T) { // P4, P6
+			o := newTestOutbox(&test.d, newCutOff(t, 1<<20), readyTransport)
+			if test.prepare != nil {
+				test.prepare(o)
+			}
+			open := o.batches.open
+			size, frames, loss := open.size(), open.frames, o.loss
+			number, start, writes := o.join([]byte(test.msg))
+			require.Zero(t, number)
+			require.Zero(t, start)
+			require.False(t, writes)
+			require.True(t, o.mu.TryLock(), "the lock is free")
+			require.Equal(t, size, open.size())
+			require.Equal(t, frames, open.frames)
+			require.Equal(t, loss, o.loss, "that is for the long way to report")
+			require.Equal(t, writerNone, o.writer)
+			o.mu.Unlock()
+			requireOutboxEnds(t, o)
+		})
+	}
+}
+
+func TestPrefixed(t *testing.T) {
+	t.Run("appends frames of all sizes to memory of all sizes", func(t *testing.T) { // P1
+		msg := make([]byte, 70)
+		for i := range msg {
+			msg[i] = byte(i + 1)
+		}
+		for room := range 150 {
+			for size := range len(msg) {
+				before := append(make([]byte, 0, room), msg[:min(room, 70)]...)
+				for i := len(before); i < room; i++ {
+					before[:room][i] = 0xff // of the batch before
+				}
+				want := append(binary.BigEndian.AppendUint32(append([]byte(nil), before...), uint32(size)), msg[:size]...)
+				b := frameBuffer{bytes: before}
+				if start := b.appendLengthPrefixed(msg[:size]); start != len(before) || string(b.bytes) != string(want) {
+					require.FailNow(t, "not a frame", "%d bytes, room for %d: % x at %d", size, room, b.bytes, start)
+				}
+			}
+		}
+	})
+}
+
+// A heldTransport is ready, and holds each write until it is let go. The writes of the helper it
+// holds apart.
+type heldTransport struct {
+	ready
+	tries, writes chan chan struct{}
+}
+
+func (h *heldTransport) tryWrite(b *batch) (done bool) {
+	hold(h.tries)
+	return h.ready.tryWrite(b)
+}
+
+func (h *heldTransport) write(b *batch) (done bool) {
+	hold(h.writes)
+	return h.ready.write(b)
+}
+
+// hold says that a write is here, and waits until that is let go.
+func hold(held chan chan struct{}) {
+	letGo := make(chan struct{})
+	held <- letGo
+	<-letGo
+}
+
+func TestInlineWriter(t *testing.T) {
+	for name, second := range map[string]func(o *outbox) error{
+		"a Send":    func(o *outbox) error { _, err := o.send(context.Background(), []byte("2")); return err },
+		"a control": func(o *outbox) error { return o.writeControl([]byte("2")) },
+		"a Flush": func(o *outbox) error {
+			if _, err := o.write(context.Background(), []byte("2")); err != nil {
+				return err
+			}
+			return o.flush(context.Background())
+		},
+	} {
+		t.Run("returns when its own batch is written, and leaves to the helper "+name+" that has joined meanwhile", func(t *testing.T) { // P2, P3
+			synctest.Test(t, func(t *testing.T) {
+				held := &heldTransport{tries: make(chan chan struct{}), writes: make(chan chan struct{})}
+				raw := newCutOff(t, 1<<20)
+				o := newTestOutbox(new(Dialer), raw, func(p *plainTransport) transport {
+					held.ready = ready{p}
+					return held
+				})
+				send := func(f func(o *outbox) error) chan error {
+					sent := make(chan error, 1)
+					go func() { sent <- f(o) }()
+					synctest.Wait()
+					return sent
+				}
+				first := send(func(o *outbox) error { _, err := o.send(context.Background(), []byte("1")); return err })
+				inline := <-held.tries
+				other := send(second)
+				close(inline)
+				helper := <-held.writes // and no second try
+				synctest.Wait()
+				require.NoError(t, <-first, "the first does not wait for the second")
+				require.Equal(t, "\x00\x00\x00\x011", raw.written())
+				close(helper)
+				require.NoError(t, <-other)
+				synctest.Wait()
+				require.Equal(t, "\x00\x00\x00\x011\x00\x00\x00\x012", raw.written())
+				o.running.Wait() // the helper has ended
+
+				third := send(func(o *outbox) error { _, err := o.send(context.Background(), []byte("3")); return err })
+				close(<-held.tries) // it writes inline again
+				require.NoError(t, <-third)
+				requireOutboxEnds(t, o)
+			})
+		})
+	}
+
+	t.Run("leaves to the helper what the network does not take at once", func(t *testing.T) { // P2
+		synctest.Test(t, func(t *testing.T) {
+			held := &heldTransport{writes: make(chan chan struct{})}
+			o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), func(p *plainTransport) transport {
+				held.ready = ready{p}
+				return takesNothing{held}
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := o.send(ctx, []byte("1"))
+			require.ErrorIs(t, err, context.DeadlineExceeded, "the caller waits for its context, too")
+			close(<-held.writes)
+			synctest.Wait()
+			require.True(t, o.isFlushed())
+			o.running.Wait()
+			requireOutboxEnds(t, o)
+		})
+	})
+}
+
+// takesNothing is a transport of which a try takes nothing.
+type takesNothing struct{ *heldTransport }
+
+func (takesNothing) tryWrite(b *batch) (done bool) { b.begin(0); return false }
+
+// A soleTransport is ready, takes what luck wants, and notices two who use it at once.
+type soleTransport struct {
+	*plainTransport
+	users atomic.Int32
+	clash *atomic.Bool
+}
+
+func (s *soleTransport) canTry() bool       { return true }
+func (s *soleTransport) readerCanTry() bool { return true }
+
+func (s *soleTransport) use() (leave func()) {
+	if s.users.Add(1) > 1 {
+		s.clash.Store(true)
+	}
+	runtime.Gosched()
+	return func() { s.users.Add(-1) }
+}
+
+func (s *soleTransport) tryWrite(b *batch) (done bool) {
+	defer s.use()()
+	p := b.seal()
+	b.begin(s.handed)
+	n := len(p)
+	if rand.IntN(2) == 0 {
+		n = rand.IntN(n + 1)
+	}
+	s.wire.Write(p[:n])
+	return s.took(b, n, len(p))
+}
+
+func (s *soleTransport) write(b *batch) (done bool) {
+	defer s.use()()
+	return s.plainTransport.write(b)
+}
+
+func (s *soleTransport) closeWrite() error {
+	defer s.use()()
+	return s.plainTransport.closeWrite()
+}
+
+func TestWriter(t *testing.T) {
+	t.Run("is one at a time, and loses, cuts and overtakes no frame", func(t *testing.T) { // P1, P3
+		const senders, each = 8, 60
+		var clash atomic.Bool
+		raw := newCutOff(t, 1<<30)
+		o := newTestOutbox(&Dialer{WriteBuffer: 64, FlushDelay: time.Microsecond}, raw, func(p *plainTransport) transport {
+			return &soleTransport{plainTransport: p, clash: &clash}
+		})
+		var all sync.WaitGroup
+		errs := make(chan error, senders*each)
+		for s := range senders {
+			all.Go(func() {
+				for i := range each {
+					msg := fmt.Appendf(nil, "%d/%04d", s, i)
+					var err error
+					switch (s + i) % 4 {
+					case 0:
+						_, err = o.send(context.Background(), msg)
+					case 1:
+						_, err = o.write(context.Background(), msg)
+					case 2:
+						if _, err = o.write(context.Background(), msg); err == nil {
+							err = o.flush(context.Background())
+						}
+					case 3:
+						err = o.writeControl(msg)
+					}
+					if err != nil {
+						errs <- err
+					}
+				}
+			})
+		}
+		all.Wait()
+		require.Empty(t, errs)
+		o.finish()
+		<-o.finished
+		require.False(t, clash.Load(), "two writers at once")
+
+		next := make([]int, senders)
+		for rest := raw.written(); rest != ""; {
+			size := binary.BigEndian.Uint32([]byte(rest))
+			var s, i int
+			_, err := fmt.Sscanf(rest[4:4+size], "%d/%d", &s, &i)
+			require.NoError(t, err)
+			require.Equal(t, next[s], i, "of sender %d", s)
+			next[s]++
+			rest = rest[4+size:]
+		}
+		require.Equal(t, slices.Repeat([]int{each}, senders), next)
+		o.running.Wait() // no helper is left, nor the timer
+		requireOutboxEnds(t, o)
+	})
+}

@@ -1,0 +1,634 @@
+package tcpclient_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/require"
+)
+
+// What TLS makes the reader write, and what it makes a writer wait for.
+
+// A recordSide is one direction of a TLS connection with AES_128_GCM_SHA256: it makes records,
+// or opens them. RFC 8446, 5 and 7; RFC 5246, 6, with RFC 5288.
+type recordSide struct {
+	t      testing.TB
+	tls12  bool
+	secret []byte // TLS 1.3: the traffic secret
+	aead   cipher.AEAD
+	iv     []byte
+	seq    uint64
+}
+
+func (s *recordSide) setKey(key, iv []byte) {
+	block, err := aes.NewCipher(key)
+	require.NoError(s.t, err)
+	s.aead, err = cipher.NewGCM(block)
+	require.NoError(s.t, err)
+	s.iv, s.seq = iv, 0
+}
+
+// setSecret begins a generation of TLS 1.3 keys.
+func (s *recordSide) setSecret(secret []byte) {
+	s.secret = secret
+	s.setKey(s.expand("key", 16), s.expand("iv", 12))
+}
+
+// expand is HKDF-Expand-Label with an empty context.
+func (s *recordSide) expand(label string, length int) []byte {
+	label = "tls13 " + label
+	info := fmt.Sprintf("\x00%c%c%s\x00", length, len(label), label)
+	key, err := hkdf.Expand(sha256.New, s.secret, info, length)
+	require.NoError(s.t, err)
+	return key
+}
+
+func (s *recordSide) nonce() []byte {
+	nonce := binary.BigEndian.AppendUint64(make([]byte, 4, 12), s.seq)
+	if s.tls12 {
+		return append(bytes.Clone(s.iv), nonce[4:]...)
+	}
+	for i := range nonce {
+		nonce[i] ^= s.iv[i]
+	}
+	return nonce
+}
+
+// seal is content as one record.
+func (s *recordSide) seal(kind byte, content ...byte) []byte {
+	defer func() { s.seq++ }()
+	if s.tls12 {
+		header := binary.BigEndian.AppendUint16([]byte{kind, 3, 3}, uint16(8+len(content)+s.aead.Overhead()))
+		data := binary.BigEndian.AppendUint64(nil, s.seq)
+		data = binary.BigEndian.AppendUint16(append(data, kind, 3, 3), uint16(len(content)))
+		return s.aead.Seal(append(header, s.nonce()[4:]...), s.nonce(), content, data)
+	}
+	inner := append(bytes.Clone(content), kind)
+	header := binary.BigEndian.AppendUint16([]byte{dataType, 3, 3}, uint16(len(inner)+s.aead.Overhead()))
+	return append(header, s.aead.Seal(nil, s.nonce(), inner, header)...)
+}
+
+// keyUpdate is the record that changes our keys, and may ask the peer to change its own.
+func (s *recordSide) keyUpdate(request byte) []byte {
+	record := s.seal(handshakeType, 24, 0, 0, 1, request)
+	s.setSecret(s.expand("traffic upd", sha256.Size))
+	return record
+}
+
+func (s *recordSide) closeNotify() []byte { return s.seal(alertType, 1, 0) }
+
+// next opens the next record of TLS 1.3 that r has, and follows the peer's key updates.
+func (s *recordSide) next(r io.Reader) (kind byte, content []byte, err error) {
+	header := make([]byte, 5)
+	if _, err := io.ReadFull(r, header); err != nil {
+		return 0, nil, err
+	}
+	sealed := make([]byte, binary.BigEndian.Uint16(header[3:]))
+	if _, err := io.ReadFull(r, sealed); err != nil {
+		return 0, nil, err
+	}
+	inner, err := s.aead.Open(nil, s.nonce(), sealed, header)
+	if err != nil {
+		return 0, nil, err
+	}
+	s.seq++
+	inner = bytes.TrimRight(inner, "\x00")
+	kind, content = inner[len(inner)-1], inner[:len(inner)-1]
+	if kind == handshakeType && content[0] == 24 {
+		s.setSecret(s.expand("traffic upd", sha256.Size))
+	}
+	return kind, content, nil
+}
+
+const (
+	alertType     = 21
+	handshakeType = 22
+	dataType      = 23
+)
+
+// A tapped is the connection of a listener, which keeps what is written on it.
+type tapped struct {
+	net.Conn
+	wrote bytes.Buffer
+}
+
+func (t *tapped) Write(p []byte) (int, error) {
+	t.wrote.Write(p)
+	return t.Conn.Write(p)
+}
+
+// A recordPeer is a TLS server that has made the handshake, and from then on writes and reads
+// records of its own making.
+type recordPeer struct {
+	*peer
+	out, in *recordSide
+}
+
+// connectTLS makes a Client on TLS of that version, with a recordPeer. Of d's TLSConfig it takes
+// Renegotiation.
+func connectTLS(t testing.TB, version uint16, l *listener, d tcpclient.Dialer) (*tcpclient.Client, *recordPeer) {
+	t.Helper()
+	var keys bytes.Buffer
+	server, client := tcpclienttest.NewTLSConfig()
+	server.KeyLogWriter = &keys
+	server.MaxVersion = version
+	server.SessionTicketsDisabled = true // they would be the first records
+	server.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+	client.ServerName = "localhost"
+	if d.TLSConfig != nil {
+		client.Renegotiation = d.TLSConfig.Renegotiation
+	}
+	d.TLSConfig = client
+
+	accepted := make(chan *tapped, 1)
+	go func() {
+		defer close(accepted)
+		raw, err := l.Accept()
+		if err != nil {
+			return
+		}
+		tap := &tapped{Conn: raw}
+		if tls.Server(tap, server).Handshake() != nil {
+			raw.Close()
+			return
+		}
+		accepted <- tap
+	}()
+	c := l.dial(t, d)
+	tap := <-accepted
+	require.NotNil(t, tap, "the server's handshake failed")
+	p := &recordPeer{peer: newPeer(t, tap.Conn), out: &recordSide{t: t}, in: &recordSide{t: t}}
+	secrets := make(map[string][]string)
+	for line := range strings.Lines(keys.String()) {
+		words := strings.Fields(line)
+		secrets[words[0]] = words[1:]
+	}
+	secret := func(label string) []byte {
+		require.Len(t, secrets[label], 2, "%s in %s", label, keys.String())
+		return fromHex(t, secrets[label][1])
+	}
+	if version == tls.VersionTLS13 {
+		p.out.setSecret(secret("SERVER_TRAFFIC_SECRET_0"))
+		p.in.setSecret(secret("CLIENT_TRAFFIC_SECRET_0"))
+		return c, p
+	}
+	master := secret("CLIENT_RANDOM")
+	serverRandom := tap.wrote.Bytes()[11:43] // record, message and version come before it
+	block := prf12(master, "key expansion", append(serverRandom[:32:32], fromHex(t, secrets["CLIENT_RANDOM"][0])...), 40)
+	p.out.tls12 = true
+	p.out.setKey(block[16:32], block[36:40])
+	p.out.seq = 1 // after Finished
+	return c, p
+}
+
+func fromHex(t testing.TB, s string) []byte {
+	b, err := hex.DecodeString(s)
+	require.NoError(t, err)
+	return b
+}
+
+// prf12 is the PRF of TLS 1.2.
+func prf12(secret []byte, label string, seed []byte, length int) (out []byte) {
+	mac := func(parts ...[]byte) []byte {
+		h := hmac.New(sha256.New, secret)
+		for _, p := range parts {
+			h.Write(p)
+		}
+		return h.Sum(nil)
+	}
+	seed = append([]byte(label), seed...)
+	for a := mac(seed); len(out) < length; a = mac(a) {
+		out = append(out, mac(a, seed)...)
+	}
+	return out[:length]
+}
+
+// skipUnlessAES skips where these records cannot be made.
+func skipUnlessAES(t testing.TB) {
+	var suite uint16
+	l := listenTLS(t)
+	c, p := l.connect(t, tcpclient.Dialer{})
+	suite = p.Conn.(*tls.Conn).ConnectionState().CipherSuite
+	require.NoError(t, c.Close())
+	if suite != tls.TLS_AES_128_GCM_SHA256 {
+		t.Skipf("this system prefers %s, which these records are not made with", tls.CipherSuiteName(suite))
+	}
+}
+
+// helloRequest begins a renegotiation (RFC 5246, 7.4.1.1).
+func (p *recordPeer) helloRequest() { p.raw(p.out.seal(handshakeType, 0, 0, 0, 0)) }
+
+// sendRecord writes messages as one record.
+func (p *recordPeer) sendRecord(msgs ...string) { p.raw(p.out.seal(dataType, frames(msgs...)...)) }
+
+// awaitRecord waits until the client has sent another record of TLS 1.2.
+func (p *recordPeer) awaitRecord(t testing.TB, kind byte) {
+	t.Helper()
+	header := make([]byte, 5)
+	_, err := io.ReadFull(p.peer.in, header)
+	require.NoError(t, err)
+	require.Equal(t, kind, header[0])
+}
+
+func TestRenegotiation(t *testing.T) {
+	stalled := func(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *recordPeer) {
+		d.TLSConfig = &tls.Config{Renegotiation: tls.RenegotiateFreelyAsClient}
+		c, p := connectTLS(t, tls.VersionTLS12, listenTCP(t), d)
+		p.sendRecord("before")
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "before", string(msg))
+		p.helloRequest()
+		p.awaitRecord(t, handshakeType) // its ClientHello
+		return c, p
+	}
+
+	t.Run("that stalls is no proof of life, and ends with the heartbeat's verdict", func(t *testing.T) { // P5, FIELD F3
+		const timeout = 200 * time.Millisecond
+		began := time.Now()
+		c, _ := stalled(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+			Interval: timeout / 2, Timeout: timeout, Ping: func() []byte { return []byte("ping") },
+		}})
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrHeartbeatTimeout)
+		require.GreaterOrEqual(t, time.Since(began), timeout)
+		require.Less(t, time.Since(began), closeTime, "the verdict is late")
+		prompt(t, "Close", func() { require.NoError(t, c.Close()) })
+		requireNoGoroutines(t)
+	})
+
+	t.Run("that stalls lets Send return with its context", func(t *testing.T) { // P2, FIELD F3
+		c, _ := stalled(t, tcpclient.Dialer{})
+		fastest := time.Hour
+		for range 5 {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			due, _ := ctx.Deadline()
+			err := c.Send(ctx, []byte("x"))
+			fastest = min(fastest, time.Since(due))
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.False(t, opError(t, err).Unsent, "it is still sent when the handshake is over")
+		}
+		require.Less(t, fastest, 20*time.Millisecond)
+	})
+
+	for name, write := range map[string]func(t *testing.T, c *tcpclient.Client) (lost bool){
+		"with nothing to write": func(*testing.T, *tcpclient.Client) bool { return false },
+		"after a Write": func(t *testing.T, c *tcpclient.Client) bool {
+			require.NoError(t, c.Write(t.Context(), []byte("x")))
+			return true
+		},
+		"after a Send that waits": func(t *testing.T, c *tcpclient.Client) bool {
+			c.Send(within(t, 10*time.Millisecond), []byte("x"))
+			return true
+		},
+	} {
+		t.Run("that stalls does not hold up Close "+name, func(t *testing.T) { // P4, P7, FIELD F3
+			c, _ := stalled(t, tcpclient.Dialer{})
+			lost := write(t, c)
+			began := time.Now()
+			err := c.Close()
+			require.Less(t, time.Since(began), time.Second)
+			if lost {
+				require.ErrorContains(t, err, "are lost")
+			} else {
+				require.NoError(t, err)
+			}
+			requireNoGoroutines(t)
+		})
+	}
+
+	t.Run("that stalls does not hold up Shutdown after its context", func(t *testing.T) { // P2, P7
+		c, _ := stalled(t, tcpclient.Dialer{})
+		require.NoError(t, c.Write(t.Context(), []byte("x")))
+		began := time.Now()
+		err := c.Shutdown(within(t, 50*time.Millisecond))
+		require.Less(t, time.Since(began), time.Second)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "are lost")
+		requireNoGoroutines(t)
+	})
+
+	t.Run("that fails ends the connection with what TLS says", func(t *testing.T) { // P9
+		c, p := stalled(t, tcpclient.Dialer{})
+		sent := start(t, func() error { return c.Send(t.Context(), []byte("x")) })
+		p.raw(p.out.seal(alertType, 2, 40)) // handshake_failure
+		err := sent()
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorContains(t, err, "handshake failure")
+		require.True(t, opError(t, err).Unsent)
+		_, end := receiveAll(t, c)
+		require.ErrorContains(t, end, "handshake failure")
+	})
+
+	t.Run("that is off ends the connection, and the server learns why", func(t *testing.T) { // P9
+		c, p := connectTLS(t, tls.VersionTLS12, listenTCP(t), tcpclient.Dialer{})
+		p.helloRequest()
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorContains(t, err, "no renegotiation")
+		p.awaitRecord(t, alertType)
+	})
+}
+
+// linked runs test on the ways that bytes take below TLS: a socket that is asked what it takes at
+// once, and a connection in memory, where a helper writes all.
+func linked(t *testing.T, test func(t *testing.T, l *listener)) {
+	t.Run("tcp", func(t *testing.T) { test(t, listenTCP(t)) })
+	t.Run("memory", func(t *testing.T) { test(t, listenMemory(t)) })
+}
+
+// connectTLS13 is connectTLS for TLS 1.3, with wrap around the client's connection.
+func connectTLS13(t testing.TB, l *listener, d tcpclient.Dialer, wrap func(net.Conn) net.Conn) (*tcpclient.Client, *recordPeer) {
+	t.Helper()
+	if wrap != nil {
+		l.setup(&d)
+		d.DialContext = wrapping(d.DialContext, wrap)
+	}
+	return connectTLS(t, tls.VersionTLS13, l, d)
+}
+
+// requireRecord wants the next record to be of that kind, and returns its content.
+func (p *recordPeer) requireRecord(kind byte) []byte {
+	p.t.Helper()
+	got, content, err := p.in.next(p.peer.in)
+	require.NoError(p.t, err)
+	require.Equal(p.t, kind, got, "content % x", content)
+	return content
+}
+
+// data returns the application data until the end of the stream, and the kinds of the records.
+func (p *recordPeer) data() (data []byte, kinds []byte, end error) {
+	for {
+		kind, content, err := p.in.next(p.peer.in)
+		if err != nil {
+			return data, kinds, err
+		}
+		kinds = append(kinds, kind)
+		if kind == dataType {
+			data = append(data, content...)
+		}
+	}
+}
+
+func TestKeyUpdate(t *testing.T) {
+	skipUnlessAES(t)
+
+	t.Run("is answered at once by a client that has nothing else to write", func(t *testing.T) { // P5
+		linked(t, func(t *testing.T, l *listener) {
+			c, p := connectTLS13(t, l, tcpclient.Dialer{}, nil)
+			p.raw(p.out.keyUpdate(1))
+			p.requireRecord(handshakeType)
+			require.NoError(t, c.Send(t.Context(), []byte("with new keys")))
+			require.Equal(t, frame("with new keys"), p.requireRecord(dataType))
+			p.sendRecord("here, too")
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "here, too", string(msg))
+		})
+	})
+
+	t.Run("does not flush what was written, and stays in order with it", func(t *testing.T) { // P3
+		linked(t, func(t *testing.T, l *listener) {
+			c, p := connectTLS13(t, l, tcpclient.Dialer{}, nil)
+			require.NoError(t, c.Write(t.Context(), []byte("written")))
+			p.raw(p.out.keyUpdate(1))
+			p.requireRecord(handshakeType)
+			require.Zero(t, c.Stats().Flushes)
+			require.NoError(t, c.Flush(t.Context()))
+			require.Equal(t, frame("written"), p.requireRecord(dataType))
+		})
+	})
+
+	t.Run("is answered between two records of a batch that is being written", func(t *testing.T) { // P1, P3
+		const records = 12 // three rounds of encrypting
+		msg := pattern(records << 14)
+		var w *wrapper
+		inside, letGo := make(chan struct{}), make(chan struct{})
+		c, p := connectTLS13(t, listenTCP(t), tcpclient.Dialer{}, func(conn net.Conn) net.Conn {
+			w = &wrapper{Conn: conn}
+			return w
+		})
+		calls := 0
+		w.write = func(b []byte) (int, error) {
+			if calls++; calls == 1 {
+				close(inside)
+				<-letGo
+			}
+			return w.Conn.Write(b)
+		}
+		sent := start(t, func() error { return c.Send(t.Context(), msg) })
+		<-inside
+		p.raw(p.out.keyUpdate(1))
+		p.sendRecord("the reader goes on") // and so it has answered
+		got, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "the reader goes on", string(got))
+		close(letGo)
+		var data, kinds []byte
+		read := start(t, func() error {
+			data, kinds, err = p.data()
+			return err
+		})
+		require.NoError(t, sent())
+		require.NoError(t, c.Close())
+		require.Equal(t, io.EOF, read())
+		require.Equal(t, frame(string(msg)), data)
+		at := bytes.IndexByte(kinds, handshakeType)
+		require.Positive(t, at, "kinds of records: %v", kinds)
+		require.Equal(t, dataType, int(kinds[at+1]), "kinds of records: %v", kinds)
+	})
+
+	for name, fault := range map[string]error{"is done": nil, "fails": syscall.ECONNRESET} {
+		t.Run("that meets a write under way lets it go on when that "+name, func(t *testing.T) { // P2, P4, P7
+			synctest.Test(t, func(t *testing.T) {
+				var w *wrapper
+				c, p := connectTLS13(t, listenMemory(t), tcpclient.Dialer{}, func(conn net.Conn) net.Conn {
+					w = &wrapper{Conn: conn}
+					return w
+				})
+				letGo := make(chan struct{})
+				w.write = func(b []byte) (int, error) {
+					<-letGo
+					if fault != nil {
+						return 0, fault
+					}
+					return w.Conn.Write(b)
+				}
+				sent := start(t, func() error { return c.Send(context.Background(), []byte("hello")) })
+				synctest.Wait()
+				p.raw(p.out.keyUpdate(1))
+				p.sendRecord("meanwhile")
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err, "the reader waits for no write")
+				require.Equal(t, "meanwhile", string(msg))
+				close(letGo)
+				err = sent()
+				if fault != nil {
+					require.ErrorIs(t, err, fault)
+					require.True(t, opError(t, err).Unsent, "no byte was taken")
+					return
+				}
+				require.NoError(t, err)
+				require.Equal(t, frame("hello"), p.requireRecord(dataType))
+				p.requireRecord(handshakeType)
+				require.NoError(t, c.Send(t.Context(), []byte("again")))
+				require.Equal(t, frame("again"), p.requireRecord(dataType))
+				require.NoError(t, c.Close())
+			})
+		})
+	}
+}
+
+func TestWriteAfterOneThatEnds(t *testing.T) {
+	skipUnlessAES(t)
+	t.Run("has the whole WriteTimeout before it", func(t *testing.T) { // P5, FAULTS Y13
+		// The connections of the network in memory take nothing after their deadline.
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectTLS13(t, listenMemory(t), tcpclient.Dialer{WriteTimeout: time.Second}, nil)
+			for range 3 {
+				p.raw(p.out.keyUpdate(1))
+				p.requireRecord(handshakeType)
+				time.Sleep(time.Minute) // the deadline of the answer has passed
+				require.NoError(t, c.Send(t.Context(), []byte("hello")))
+				require.Equal(t, frame("hello"), p.requireRecord(dataType))
+				time.Sleep(time.Minute) // and that of the Send
+			}
+			require.NoError(t, c.Close())
+		})
+	})
+}
+
+func TestBadRecord(t *testing.T) {
+	skipUnlessAES(t)
+	for name, bad := range map[string]func(p *recordPeer) []byte{
+		"that was changed on the way": func(p *recordPeer) []byte {
+			record := p.out.seal(dataType, 1, 2, 3)
+			record[7] ^= 1
+			return record
+		},
+		"of no known kind": func(p *recordPeer) []byte { return p.out.seal(99, 1, 2, 3) },
+	} {
+		t.Run(name+" ends the connection, and the server learns why", func(t *testing.T) { // P9, P1
+			linked(t, func(t *testing.T, l *listener) {
+				for range 10 {
+					c, p := connectTLS13(t, l, tcpclient.Dialer{}, nil)
+					p.sendRecord("whole")
+					p.raw(bad(p))
+					msgs, err := receiveAll(t, c)
+					require.Equal(t, []string{"whole"}, msgs)
+					require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+					require.ErrorContains(t, err, "tls:")
+					p.requireRecord(alertType)
+					require.NoError(t, c.Close())
+				}
+			})
+		})
+	}
+}
+
+func TestAfterFIN(t *testing.T) {
+	skipUnlessAES(t)
+
+	// finished is a client that has sent FIN in a Shutdown, which waits, and its number of writes.
+	finished := func(t *testing.T, l *listener, wrap bool) (c *tcpclient.Client, p *recordPeer, down func() error, writes func() int) {
+		var w *wrapper
+		around := func(conn net.Conn) net.Conn {
+			w = &wrapper{Conn: conn}
+			return w
+		}
+		if !wrap {
+			around = nil
+		}
+		c, p = connectTLS13(t, l, tcpclient.Dialer{}, around)
+		require.NoError(t, c.Write(t.Context(), []byte("bye")))
+		down = start(t, func() error { return c.Shutdown(t.Context()) })
+		data, kinds, end := p.data()
+		require.Equal(t, frame("bye"), data)
+		require.Equal(t, []byte{dataType, alertType}, kinds)
+		require.Equal(t, io.EOF, end)
+		return c, p, down, func() int {
+			if w == nil {
+				return 0
+			}
+			return w.writes()
+		}
+	}
+
+	for name, wrap := range map[string]bool{"a socket": false, "a connection without tries": true} {
+		t.Run("TLS writes nothing more, and the last words arrive: "+name, func(t *testing.T) { // P5, FIELD F4
+			linked(t, func(t *testing.T, l *listener) {
+				c, p, down, writes := finished(t, l, wrap)
+				before := writes()
+				for range 3 {
+					p.raw(p.out.keyUpdate(1))
+					p.sendRecord("last words") // a read later: it is after the answer, if there was one
+					msg, err := c.Receive(t.Context())
+					require.NoError(t, err)
+					require.Equal(t, "last words", string(msg))
+				}
+				require.Equal(t, before, writes())
+				p.raw(p.out.closeNotify())
+				p.halfClose()
+				require.NoError(t, down())
+				_, err := c.Receive(t.Context())
+				require.ErrorIs(t, err, tcpclient.ErrClosed)
+			})
+		})
+	}
+
+	t.Run("nothing is lost if the server takes its time", func(t *testing.T) { // P5, FIELD F4
+		synctest.Test(t, func(t *testing.T) {
+			c, p, down, writes := finished(t, listenMemory(t), true)
+			before := writes()
+			p.raw(p.out.keyUpdate(1))
+			time.Sleep(1500 * time.Millisecond) // longer than one reads on after a failed write
+			p.sendRecord("last words")
+			p.raw(p.out.closeNotify())
+			p.halfClose()
+			require.NoError(t, down())
+			require.Equal(t, before, writes())
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "last words", string(msg))
+		})
+	})
+
+	t.Run("pings and answers are not written either", func(t *testing.T) { // P5
+		synctest.Test(t, func(t *testing.T) {
+			c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+				Interval: time.Second, Timeout: time.Hour,
+				Ping:   func() []byte { return []byte("ping") },
+				Answer: func(msg []byte) ([]byte, bool) { return []byte("answer"), string(msg) == "ping?" },
+			}})
+			down := start(t, func() error { return c.Shutdown(t.Context()) })
+			_, end := p.next()
+			require.Equal(t, io.EOF, end)
+			time.Sleep(10 * time.Second)
+			p.send("ping?", "last words")
+			p.halfClose()
+			require.NoError(t, down())
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "last words", string(msg))
+		})
+	})
+}
