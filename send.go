@@ -55,8 +55,8 @@ const (
 	// read them.
 	maxControl = 16 << 10
 
-	// answerTime is how long the reader waits, at the peer's FIN, for the helper to hand over
-	// the answers to pings that came before that.
+	// answerTime is how long the reader waits at the end for the helper to hand over answers to
+	// pings, and alerts of TLS.
 	answerTime = 20 * time.Millisecond
 )
 
@@ -355,15 +355,23 @@ func (o *outbox) seal() {
 	o.phase = max(o.phase, phaseSealed)
 }
 
-// finish makes the helper write all that was taken, and then FIN. finished is closed after that.
+// finish has all written that was taken, and then FIN. finished is closed after that. What the
+// network takes at once the caller writes: on a busy machine the helper may come late.
 func (o *outbox) finish() {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.phase < phaseFinishing {
-		o.phase = phaseFinishing
-		o.finishing = o.batches.last()
-		o.requestFlushLocked()
+	if o.phase >= phaseFinishing {
+		o.mu.Unlock()
+		return
 	}
+	o.phase = phaseFinishing
+	o.finishing = o.batches.last()
+	if o.batches.open.frames > 0 && o.canWriteLocked() {
+		o.writer = writerInline
+		o.tryOpenLocked()
+		return
+	}
+	o.requestFlushLocked()
+	o.mu.Unlock()
 }
 
 // isFlushed reports whether all that was taken has been handed over.
@@ -450,17 +458,17 @@ func (o *outbox) enterControl(msg []byte) (entered bool, err error) {
 	return true, nil
 }
 
-// awaitControl returns when the pings and answers that are here were handed over, or soon, if
-// the peer does not take them. The reader calls it at the peer's FIN, which ends the connection
-// and would take with it the answer to a ping before. It takes no lock: code of the user may
-// have that.
-func (o *outbox) awaitControl() {
-	if o.control.left.Load() == 0 {
+// awaitLastWords returns when the pings and answers that are here, and what TLS has to send, were
+// handed over, or soon, if the peer does not take them. The reader calls it before the end of
+// the connection, which would take with it the answer to a ping that came before the peer's
+// FIN, or the alert that says what was wrong. It takes no lock: code of the user may have that.
+func (o *outbox) awaitLastWords() {
+	if !o.hasLastWords() {
 		return
 	}
 	late := time.NewTimer(answerTime)
 	defer late.Stop()
-	for o.control.left.Load() > 0 {
+	for o.hasLastWords() {
 		select {
 		case <-o.control.written:
 		case <-o.ended:
@@ -470,6 +478,8 @@ func (o *outbox) awaitControl() {
 		}
 	}
 }
+
+func (o *outbox) hasLastWords() bool { return o.control.left.Load() > 0 || o.transport.owed() }
 
 // takesControlLocked reports whether pings and answers are written: until all messages are, and
 // FIN comes next, and not without bound.
@@ -617,7 +627,7 @@ func (b *batches) messages() int {
 // A controlState is how far pings and answers are.
 type controlState struct {
 	left    atomic.Int32  // of them in batches that were not handed over
-	written chan struct{} // one slot: some were
+	written chan struct{} // one slot: some were, or what TLS had to send
 	end     int64         // where the last of those ends in the stream of the connection; guarded by outbox.mu
 }
 
@@ -625,6 +635,11 @@ type controlState struct {
 func (c *controlState) wrote(n int, end int64) {
 	c.end = end
 	c.left.Add(int32(-n))
+	c.signal()
+}
+
+// signal tells the reader, if it waits, to look.
+func (c *controlState) signal() {
 	select {
 	case c.written <- struct{}{}:
 	default:

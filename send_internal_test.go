@@ -93,19 +93,19 @@ func requireOutboxEnds(t testing.TB, o *outbox) {
 
 // joinBoth lets a writer and then another join, as Client.Send does, and holds the writer where
 // it yields: what is a matter of luck between goroutines is certain here.
-func joinBoth(t testing.TB, o *outbox, writer, other string) (number uint64, first, second int) {
+func joinBoth(t testing.TB, o *outbox, writer, other string) (first, second ticket) {
 	t.Helper()
-	number, first, writes := o.join([]byte(writer))
+	first, writes := o.join([]byte(writer))
 	require.True(t, writes)
 	require.False(t, o.mu.TryLock(), "the one who writes holds the lock")
 	o.writer = writerInline
 	o.mu.Unlock() // it yields
 
-	same, second, writes := o.join([]byte(other))
+	second, writes = o.join([]byte(other))
 	require.False(t, writes, "another writes")
 	require.True(t, o.mu.TryLock(), "who does not write leaves the lock")
-	require.Equal(t, number, same, "one batch")
-	return number, first, second // with the lock, for tryOpenLocked
+	require.Equal(t, first.batch, second.batch, "one batch")
+	return first, second // with the lock, for tryOpenLocked
 }
 
 func TestJoin(t *testing.T) {
@@ -113,15 +113,14 @@ func TestJoin(t *testing.T) {
 		raw := newCutOff(t, 1<<20)
 		o := newTestOutbox(new(Dialer), raw, readyTransport)
 		for i := range uint64(4) { // later in memory that was used
-			number, first, second := joinBoth(t, o, "writer", "other")
-			require.Equal(t, i+1, number)
-			require.Zero(t, first)
-			require.Equal(t, 4+len("writer"), second)
+			first, second := joinBoth(t, o, "writer", "other")
+			require.Equal(t, ticket{batch: i + 1}, first)
+			require.Equal(t, ticket{batch: i + 1, start: 4 + len("writer")}, second)
 			require.Equal(t, i, o.batches.written.Load(), "nothing of it was written")
 			require.True(t, o.tryOpenLocked())
-			require.Equal(t, number, o.batches.written.Load(), "the batch was")
-			for _, start := range []int{first, second} {
-				_, err := o.await(t.Context(), number, start)
+			require.Equal(t, i+1, o.batches.written.Load(), "the batch was")
+			for _, frame := range []ticket{first, second} {
+				_, err := o.await(t.Context(), frame)
 				require.NoError(t, err)
 			}
 		}
@@ -133,12 +132,12 @@ func TestJoin(t *testing.T) {
 	t.Run("lets each who looks when all is over learn its own fate", func(t *testing.T) { // P4
 		for cut := range 4 + len("writer") + 4 + len("other") {
 			o := newTestOutbox(new(Dialer), newCutOff(t, cut), readyTransport)
-			number, first, second := joinBoth(t, o, "writer", "other")
+			first, second := joinBoth(t, o, "writer", "other")
 			require.False(t, o.tryOpenLocked())
-			for _, start := range []int{first, second} {
-				unsent, err := o.await(t.Context(), number, start)
+			for _, frame := range []ticket{first, second} {
+				unsent, err := o.await(t.Context(), frame)
 				require.ErrorIs(t, err, io.ErrClosedPipe)
-				require.Equal(t, cut <= start, unsent, "of the frame at %d, cut at %d", start, cut)
+				require.Equal(t, cut <= frame.start, unsent, "of the frame at %d, cut at %d", frame.start, cut)
 			}
 			requireOutboxEnds(t, o)
 		}
@@ -163,9 +162,8 @@ func TestJoin(t *testing.T) {
 			}
 			open := o.batches.open
 			size, frames, loss := open.size(), open.frames, o.loss
-			number, start, writes := o.join([]byte(test.msg))
-			require.Zero(t, number)
-			require.Zero(t, start)
+			none, writes := o.join([]byte(test.msg))
+			require.Zero(t, none)
 			require.False(t, writes)
 			require.True(t, o.mu.TryLock(), "the lock is free")
 			require.Equal(t, size, open.size())

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -138,13 +139,13 @@ func (t *tapped) Write(p []byte) (int, error) {
 // A recordPeer is a TLS server that has made the handshake, and from then on writes and reads
 // records of its own making.
 type recordPeer struct {
-	*peer
+	*testkit.Peer
 	out, in *recordSide
 }
 
 // connectTLS makes a Client on TLS of that version, with a recordPeer. Of d's TLSConfig it takes
 // Renegotiation.
-func connectTLS(t testing.TB, version uint16, l *listener, d tcpclient.Dialer) (*tcpclient.Client, *recordPeer) {
+func connectTLS(t testing.TB, version uint16, l *testkit.Listener, d tcpclient.Dialer) (*tcpclient.Client, *recordPeer) {
 	t.Helper()
 	var keys bytes.Buffer
 	server, client := tcpclienttest.NewTLSConfig()
@@ -172,10 +173,10 @@ func connectTLS(t testing.TB, version uint16, l *listener, d tcpclient.Dialer) (
 		}
 		accepted <- tap
 	}()
-	c := l.dial(t, d)
+	c := l.Dial(t, d)
 	tap := <-accepted
 	require.NotNil(t, tap, "the server's handshake failed")
-	p := &recordPeer{peer: newPeer(t, tap.Conn), out: &recordSide{t: t}, in: &recordSide{t: t}}
+	p := &recordPeer{Peer: testkit.NewPeer(t, tap.Conn), out: &recordSide{t: t}, in: &recordSide{t: t}}
 	secrets := make(map[string][]string)
 	for line := range strings.Lines(keys.String()) {
 		words := strings.Fields(line)
@@ -224,8 +225,8 @@ func prf12(secret []byte, label string, seed []byte, length int) (out []byte) {
 // skipUnlessAES skips where these records cannot be made.
 func skipUnlessAES(t testing.TB) {
 	var suite uint16
-	l := listenTLS(t)
-	c, p := l.connect(t, tcpclient.Dialer{})
+	l := testkit.ListenTLS(t)
+	c, p := l.Connect(t, tcpclient.Dialer{})
 	suite = p.Conn.(*tls.Conn).ConnectionState().CipherSuite
 	require.NoError(t, c.Close())
 	if suite != tls.TLS_AES_128_GCM_SHA256 {
@@ -234,16 +235,18 @@ func skipUnlessAES(t testing.TB) {
 }
 
 // helloRequest begins a renegotiation (RFC 5246, 7.4.1.1).
-func (p *recordPeer) helloRequest() { p.raw(p.out.seal(handshakeType, 0, 0, 0, 0)) }
+func (p *recordPeer) helloRequest() { p.Raw(p.out.seal(handshakeType, 0, 0, 0, 0)) }
 
 // sendRecord writes messages as one record.
-func (p *recordPeer) sendRecord(msgs ...string) { p.raw(p.out.seal(dataType, frames(msgs...)...)) }
+func (p *recordPeer) sendRecord(msgs ...string) {
+	p.Raw(p.out.seal(dataType, testkit.Frames(msgs...)...))
+}
 
 // awaitRecord waits until the client has sent another record of TLS 1.2.
 func (p *recordPeer) awaitRecord(t testing.TB, kind byte) {
 	t.Helper()
 	header := make([]byte, 5)
-	_, err := io.ReadFull(p.peer.in, header)
+	_, err := io.ReadFull(p.Peer.In, header)
 	require.NoError(t, err)
 	require.Equal(t, kind, header[0])
 }
@@ -251,7 +254,7 @@ func (p *recordPeer) awaitRecord(t testing.TB, kind byte) {
 func TestRenegotiation(t *testing.T) {
 	stalled := func(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *recordPeer) {
 		d.TLSConfig = &tls.Config{Renegotiation: tls.RenegotiateFreelyAsClient}
-		c, p := connectTLS(t, tls.VersionTLS12, listenTCP(t), d)
+		c, p := connectTLS(t, tls.VersionTLS12, testkit.ListenTCP(t), d)
 		p.sendRecord("before")
 		msg, err := c.Receive(t.Context())
 		require.NoError(t, err)
@@ -270,9 +273,9 @@ func TestRenegotiation(t *testing.T) {
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrHeartbeatTimeout)
 		require.GreaterOrEqual(t, time.Since(began), timeout)
-		require.Less(t, time.Since(began), closeTime, "the verdict is late")
-		prompt(t, "Close", func() { require.NoError(t, c.Close()) })
-		requireNoGoroutines(t)
+		require.Less(t, time.Since(began), testkit.CloseTime, "the verdict is late")
+		testkit.RequireFast(t, "Close", func() { require.NoError(t, c.Close()) })
+		testkit.RequireNoGoroutines(t)
 	})
 
 	t.Run("that stalls lets Send return with its context", func(t *testing.T) { // P2, FIELD F3
@@ -285,7 +288,7 @@ func TestRenegotiation(t *testing.T) {
 			fastest = min(fastest, time.Since(due))
 			cancel()
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.False(t, opError(t, err).Unsent, "it is still sent when the handshake is over")
+			require.False(t, testkit.OpError(t, err).Unsent, "it is still sent when the handshake is over")
 		}
 		require.Less(t, fastest, 20*time.Millisecond)
 	})
@@ -297,7 +300,7 @@ func TestRenegotiation(t *testing.T) {
 			return true
 		},
 		"after a Send that waits": func(t *testing.T, c *tcpclient.Client) bool {
-			c.Send(within(t, 10*time.Millisecond), []byte("x"))
+			c.Send(testkit.Within(t, 10*time.Millisecond), []byte("x"))
 			return true
 		},
 	} {
@@ -312,7 +315,7 @@ func TestRenegotiation(t *testing.T) {
 			} else {
 				require.NoError(t, err)
 			}
-			requireNoGoroutines(t)
+			testkit.RequireNoGoroutines(t)
 		})
 	}
 
@@ -320,27 +323,27 @@ func TestRenegotiation(t *testing.T) {
 		c, _ := stalled(t, tcpclient.Dialer{})
 		require.NoError(t, c.Write(t.Context(), []byte("x")))
 		began := time.Now()
-		err := c.Shutdown(within(t, 50*time.Millisecond))
+		err := c.Shutdown(testkit.Within(t, 50*time.Millisecond))
 		require.Less(t, time.Since(began), time.Second)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, "are lost")
-		requireNoGoroutines(t)
+		testkit.RequireNoGoroutines(t)
 	})
 
 	t.Run("that fails ends the connection with what TLS says", func(t *testing.T) { // P9
 		c, p := stalled(t, tcpclient.Dialer{})
-		sent := start(t, func() error { return c.Send(t.Context(), []byte("x")) })
-		p.raw(p.out.seal(alertType, 2, 40)) // handshake_failure
+		sent := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("x")) })
+		p.Raw(p.out.seal(alertType, 2, 40)) // handshake_failure
 		err := sent()
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		require.ErrorContains(t, err, "handshake failure")
-		require.True(t, opError(t, err).Unsent)
-		_, end := receiveAll(t, c)
+		require.True(t, testkit.OpError(t, err).Unsent)
+		_, end := testkit.ReceiveAll(t, c)
 		require.ErrorContains(t, end, "handshake failure")
 	})
 
 	t.Run("that is off ends the connection, and the server learns why", func(t *testing.T) { // P9
-		c, p := connectTLS(t, tls.VersionTLS12, listenTCP(t), tcpclient.Dialer{})
+		c, p := connectTLS(t, tls.VersionTLS12, testkit.ListenTCP(t), tcpclient.Dialer{})
 		p.helloRequest()
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
@@ -351,34 +354,34 @@ func TestRenegotiation(t *testing.T) {
 
 // linked runs test on the ways that bytes take below TLS: a socket that is asked what it takes at
 // once, and a connection in memory, where a helper writes all.
-func linked(t *testing.T, test func(t *testing.T, l *listener)) {
-	t.Run("tcp", func(t *testing.T) { test(t, listenTCP(t)) })
-	t.Run("memory", func(t *testing.T) { test(t, listenMemory(t)) })
+func linked(t *testing.T, test func(t *testing.T, l *testkit.Listener)) {
+	t.Run("tcp", func(t *testing.T) { test(t, testkit.ListenTCP(t)) })
+	t.Run("memory", func(t *testing.T) { test(t, testkit.ListenMemory(t)) })
 }
 
 // connectTLS13 is connectTLS for TLS 1.3, with wrap around the client's connection.
-func connectTLS13(t testing.TB, l *listener, d tcpclient.Dialer, wrap func(net.Conn) net.Conn) (*tcpclient.Client, *recordPeer) {
+func connectTLS13(t testing.TB, l *testkit.Listener, d tcpclient.Dialer, wrap func(net.Conn) net.Conn) (*tcpclient.Client, *recordPeer) {
 	t.Helper()
 	if wrap != nil {
-		l.setup(&d)
-		d.DialContext = wrapping(d.DialContext, wrap)
+		l.Setup(&d)
+		d.DialContext = testkit.Wrapping(d.DialContext, wrap)
 	}
 	return connectTLS(t, tls.VersionTLS13, l, d)
 }
 
 // requireRecord wants the next record to be of that kind, and returns its content.
 func (p *recordPeer) requireRecord(kind byte) []byte {
-	p.t.Helper()
-	got, content, err := p.in.next(p.peer.in)
-	require.NoError(p.t, err)
-	require.Equal(p.t, kind, got, "content % x", content)
+	p.out.t.Helper()
+	got, content, err := p.in.next(p.Peer.In)
+	require.NoError(p.out.t, err)
+	require.Equal(p.out.t, kind, got, "content % x", content)
 	return content
 }
 
 // data returns the application data until the end of the stream, and the kinds of the records.
 func (p *recordPeer) data() (data []byte, kinds []byte, end error) {
 	for {
-		kind, content, err := p.in.next(p.peer.in)
+		kind, content, err := p.in.next(p.Peer.In)
 		if err != nil {
 			return data, kinds, err
 		}
@@ -393,12 +396,12 @@ func TestKeyUpdate(t *testing.T) {
 	skipUnlessAES(t)
 
 	t.Run("is answered at once by a client that has nothing else to write", func(t *testing.T) { // P5
-		linked(t, func(t *testing.T, l *listener) {
+		linked(t, func(t *testing.T, l *testkit.Listener) {
 			c, p := connectTLS13(t, l, tcpclient.Dialer{}, nil)
-			p.raw(p.out.keyUpdate(1))
+			p.Raw(p.out.keyUpdate(1))
 			p.requireRecord(handshakeType)
 			require.NoError(t, c.Send(t.Context(), []byte("with new keys")))
-			require.Equal(t, frame("with new keys"), p.requireRecord(dataType))
+			require.Equal(t, testkit.Frame("with new keys"), p.requireRecord(dataType))
 			p.sendRecord("here, too")
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)
@@ -407,51 +410,51 @@ func TestKeyUpdate(t *testing.T) {
 	})
 
 	t.Run("does not flush what was written, and stays in order with it", func(t *testing.T) { // P3
-		linked(t, func(t *testing.T, l *listener) {
+		linked(t, func(t *testing.T, l *testkit.Listener) {
 			c, p := connectTLS13(t, l, tcpclient.Dialer{}, nil)
 			require.NoError(t, c.Write(t.Context(), []byte("written")))
-			p.raw(p.out.keyUpdate(1))
+			p.Raw(p.out.keyUpdate(1))
 			p.requireRecord(handshakeType)
 			require.Zero(t, c.Stats().Flushes)
 			require.NoError(t, c.Flush(t.Context()))
-			require.Equal(t, frame("written"), p.requireRecord(dataType))
+			require.Equal(t, testkit.Frame("written"), p.requireRecord(dataType))
 		})
 	})
 
 	t.Run("is answered between two records of a batch that is being written", func(t *testing.T) { // P1, P3
 		const records = 12 // three rounds of encrypting
-		msg := pattern(records << 14)
-		var w *wrapper
+		msg := testkit.Pattern(records << 14)
+		var w *testkit.HookedConn
 		inside, letGo := make(chan struct{}), make(chan struct{})
-		c, p := connectTLS13(t, listenTCP(t), tcpclient.Dialer{}, func(conn net.Conn) net.Conn {
-			w = &wrapper{Conn: conn}
+		c, p := connectTLS13(t, testkit.ListenTCP(t), tcpclient.Dialer{}, func(conn net.Conn) net.Conn {
+			w = &testkit.HookedConn{Conn: conn}
 			return w
 		})
 		calls := 0
-		w.write = func(b []byte) (int, error) {
+		w.OnWrite = func(b []byte) (int, error) {
 			if calls++; calls == 1 {
 				close(inside)
 				<-letGo
 			}
 			return w.Conn.Write(b)
 		}
-		sent := start(t, func() error { return c.Send(t.Context(), msg) })
+		sent := testkit.Start(t, func() error { return c.Send(t.Context(), msg) })
 		<-inside
-		p.raw(p.out.keyUpdate(1))
+		p.Raw(p.out.keyUpdate(1))
 		p.sendRecord("the reader goes on") // and so it has answered
 		got, err := c.Receive(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, "the reader goes on", string(got))
 		close(letGo)
 		var data, kinds []byte
-		read := start(t, func() error {
+		read := testkit.Start(t, func() error {
 			data, kinds, err = p.data()
 			return err
 		})
 		require.NoError(t, sent())
 		require.NoError(t, c.Close())
 		require.Equal(t, io.EOF, read())
-		require.Equal(t, frame(string(msg)), data)
+		require.Equal(t, testkit.Frame(string(msg)), data)
 		at := bytes.IndexByte(kinds, handshakeType)
 		require.Positive(t, at, "kinds of records: %v", kinds)
 		require.Equal(t, dataType, int(kinds[at+1]), "kinds of records: %v", kinds)
@@ -460,22 +463,22 @@ func TestKeyUpdate(t *testing.T) {
 	for name, fault := range map[string]error{"is done": nil, "fails": syscall.ECONNRESET} {
 		t.Run("that meets a write under way lets it go on when that "+name, func(t *testing.T) { // P2, P4, P7
 			synctest.Test(t, func(t *testing.T) {
-				var w *wrapper
-				c, p := connectTLS13(t, listenMemory(t), tcpclient.Dialer{}, func(conn net.Conn) net.Conn {
-					w = &wrapper{Conn: conn}
+				var w *testkit.HookedConn
+				c, p := connectTLS13(t, testkit.ListenMemory(t), tcpclient.Dialer{}, func(conn net.Conn) net.Conn {
+					w = &testkit.HookedConn{Conn: conn}
 					return w
 				})
 				letGo := make(chan struct{})
-				w.write = func(b []byte) (int, error) {
+				w.OnWrite = func(b []byte) (int, error) {
 					<-letGo
 					if fault != nil {
 						return 0, fault
 					}
 					return w.Conn.Write(b)
 				}
-				sent := start(t, func() error { return c.Send(context.Background(), []byte("hello")) })
+				sent := testkit.Start(t, func() error { return c.Send(context.Background(), []byte("hello")) })
 				synctest.Wait()
-				p.raw(p.out.keyUpdate(1))
+				p.Raw(p.out.keyUpdate(1))
 				p.sendRecord("meanwhile")
 				msg, err := c.Receive(t.Context())
 				require.NoError(t, err, "the reader waits for no write")
@@ -484,14 +487,14 @@ func TestKeyUpdate(t *testing.T) {
 				err = sent()
 				if fault != nil {
 					require.ErrorIs(t, err, fault)
-					require.True(t, opError(t, err).Unsent, "no byte was taken")
+					require.True(t, testkit.OpError(t, err).Unsent, "no byte was taken")
 					return
 				}
 				require.NoError(t, err)
-				require.Equal(t, frame("hello"), p.requireRecord(dataType))
+				require.Equal(t, testkit.Frame("hello"), p.requireRecord(dataType))
 				p.requireRecord(handshakeType)
 				require.NoError(t, c.Send(t.Context(), []byte("again")))
-				require.Equal(t, frame("again"), p.requireRecord(dataType))
+				require.Equal(t, testkit.Frame("again"), p.requireRecord(dataType))
 				require.NoError(t, c.Close())
 			})
 		})
@@ -503,13 +506,13 @@ func TestWriteAfterOneThatEnds(t *testing.T) {
 	t.Run("has the whole WriteTimeout before it", func(t *testing.T) { // P5, FAULTS Y13
 		// The connections of the network in memory take nothing after their deadline.
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectTLS13(t, listenMemory(t), tcpclient.Dialer{WriteTimeout: time.Second}, nil)
+			c, p := connectTLS13(t, testkit.ListenMemory(t), tcpclient.Dialer{WriteTimeout: time.Second}, nil)
 			for range 3 {
-				p.raw(p.out.keyUpdate(1))
+				p.Raw(p.out.keyUpdate(1))
 				p.requireRecord(handshakeType)
 				time.Sleep(time.Minute) // the deadline of the answer has passed
 				require.NoError(t, c.Send(t.Context(), []byte("hello")))
-				require.Equal(t, frame("hello"), p.requireRecord(dataType))
+				require.Equal(t, testkit.Frame("hello"), p.requireRecord(dataType))
 				time.Sleep(time.Minute) // and that of the Send
 			}
 			require.NoError(t, c.Close())
@@ -528,12 +531,12 @@ func TestBadRecord(t *testing.T) {
 		"of no known kind": func(p *recordPeer) []byte { return p.out.seal(99, 1, 2, 3) },
 	} {
 		t.Run(name+" ends the connection, and the server learns why", func(t *testing.T) { // P9, P1
-			linked(t, func(t *testing.T, l *listener) {
+			linked(t, func(t *testing.T, l *testkit.Listener) {
 				for range 10 {
 					c, p := connectTLS13(t, l, tcpclient.Dialer{}, nil)
 					p.sendRecord("whole")
-					p.raw(bad(p))
-					msgs, err := receiveAll(t, c)
+					p.Raw(bad(p))
+					msgs, err := testkit.ReceiveAll(t, c)
 					require.Equal(t, []string{"whole"}, msgs)
 					require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 					require.ErrorContains(t, err, "tls:")
@@ -549,10 +552,10 @@ func TestAfterFIN(t *testing.T) {
 	skipUnlessAES(t)
 
 	// finished is a client that has sent FIN in a Shutdown, which waits, and its number of writes.
-	finished := func(t *testing.T, l *listener, wrap bool) (c *tcpclient.Client, p *recordPeer, down func() error, writes func() int) {
-		var w *wrapper
+	finished := func(t *testing.T, l *testkit.Listener, wrap bool) (c *tcpclient.Client, p *recordPeer, down func() error, writes func() int) {
+		var w *testkit.HookedConn
 		around := func(conn net.Conn) net.Conn {
-			w = &wrapper{Conn: conn}
+			w = &testkit.HookedConn{Conn: conn}
 			return w
 		}
 		if !wrap {
@@ -560,34 +563,34 @@ func TestAfterFIN(t *testing.T) {
 		}
 		c, p = connectTLS13(t, l, tcpclient.Dialer{}, around)
 		require.NoError(t, c.Write(t.Context(), []byte("bye")))
-		down = start(t, func() error { return c.Shutdown(t.Context()) })
+		down = testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
 		data, kinds, end := p.data()
-		require.Equal(t, frame("bye"), data)
+		require.Equal(t, testkit.Frame("bye"), data)
 		require.Equal(t, []byte{dataType, alertType}, kinds)
 		require.Equal(t, io.EOF, end)
 		return c, p, down, func() int {
 			if w == nil {
 				return 0
 			}
-			return w.writes()
+			return w.Writes()
 		}
 	}
 
 	for name, wrap := range map[string]bool{"a socket": false, "a connection without tries": true} {
 		t.Run("TLS writes nothing more, and the last words arrive: "+name, func(t *testing.T) { // P5, FIELD F4
-			linked(t, func(t *testing.T, l *listener) {
+			linked(t, func(t *testing.T, l *testkit.Listener) {
 				c, p, down, writes := finished(t, l, wrap)
 				before := writes()
 				for range 3 {
-					p.raw(p.out.keyUpdate(1))
+					p.Raw(p.out.keyUpdate(1))
 					p.sendRecord("last words") // a read later: it is after the answer, if there was one
 					msg, err := c.Receive(t.Context())
 					require.NoError(t, err)
 					require.Equal(t, "last words", string(msg))
 				}
 				require.Equal(t, before, writes())
-				p.raw(p.out.closeNotify())
-				p.halfClose()
+				p.Raw(p.out.closeNotify())
+				p.HalfClose()
 				require.NoError(t, down())
 				_, err := c.Receive(t.Context())
 				require.ErrorIs(t, err, tcpclient.ErrClosed)
@@ -597,13 +600,13 @@ func TestAfterFIN(t *testing.T) {
 
 	t.Run("nothing is lost if the server takes its time", func(t *testing.T) { // P5, FIELD F4
 		synctest.Test(t, func(t *testing.T) {
-			c, p, down, writes := finished(t, listenMemory(t), true)
+			c, p, down, writes := finished(t, testkit.ListenMemory(t), true)
 			before := writes()
-			p.raw(p.out.keyUpdate(1))
+			p.Raw(p.out.keyUpdate(1))
 			time.Sleep(1500 * time.Millisecond) // longer than one reads on after a failed write
 			p.sendRecord("last words")
-			p.raw(p.out.closeNotify())
-			p.halfClose()
+			p.Raw(p.out.closeNotify())
+			p.HalfClose()
 			require.NoError(t, down())
 			require.Equal(t, before, writes())
 			msg, err := c.Receive(t.Context())
@@ -614,17 +617,17 @@ func TestAfterFIN(t *testing.T) {
 
 	t.Run("pings and answers are not written either", func(t *testing.T) { // P5
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
 				Interval: time.Second, Timeout: time.Hour,
 				Ping:   func() []byte { return []byte("ping") },
 				Answer: func(msg []byte) ([]byte, bool) { return []byte("answer"), string(msg) == "ping?" },
 			}})
-			down := start(t, func() error { return c.Shutdown(t.Context()) })
-			_, end := p.next()
+			down := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+			_, end := p.Next()
 			require.Equal(t, io.EOF, end)
 			time.Sleep(10 * time.Second)
-			p.send("ping?", "last words")
-			p.halfClose()
+			p.Send("ping?", "last words")
+			p.HalfClose()
 			require.NoError(t, down())
 			msg, err := c.Receive(t.Context())
 			require.NoError(t, err)

@@ -119,6 +119,7 @@ func (o *outbox) help() {
 			o.mu.Unlock()
 			o.transport.flush()
 			o.mu.Lock()
+			o.control.signal()
 		case o.isFinishingLocked():
 			o.closeWriteLocked()
 		default:

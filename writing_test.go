@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -26,55 +27,55 @@ func answersPings(reply []byte) tcpclient.Heartbeat {
 
 func TestControlFrames(t *testing.T) {
 	t.Run("a ping takes its place after what was written before it", func(t *testing.T) { // P3, FIELD A4
-		onTransports(t, func(t *testing.T, tr transport) {
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
 			written := make(chan struct{})
-			c, p := tr.connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+			c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
 				Interval: 20 * time.Millisecond, Timeout: time.Hour,
 				Ping: func() []byte { <-written; return []byte("2") },
 			}})
 			require.NoError(t, c.Write(t.Context(), []byte("1")))
 			close(written)
-			require.Equal(t, "1", p.receive())
-			require.Equal(t, "2", p.receive())
+			require.Equal(t, "1", p.Receive())
+			require.Equal(t, "2", p.Receive())
 		})
 	})
 
 	t.Run("an answer takes its place after what was written before it", func(t *testing.T) { // P3, FIELD A4
-		onTransports(t, func(t *testing.T, tr transport) {
-			c, p := tr.connect(t, tcpclient.Dialer{Heartbeat: answersPings([]byte("2"))})
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+			c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: answersPings([]byte("2"))})
 			for range 20 {
 				require.NoError(t, c.Write(t.Context(), []byte("1")))
-				p.send("ping?")
-				require.Equal(t, "1", p.receive())
-				require.Equal(t, "2", p.receive())
+				p.Send("ping?")
+				require.Equal(t, "1", p.Receive())
+				require.Equal(t, "2", p.Receive())
 			}
 			require.NoError(t, c.Close())
-			rest, _ := p.all()
+			rest, _ := p.All()
 			require.Empty(t, rest)
 		})
 	})
 
 	for name, framer := range waysToSend {
-		t.Run("go into a full WriteBuffer, and no message overtakes them: "+name, inBubble(func(t *testing.T) { // P3, P6
-			c, p := connectNarrow(t, 10, tcpclient.Dialer{
+		t.Run("go into a full WriteBuffer, and no message overtakes them: "+name, testkit.InBubble(func(t *testing.T) { // P3, P6
+			c, p := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{
 				Framer: framer, WriteBuffer: 100, WriteTimeout: -1, Heartbeat: answersPings([]byte("answer")),
 			})
-			flight, full := string(pattern(90)), string(pattern(96))
+			flight, full := string(testkit.Pattern(90)), string(testkit.Pattern(96))
 			require.NoError(t, c.Write(t.Context(), []byte(flight)))
-			flush := start(t, func() error { return c.Flush(t.Context()) })
+			flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
 			synctest.Wait()
 			require.NoError(t, c.Write(t.Context(), []byte(full)))
-			waiting := start(t, func() error { return c.Write(t.Context(), []byte("waiting")) })
+			waiting := testkit.Start(t, func() error { return c.Write(t.Context(), []byte("waiting")) })
 			synctest.Wait()
-			p.send("ping?")
+			p.Send("ping?")
 			synctest.Wait()
 			for _, want := range []string{flight, full, "answer"} {
-				require.Equal(t, want, p.receive())
+				require.Equal(t, want, p.Receive())
 			}
 			require.NoError(t, flush())
 			require.NoError(t, waiting())
-			flush = start(t, func() error { return c.Flush(t.Context()) })
-			require.Equal(t, "waiting", p.receive())
+			flush = testkit.Start(t, func() error { return c.Flush(t.Context()) })
+			require.Equal(t, "waiting", p.Receive())
 			require.NoError(t, flush())
 		}))
 	}
@@ -90,11 +91,11 @@ func TestControlFrames(t *testing.T) {
 				answers++
 				return bytes.Repeat([]byte{answers}, size), true
 			}}
-			c, p := connectNarrow(t, 100, tcpclient.Dialer{Heartbeat: hooks, WriteTimeout: -1})
+			c, p := testkit.ConnectNarrow(t, 100, tcpclient.Dialer{Heartbeat: hooks, WriteTimeout: -1})
 			for range 2 { // it is as good as new afterwards
 				answers = 0
 				ping := func() {
-					p.send("ping?")
+					p.Send("ping?")
 					synctest.Wait()
 				}
 				ping() // its answer is the flight
@@ -103,7 +104,7 @@ func TestControlFrames(t *testing.T) {
 				for range 100 {
 					ping()
 				}
-				sent := start(t, func() error { return c.Send(t.Context(), []byte("nor this one")) })
+				sent := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("nor this one")) })
 				synctest.Wait()
 				ping()
 
@@ -114,27 +115,27 @@ func TestControlFrames(t *testing.T) {
 				want = append(want, 'n')
 				var got []byte
 				for range want {
-					got = append(got, p.receive()[0])
+					got = append(got, p.Receive()[0])
 				}
 				require.Equal(t, want, got)
 				require.NoError(t, sent())
 				require.EqualValues(t, 103, answers, "each was asked for")
 			}
-			requireAlive(t, c, p)
+			testkit.RequireAlive(t, c, p)
 		})
 	})
 
 	t.Run("come after a Send that is stuck, and before one that comes later", func(t *testing.T) { // P3
 		synctest.Test(t, func(t *testing.T) {
-			c, p := connectNarrow(t, 10, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: answersPings([]byte("answer"))})
-			stuck := start(t, func() error { return c.Send(t.Context(), pattern(100)) })
+			c, p := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: answersPings([]byte("answer"))})
+			stuck := testkit.Start(t, func() error { return c.Send(t.Context(), testkit.Pattern(100)) })
 			synctest.Wait()
-			p.send("ping?")
+			p.Send("ping?")
 			synctest.Wait()
-			late := start(t, func() error { return c.Send(t.Context(), []byte("late")) })
+			late := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("late")) })
 			synctest.Wait()
-			for _, want := range []string{string(pattern(100)), "answer", "late"} {
-				require.Equal(t, want, p.receive())
+			for _, want := range []string{string(testkit.Pattern(100)), "answer", "late"} {
+				require.Equal(t, want, p.Receive())
 			}
 			require.NoError(t, stuck())
 			require.NoError(t, late())
@@ -143,29 +144,22 @@ func TestControlFrames(t *testing.T) {
 }
 
 // helping counts the goroutines that write for the callers.
-func helping() (n int) {
-	for _, stack := range libraryStacks() {
-		if strings.Contains(stack, "(*outbox).help(") {
-			n++
-		}
-	}
-	return n
-}
+func helping() (n int) { return strings.Count(testkit.Stacks(), "(*outbox).help(") }
 
 func TestHelper(t *testing.T) {
 	t.Run("writes what the socket does not take at once, and ends", func(t *testing.T) { // P2, P6
-		onTransports(t, func(t *testing.T, tr transport) {
-			c, p := tr.connect(t, tcpclient.Dialer{WriteTimeout: -1, Framer: tcpclient.LengthPrefix{MaxSize: 1 << 30}})
-			msg := string(pattern(16 << 20))
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+			c, p := tr.Connect(t, tcpclient.Dialer{WriteTimeout: -1, Framer: tcpclient.LengthPrefix{MaxSize: 1 << 30}})
+			msg := string(testkit.Pattern(16 << 20))
 			ctx, cancel := context.WithCancel(t.Context())
-			sent := start(t, func() error { return c.Send(ctx, []byte(msg)) })
-			blocked(t, "(*outbox).help(")
+			sent := testkit.Start(t, func() error { return c.Send(ctx, []byte(msg)) })
+			testkit.WaitBlocked(t, "(*outbox).help(")
 			cancel()
 			require.ErrorIs(t, sent(), context.Canceled, "the caller does not write")
 			require.Equal(t, 1, helping())
-			require.True(t, msg == p.receive(), "another message")
-			eventually(t, "the helper has ended", func() bool { return helping() == 0 })
-			requireAlive(t, c, p)
+			require.True(t, msg == p.Receive(), "another message")
+			testkit.Eventually(t, "the helper has ended", func() bool { return helping() == 0 })
+			testkit.RequireAlive(t, c, p)
 		})
 	})
 
@@ -174,43 +168,45 @@ func TestHelper(t *testing.T) {
 			t.Skip("each write may wait here")
 		}
 		for _, name := range []string{"tcp", "unix", "tls"} {
-			c, p := transportNamed(name).connect(t, tcpclient.Dialer{})
+			c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{})
 			for range 100 {
 				require.NoError(t, c.Send(t.Context(), []byte("x")))
 				require.Zero(t, helping(), name)
-				require.Equal(t, "x", p.receive())
+				require.Equal(t, "x", p.Receive())
 			}
 			require.NoError(t, c.Close())
 		}
 	})
 
-	for name, write := range map[string]func(t *testing.T, c *tcpclient.Client, p *peer){
-		"a Send": func(t *testing.T, c *tcpclient.Client, _ *peer) { require.NoError(t, c.Send(t.Context(), []byte("x"))) },
-		"a Write, for FlushDelay": func(t *testing.T, c *tcpclient.Client, _ *peer) {
+	for name, write := range map[string]func(t *testing.T, c *tcpclient.Client, p *testkit.Peer){
+		"a Send": func(t *testing.T, c *tcpclient.Client, _ *testkit.Peer) {
+			require.NoError(t, c.Send(t.Context(), []byte("x")))
+		},
+		"a Write, for FlushDelay": func(t *testing.T, c *tcpclient.Client, _ *testkit.Peer) {
 			require.NoError(t, c.Write(t.Context(), []byte("x")))
 		},
-		"a Call": func(t *testing.T, c *tcpclient.Client, p *peer) {
+		"a Call": func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) {
 			go func() {
-				p.receive()
-				p.send("reply")
+				p.Receive()
+				p.Send("reply")
 			}()
 			_, err := c.Call(t.Context(), []byte("x"))
 			require.NoError(t, err)
 		},
-		"an answer": func(t *testing.T, _ *tcpclient.Client, p *peer) { p.send("ping?") },
+		"an answer": func(t *testing.T, _ *tcpclient.Client, p *testkit.Peer) { p.Send("ping?") },
 	} {
-		t.Run("ends when it has written "+name, inBubble(func(t *testing.T) { // P6
-			c, p, w := connectWrapped(t, tcpclient.Dialer{FlushDelay: time.Second, Heartbeat: answersPings([]byte("answer"))}, nil)
+		t.Run("ends when it has written "+name, testkit.InBubble(func(t *testing.T) { // P6
+			c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{FlushDelay: time.Second, Heartbeat: answersPings([]byte("answer"))}, nil)
 			for range 3 {
-				before := w.writes()
+				before := w.Writes()
 				write(t, c, p)
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				require.Equal(t, before+1, w.writes())
+				require.Equal(t, before+1, w.Writes())
 				require.Zero(t, helping())
 			}
 			require.NoError(t, c.Close())
-			requireNoGoroutines(t)
+			testkit.RequireNoGoroutines(t)
 		}))
 	}
 
@@ -218,16 +214,16 @@ func TestHelper(t *testing.T) {
 		"Close":    (*tcpclient.Client).Close,
 		"Shutdown": func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
 	} {
-		t.Run("flushes and sends FIN for "+name+", and ends", inBubble(func(t *testing.T) { // P7
-			c, p := connectNarrow(t, 10, tcpclient.Dialer{})
-			require.NoError(t, c.Write(t.Context(), pattern(100)))
-			ended := start(t, func() error { return end(c) })
-			msgs, fin := p.all()
-			require.Equal(t, []string{string(pattern(100))}, msgs)
+		t.Run("flushes and sends FIN for "+name+", and ends", testkit.InBubble(func(t *testing.T) { // P7
+			c, p := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{})
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(100)))
+			ended := testkit.Start(t, func() error { return end(c) })
+			msgs, fin := p.All()
+			require.Equal(t, []string{string(testkit.Pattern(100))}, msgs)
 			require.Equal(t, io.EOF, fin)
-			p.halfClose()
+			p.HalfClose()
 			require.NoError(t, ended())
-			requireNoGoroutines(t)
+			testkit.RequireNoGoroutines(t)
 		}))
 	}
 
@@ -235,18 +231,18 @@ func TestHelper(t *testing.T) {
 		for name, secured := range map[string]bool{"plain": false, "TLS": true} {
 			t.Run(name, func(t *testing.T) {
 				n := tcpclienttest.NewNetwork()
-				l := listenNetwork(t, n)
+				l := testkit.ListenNetwork(t, n)
 				if secured {
-					secure(l)
+					testkit.Secure(l)
 				}
 				var inside atomic.Int32
 				d := tcpclient.Dialer{
 					WriteBuffer: 100, FlushDelay: time.Microsecond, Heartbeat: answersPings([]byte("answer")),
 					Correlator: tcpclient.IDPrefix{},
 				}
-				d.DialContext = wrapping(n.DialContext, func(conn net.Conn) net.Conn {
-					w := &wrapper{Conn: conn}
-					w.write = func(b []byte) (int, error) {
+				d.DialContext = testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+					w := &testkit.HookedConn{Conn: conn}
+					w.OnWrite = func(b []byte) (int, error) {
 						defer inside.Add(-1)
 						assert.EqualValues(t, 1, inside.Add(1), "two write at once")
 						half, err := conn.Write(b[:len(b)/2]) // and the other is between
@@ -258,15 +254,15 @@ func TestHelper(t *testing.T) {
 					}
 					return w
 				})
-				c, p := l.connect(t, d)
-				served := start(t, func() error {
+				c, p := l.Connect(t, d)
+				served := testkit.Start(t, func() error {
 					for {
-						msg, err := p.next()
+						msg, err := p.Next()
 						if err != nil {
 							return err
 						}
 						if strings.HasSuffix(msg, "call") {
-							p.Write(frames(msg, "ping?"))
+							p.Write(testkit.Frames(msg, "ping?"))
 						}
 					}
 				})
@@ -278,7 +274,7 @@ func TestHelper(t *testing.T) {
 					func() error { _, err := c.Call(context.Background(), []byte("call")); return err },
 				} {
 					for range 2 {
-						users = append(users, start(t, func() error {
+						users = append(users, testkit.Start(t, func() error {
 							for range 100 {
 								if err := use(); err != nil {
 									return err
@@ -303,43 +299,43 @@ func TestFateOfTwoBatches(t *testing.T) {
 
 	// inFlight makes a client whose Write, and maybe a Flush that has given up, has a frame in the
 	// flight, of which the peer takes ten bytes.
-	inFlight := func(t *testing.T) (*tcpclient.Client, *peer) {
-		c, p := connectNarrow(t, 10, tcpclient.Dialer{WriteTimeout: -1})
-		require.NoError(t, c.Write(t.Context(), pattern(100)))
-		require.ErrorIs(t, c.Flush(within(t, time.Second)), context.DeadlineExceeded)
+	inFlight := func(t *testing.T) (*tcpclient.Client, *testkit.Peer) {
+		c, p := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{WriteTimeout: -1})
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(100)))
+		require.ErrorIs(t, c.Flush(testkit.Within(t, time.Second)), context.DeadlineExceeded)
 		return c, p
 	}
 	begin := func(t *testing.T, f func() error) (wait func() error) {
-		wait = start(t, f)
+		wait = testkit.Start(t, f)
 		synctest.Wait()
 		return wait
 	}
 
 	sendWays(t, func(t *testing.T, d tcpclient.Dialer) { // P4
 		d.WriteTimeout = -1
-		c, p := connectNarrow(t, 10, d)
-		flight := begin(t, func() error { return c.Send(t.Context(), pattern(100)) })
+		c, p := testkit.ConnectNarrow(t, 10, d)
+		flight := begin(t, func() error { return c.Send(t.Context(), testkit.Pattern(100)) })
 		open := begin(t, func() error { return c.Send(t.Context(), []byte("open")) })
 		call := begin(t, func() error { _, err := c.Call(t.Context(), []byte("call")); return err })
-		p.reset()
+		p.Reset()
 		for name, fate := range map[string]struct {
 			wait   func() error
 			unsent bool
 		}{"in the flight": {flight, false}, "in the open batch": {open, true}, "of a Call": {call, true}} {
 			err := fate.wait()
 			require.ErrorIs(t, err, syscall.ECONNRESET, name)
-			require.Equal(t, fate.unsent, opError(t, err).Unsent, name)
+			require.Equal(t, fate.unsent, testkit.OpError(t, err).Unsent, name)
 			require.NotContains(t, err.Error(), lost, "%s: each says this of its own", name)
 		}
 		require.NoError(t, c.Close())
 	})
 
-	t.Run("a Flush that waits for the open batch reports the loss of the flight, too, and no other does", inBubble(func(t *testing.T) { // P4
+	t.Run("a Flush that waits for the open batch reports the loss of the flight, too, and no other does", testkit.InBubble(func(t *testing.T) { // P4
 		c, p := inFlight(t)
 		require.NoError(t, c.Write(t.Context(), []byte("open")))
 		flush := begin(t, func() error { return c.Flush(t.Context()) })
 		send := begin(t, func() error { return c.Send(t.Context(), []byte("send")) })
-		p.reset()
+		p.Reset()
 		require.ErrorContains(t, flush(), lost)
 		for name, err := range map[string]error{"a Send that waited": send(), "the next": c.Send(t.Context(), nil)} {
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected, name)
@@ -348,17 +344,17 @@ func TestFateOfTwoBatches(t *testing.T) {
 		require.NoError(t, c.Close())
 	}))
 
-	t.Run("a Flush reports the loss of the flight also if the open batch has nothing to lose", inBubble(func(t *testing.T) { // P4
+	t.Run("a Flush reports the loss of the flight also if the open batch has nothing to lose", testkit.InBubble(func(t *testing.T) { // P4
 		c, p := inFlight(t)
 		send := begin(t, func() error { return c.Send(t.Context(), []byte("send")) })
 		flush := begin(t, func() error { return c.Flush(t.Context()) })
-		p.reset()
+		p.Reset()
 		require.ErrorContains(t, flush(), lost)
 		require.NotContains(t, send().Error(), lost)
 		require.NoError(t, c.Close())
 	}))
 
-	t.Run("of two Flushes that wait one reports the loss", inBubble(func(t *testing.T) { // P4
+	t.Run("of two Flushes that wait one reports the loss", testkit.InBubble(func(t *testing.T) { // P4
 		for _, second := range []string{"", "in the open batch"} {
 			c, p := inFlight(t)
 			flushes := []func() error{begin(t, func() error { return c.Flush(t.Context()) })}
@@ -366,7 +362,7 @@ func TestFateOfTwoBatches(t *testing.T) {
 				require.NoError(t, c.Write(t.Context(), []byte(second)))
 			}
 			flushes = append(flushes, begin(t, func() error { return c.Flush(t.Context()) }))
-			p.reset()
+			p.Reset()
 			reports := 0
 			for _, flush := range flushes {
 				err := flush()
@@ -382,7 +378,7 @@ func TestFateOfTwoBatches(t *testing.T) {
 		}
 	}))
 
-	t.Run("a Flush whose context ends leaves the loss to the next call", inBubble(func(t *testing.T) { // P2, P4
+	t.Run("a Flush whose context ends leaves the loss to the next call", testkit.InBubble(func(t *testing.T) { // P2, P4
 		for name, next := range map[string]func(c *tcpclient.Client) error{
 			"Write": func(c *tcpclient.Client) error { return c.Write(context.Background(), []byte("x")) },
 			"Send":  func(c *tcpclient.Client) error { return c.Send(context.Background(), []byte("x")) },
@@ -392,8 +388,8 @@ func TestFateOfTwoBatches(t *testing.T) {
 		} {
 			c, p := inFlight(t)
 			require.NoError(t, c.Write(t.Context(), []byte("open")))
-			require.ErrorIs(t, c.Flush(within(t, time.Second)), context.DeadlineExceeded)
-			p.reset()
+			require.ErrorIs(t, c.Flush(testkit.Within(t, time.Second)), context.DeadlineExceeded)
+			p.Reset()
 			synctest.Wait()
 			require.ErrorContains(t, next(c), lost, name)
 			require.NotContains(t, c.Send(t.Context(), nil).Error(), lost, name)
@@ -401,13 +397,13 @@ func TestFateOfTwoBatches(t *testing.T) {
 		}
 	}))
 
-	t.Run("Close after a Shutdown whose context has ended reports nothing twice", inBubble(func(t *testing.T) { // P4, P7
+	t.Run("Close after a Shutdown whose context has ended reports nothing twice", testkit.InBubble(func(t *testing.T) { // P4, P7
 		for _, open := range []bool{false, true} {
 			c, _ := inFlight(t)
 			if open {
 				require.NoError(t, c.Write(t.Context(), []byte("open")))
 			}
-			down := c.Shutdown(within(t, time.Second))
+			down := c.Shutdown(testkit.Within(t, time.Second))
 			require.ErrorIs(t, down, context.DeadlineExceeded)
 			require.Equal(t, 1, strings.Count(down.Error(), lost), down.Error())
 			require.NoError(t, c.Close())
@@ -417,17 +413,17 @@ func TestFateOfTwoBatches(t *testing.T) {
 }
 
 func TestCallAmongWriters(t *testing.T) {
-	t.Run("returns with its reply though the write that carried it has not returned", inBubble(func(t *testing.T) { // P5
-		c, p, w := connectWrapped(t, tcpclient.Dialer{}, nil)
+	t.Run("returns with its reply though the write that carried it has not returned", testkit.InBubble(func(t *testing.T) { // P5
+		c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{}, nil)
 		handedOver, letGo := make(chan struct{}, 10), make(chan struct{})
-		w.write = func(b []byte) (int, error) {
+		w.OnWrite = func(b []byte) (int, error) {
 			n, err := w.Conn.Write(b)
 			handedOver <- struct{}{}
 			<-letGo
 			return n, err
 		}
 		begin := func(f func() error) func() error {
-			wait := start(t, f)
+			wait := testkit.Start(t, f)
 			synctest.Wait()
 			return wait
 		}
@@ -439,9 +435,9 @@ func TestCallAmongWriters(t *testing.T) {
 		require.NoError(t, first())
 		<-handedOver
 		for _, want := range []string{"first", "send", "call"} {
-			require.Equal(t, want, p.receive())
+			require.Equal(t, want, p.Receive())
 		}
-		p.send("reply")
+		p.Send("reply")
 		require.NoError(t, call(), "the write that carried it is still under way")
 		require.Zero(t, len(letGo))
 		close(letGo)
@@ -453,28 +449,28 @@ func TestCallAmongWriters(t *testing.T) {
 func TestCallThatOutlivesTheHandshake(t *testing.T) {
 	for name, call := range map[string]func(ctx context.Context, conn *tcpclient.Conn) error{
 		"Receive": func(ctx context.Context, conn *tcpclient.Conn) error { _, err := conn.Receive(ctx); return err },
-		"Send":    func(ctx context.Context, conn *tcpclient.Conn) error { return conn.Send(ctx, pattern(100)) },
+		"Send":    func(ctx context.Context, conn *tcpclient.Conn) error { return conn.Send(ctx, testkit.Pattern(100)) },
 	} {
-		t.Run("makes the attempt fail, and says so: "+name, inBubble(func(t *testing.T) { // P8, P9
-			l := listenNetwork(t, &tcpclienttest.Network{Buffer: 10})
+		t.Run("makes the attempt fail, and says so: "+name, testkit.InBubble(func(t *testing.T) { // P8, P9
+			l := testkit.ListenNetwork(t, &tcpclienttest.Network{Buffer: 10})
 			outlived := make(chan error, 1)
-			_, err := l.tryDial(t.Context(), tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+			_, err := l.TryDial(t.Context(), tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
 				go func() { outlived <- call(context.Background(), conn) }()
 				synctest.Wait() // it is under way
 				return nil
 			}})
 			require.ErrorContains(t, err, "a call on the Conn has outlived the Handshake")
-			require.Equal(t, "handshake", opError(t, err).Op)
+			require.Equal(t, "handshake", testkit.OpError(t, err).Op)
 			require.Error(t, <-outlived, "the connection has ended")
-			_, end := l.accept(t).next()
+			_, end := l.AcceptPeer(t).Next()
 			require.Error(t, end)
 		}))
 	}
 
-	t.Run("is tried again with Reconnect, as any failure of a Handshake", inBubble(func(t *testing.T) { // P8
-		l := listenMemory(t)
+	t.Run("is tried again with Reconnect, as any failure of a Handshake", testkit.InBubble(func(t *testing.T) { // P8
+		l := testkit.ListenMemory(t)
 		attempts := 0
-		c := l.dial(t, tcpclient.Dialer{
+		c := l.Dial(t, tcpclient.Dialer{
 			Reconnect: &tcpclient.Backoff{FirstDial: true, Min: time.Second, Max: time.Second},
 			Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
 				if attempts++; attempts == 1 {
@@ -485,8 +481,8 @@ func TestCallThatOutlivesTheHandshake(t *testing.T) {
 			},
 		})
 		require.Equal(t, 2, attempts)
-		l.accept(t)
-		requireAlive(t, c, l.accept(t))
+		l.AcceptPeer(t)
+		testkit.RequireAlive(t, c, l.AcceptPeer(t))
 		require.NoError(t, c.Close())
 	}))
 }
