@@ -289,6 +289,37 @@ func TestInlineWriter(t *testing.T) {
 	})
 }
 
+func TestSendOverASocket(t *testing.T) {
+	t.Run("needs no helper for what the socket takes at once", func(t *testing.T) { // P12
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer l.Close()
+		c, err := Dial(t.Context(), "tcp", l.Addr().String())
+		require.NoError(t, err)
+		defer c.Close()
+		p, err := l.Accept()
+		require.NoError(t, err)
+		defer p.Close()
+		o := c.link.Load().out
+		if !o.transport.canTry() {
+			t.Skip("each write may wait on this system")
+		}
+		started := 0
+		o.helper = func() { // before anything is written
+			started++
+			o.help()
+		}
+		for range 50 {
+			require.NoError(t, c.Send(t.Context(), []byte("x")))
+			require.NoError(t, c.Write(t.Context(), []byte("y")))
+			require.NoError(t, c.Flush(t.Context()))
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		require.Zero(t, started)
+	})
+}
+
 // takesNothing is a transport of which a try takes nothing.
 type takesNothing struct{ *heldTransport }
 

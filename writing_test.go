@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -161,21 +160,6 @@ func TestHelper(t *testing.T) {
 			testkit.Eventually(t, "the helper has ended", func() bool { return helping() == 0 })
 			testkit.RequireAlive(t, c, p)
 		})
-	})
-
-	t.Run("is not needed for what the socket takes at once", func(t *testing.T) { // P12
-		if runtime.GOOS == "windows" {
-			t.Skip("each write may wait here")
-		}
-		for _, name := range []string{"tcp", "unix", "tls"} {
-			c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{})
-			for range 100 {
-				require.NoError(t, c.Send(t.Context(), []byte("x")))
-				require.Zero(t, helping(), name)
-				require.Equal(t, "x", p.Receive())
-			}
-			require.NoError(t, c.Close())
-		}
 	})
 
 	for name, write := range map[string]func(t *testing.T, c *tcpclient.Client, p *testkit.Peer){
