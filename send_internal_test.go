@@ -143,6 +143,24 @@ func TestJoin(t *testing.T) {
 		}
 	})
 
+	t.Run("is certain of a frame whose batch was sealed, and not begun when the connection died", func(t *testing.T) { // P4
+		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), readyTransport)
+		_, err := o.send(t.Context(), []byte("first"))
+		require.NoError(t, err)
+		number, first, second := joinBoth(t, o, "writer", "other")
+		o.sealLocked() // as the helper does, which then looks at the wire
+		o.writer = writerNone
+		o.mu.Unlock()
+		o.wire.Kill(io.ErrUnexpectedEOF)
+		o.end()
+		for _, start := range []int{first, second} {
+			unsent, err := o.await(t.Context(), number, start)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			require.True(t, unsent)
+		}
+		o.wire.Join()
+	})
+
 	for name, test := range map[string]struct {
 		d       Dialer
 		prepare func(o *outbox)
