@@ -315,6 +315,19 @@ func testFate(t *testing.T, tr testkit.Transport, round int) {
 	}
 }
 
+// lossCalls are the calls that may be the first after a loss.
+var lossCalls = map[string]func(ctx context.Context, c *tcpclient.Client) error{
+	"Write": func(ctx context.Context, c *tcpclient.Client) error { return c.Write(ctx, []byte("next")) },
+	"Flush": func(ctx context.Context, c *tcpclient.Client) error { return c.Flush(ctx) },
+	"Send":  func(ctx context.Context, c *tcpclient.Client) error { return c.Send(ctx, []byte("next")) },
+	"Call": func(ctx context.Context, c *tcpclient.Client) error {
+		_, err := c.Call(ctx, []byte("next"))
+		return err
+	},
+	"Shutdown": func(ctx context.Context, c *tcpclient.Client) error { return c.Shutdown(ctx) },
+	"Close":    func(_ context.Context, c *tcpclient.Client) error { return c.Close() },
+}
+
 func TestLoss(t *testing.T) {
 	t.Parallel() // it waits for real time
 
@@ -326,19 +339,8 @@ func TestLoss(t *testing.T) {
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		testkit.Eventually(t, "the Client has noticed", func() bool { return !c.Stats().Connected })
 	}
-	calls := map[string]func(ctx context.Context, c *tcpclient.Client) error{
-		"Write": func(ctx context.Context, c *tcpclient.Client) error { return c.Write(ctx, []byte("next")) },
-		"Flush": func(ctx context.Context, c *tcpclient.Client) error { return c.Flush(ctx) },
-		"Send":  func(ctx context.Context, c *tcpclient.Client) error { return c.Send(ctx, []byte("next")) },
-		"Call": func(ctx context.Context, c *tcpclient.Client) error {
-			_, err := c.Call(ctx, []byte("next"))
-			return err
-		},
-		"Shutdown": func(ctx context.Context, c *tcpclient.Client) error { return c.Shutdown(ctx) },
-		"Close":    func(_ context.Context, c *tcpclient.Client) error { return c.Close() },
-	}
 	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		for name, call := range calls {
+		for name, call := range lossCalls {
 			t.Run("of written messages is told once, by "+name, func(t *testing.T) { // P4
 				c, p := tr.Connect(t, tcpclient.Dialer{})
 				require.NoError(t, c.Write(t.Context(), []byte("lost")))
@@ -375,6 +377,26 @@ func TestLoss(t *testing.T) {
 			require.NoError(t, c.Close())
 		})
 
+		for name, call := range lossCalls {
+			t.Run("is told to a Flush that finds no writer, and not again by "+name, func(t *testing.T) { // P4
+				// The reader waits for room in the Inbox: it is the Flush that learns of the reset.
+				c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1})
+				p.Send("one", "two", "three", "four")
+				testkit.Eventually(t, "the Inbox is full", func() bool { return c.Stats().MessagesReceived >= 1 })
+				p.Reset()
+				var flush error
+				testkit.Eventually(t, "a Flush fails", func() bool {
+					require.NoError(t, c.Write(t.Context(), []byte("lost")))
+					flush = c.Flush(t.Context())
+					return flush != nil
+				})
+				require.ErrorIs(t, flush, tcpclient.ErrDisconnected)
+				require.ErrorContains(t, flush, "messages that were written are lost")
+				requireNotToldAgain(t, name, call(t.Context(), c))
+				require.NoError(t, c.Close(), "the loss was told already")
+			})
+		}
+
 		t.Run("of messages that a flush under way would have taken is told", func(t *testing.T) { // P4
 			testkit.SkipIfShort(t)
 			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
@@ -400,6 +422,17 @@ func TestLoss(t *testing.T) {
 			require.NoError(t, c.Close())
 		})
 	})
+}
+
+// requireNotToldAgain wants err, of the call of that name, to tell of no loss.
+func requireNotToldAgain(t testing.TB, name string, err error) {
+	t.Helper()
+	if name == "Close" {
+		require.NoError(t, err, "the loss was told already")
+		return
+	}
+	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	require.NotContains(t, err.Error(), "are lost")
 }
 
 func TestUnsentOnBothWaysThroughSend(t *testing.T) {
@@ -537,6 +570,38 @@ func TestLossOfWhatASendHasLeftIsTold(t *testing.T) {
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		require.NotContains(t, err.Error(), "lost")
 	})
+}
+
+// The loss belongs to the Flush from its start, also before it waits. TestLoss has the Flush that
+// finds no writer.
+func TestLossThatAFlushReportsIsNotToldAgain(t *testing.T) {
+	for name, call := range lossCalls {
+		for when, waits := range map[string]bool{"waited": true, "did not wait yet": false} {
+			t.Run("if it "+when+" for a writer that failed, by "+name, testkit.InBubble(func(t *testing.T) { // P4
+				gate := make(chan struct{})
+				c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+					w.OnWrite = func([]byte) (int, error) { <-gate; return 0, syscall.ECONNRESET }
+				})
+				under := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("under way")) })
+				synctest.Wait()
+				require.NoError(t, c.Write(t.Context(), []byte("lost")))
+				flush := func() error { return c.Flush(t.Context()) }
+				if waits {
+					flush = testkit.Start(t, flush)
+					synctest.Wait()
+				}
+				close(gate) // with one processor the writer runs when the Flush yields, before it waits
+				err := flush()
+				require.ErrorIs(t, err, syscall.ECONNRESET)
+				require.ErrorContains(t, err, "messages that were written are lost")
+				err = under()
+				require.ErrorIs(t, err, syscall.ECONNRESET)
+				require.NotContains(t, err.Error(), "are lost", "it has a message of its own")
+				requireNotToldAgain(t, name, call(t.Context(), c))
+				require.NoError(t, c.Close(), "the loss was told already")
+			}))
+		}
+	}
 }
 
 func TestLossIsToldToOneOfManyWritesThatWaitForRoom(t *testing.T) { // P4

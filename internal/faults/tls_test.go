@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
@@ -12,7 +13,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
@@ -26,6 +29,7 @@ var tlsFaults = map[string]func(t *testing.T){
 	"Y13 end without close_notify":               faultNoCloseNotify,
 	"Y13 key updates between messages":           faultKeyUpdates,
 	"Y13 key updates while our writes are stuck": beside(faultKeyUpdatesStuck),
+	"Y13 key updates while a Framer hangs":       faultKeyUpdatesFramer,
 	"Y13 floods of records that say nothing":     faultUselessRecords,
 }
 
@@ -176,6 +180,34 @@ func faultKeyUpdatesStuck(t *testing.T) {
 		p.Raw(w.record(dataRecord, testkit.Frame(msg)...))
 	}
 	requireNext(t, c, want)
+	require.True(t, c.Stats().Connected)
+	testkit.HangUp(p.Conn)
+}
+
+func faultKeyUpdatesFramer(t *testing.T) { // P2, P5
+	// The reader has to answer, while code of the user holds the writing side. It must go on all
+	// the same, and the answer follows.
+	inside, leave := make(chan struct{}), make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(leave) })
+	defer letGo() // before the Client is closed
+	c, p, w := connectRecords(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Write: func(w *bufio.Writer, msg []byte) error {
+		close(inside)
+		<-leave
+		return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
+	}}})
+	write := testkit.Start(t, func() error { return c.Write(t.Context(), []byte("hang")) })
+	<-inside
+	p.Raw(w.record(dataRecord, testkit.Frame("before")...))
+	p.Raw(w.keyUpdate(1))
+	p.Raw(w.record(dataRecord, testkit.Frame("after")...))
+	requireNext(t, c, []string{"before", "after"})
+	letGo()
+	require.NoError(t, write())
+	answer := make([]byte, 5+5+1+16) // header, message, type and tag
+	p.SetReadDeadline(time.Now().Add(testkit.Patience))
+	_, err := io.ReadFull(p, answer)
+	require.NoError(t, err, "no answer to the key update")
+	require.Equal(t, []byte{dataRecord, 3, 3, 0, byte(len(answer) - 5)}, answer[:5])
 	require.True(t, c.Stats().Connected)
 	testkit.HangUp(p.Conn)
 }
