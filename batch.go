@@ -2,6 +2,7 @@ package tcpclient
 
 import (
 	"bufio"
+	"math"
 	"slices"
 )
 
@@ -56,6 +57,13 @@ func (b *batch) unsent(start int, handed int64) bool {
 	i := start / record
 	return i >= len(b.pieces) || handed <= b.pieces[i]
 }
+
+// notBegun is the base of a batch of which nothing was handed over. What begins in it has room
+// below the largest number.
+const notBegun = math.MaxInt64 / 2
+
+// sail says that no frame joins the batch any more. It may yet be lost before it begins.
+func (b *batch) sail() { b.base = notBegun }
 
 // begin records where in the stream the batch begins, unless some of it was given already.
 func (b *batch) begin(position int64) {

@@ -3,7 +3,6 @@ package tcpclient
 import (
 	"context"
 	"errors"
-	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -587,7 +586,7 @@ func (b *batches) seal() {
 	b.number++
 	b.company.sailed(b.open.frames)
 	b.flight, b.open, b.spare = b.open, b.spare, nil
-	b.flight.base = math.MaxInt64 / 2 // until it begins: nothing of it was handed over
+	b.flight.sail()
 	if b.open == nil {
 		b.open = new(batch)
 	}
