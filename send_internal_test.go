@@ -201,7 +201,7 @@ func TestPrefixed(t *testing.T) {
 			msg[i] = byte(i + 1)
 		}
 		for room := range 150 {
-			for size := range len(msg) {
+			for size := range msg {
 				before := append(make([]byte, 0, room), msg[:min(room, 70)]...)
 				for i := len(before); i < room; i++ {
 					before[:room][i] = 0xff // of the batch before

@@ -246,7 +246,7 @@ func (p *recordPeer) sendRecord(msgs ...string) {
 func (p *recordPeer) awaitRecord(t testing.TB, kind byte) {
 	t.Helper()
 	header := make([]byte, 5)
-	_, err := io.ReadFull(p.Peer.In, header)
+	_, err := io.ReadFull(p.In, header)
 	require.NoError(t, err)
 	require.Equal(t, kind, header[0])
 }
@@ -372,7 +372,7 @@ func connectTLS13(t testing.TB, l *testkit.Listener, d tcpclient.Dialer, wrap fu
 // requireRecord wants the next record to be of that kind, and returns its content.
 func (p *recordPeer) requireRecord(kind byte) []byte {
 	p.out.t.Helper()
-	got, content, err := p.in.next(p.Peer.In)
+	got, content, err := p.in.next(p.In)
 	require.NoError(p.out.t, err)
 	require.Equal(p.out.t, kind, got, "content % x", content)
 	return content
@@ -381,7 +381,7 @@ func (p *recordPeer) requireRecord(kind byte) []byte {
 // data returns the application data until the end of the stream, and the kinds of the records.
 func (p *recordPeer) data() (data []byte, kinds []byte, end error) {
 	for {
-		kind, content, err := p.in.next(p.Peer.In)
+		kind, content, err := p.in.next(p.In)
 		if err != nil {
 			return data, kinds, err
 		}
