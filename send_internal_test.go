@@ -147,14 +147,14 @@ func TestJoin(t *testing.T) {
 		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), readyTransport)
 		_, err := o.send(t.Context(), []byte("first"))
 		require.NoError(t, err)
-		number, first, second := joinBoth(t, o, "writer", "other")
+		first, second := joinBoth(t, o, "writer", "other")
 		o.sealLocked() // as the helper does, which then looks at the wire
 		o.writer = writerNone
 		o.mu.Unlock()
 		o.wire.Kill(io.ErrUnexpectedEOF)
 		o.end()
-		for _, start := range []int{first, second} {
-			unsent, err := o.await(t.Context(), number, start)
+		for _, frame := range []ticket{first, second} {
+			unsent, err := o.await(t.Context(), frame)
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			require.True(t, unsent)
 		}
