@@ -629,18 +629,16 @@ func TestShutdownFailsWhenACallIsNotAnswered(t *testing.T) {
 
 // A Shutdown that Close cuts off has not ended in an orderly way.
 func TestShutdownThatCloseCutsOffWhileACallWaitsReturnsErrClosed(t *testing.T) {
-	for i := range 60 { // Close goes on together with the Shutdown that it wakes
-		synctest.Test(t, func(t *testing.T) { // P4, P7
-			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
-			call := testkit.Start(t, func() error { _, err := c.Call(t.Context(), []byte("never answered")); return err })
-			require.Equal(t, "never answered", p.Receive())
-			down := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-			synctest.Wait()
-			require.NoError(t, c.Close())
-			require.ErrorIs(t, call(), tcpclient.ErrClosed)
-			require.ErrorIs(t, down(), tcpclient.ErrClosed, "round %d", i)
-		})
-	}
+	synctest.Test(t, func(t *testing.T) { // P4, P7
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		call := testkit.Start(t, func() error { _, err := c.Call(t.Context(), []byte("never answered")); return err })
+		require.Equal(t, "never answered", p.Receive())
+		down := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+		synctest.Wait()
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, call(), tcpclient.ErrClosed)
+		require.ErrorIs(t, down(), tcpclient.ErrClosed)
+	})
 }
 
 // That the loss Is the end of Shutdown's context, too, does not hide it.
