@@ -139,7 +139,15 @@ func (a *attempt) dial(ctx context.Context) (net.Conn, error) {
 		}
 		return raw, err
 	}
-	dialer := a.config.netDialer
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable:   true,
+		Idle:     15 * time.Second,
+		Interval: 5 * time.Second,
+		Count:    3,
+	}}
+	if a.config.netDialer != nil {
+		dialer = *a.config.netDialer
+	}
 	tried := watchAddresses(&dialer)
 	raw, err := dialer.DialContext(ctx, a.network, a.address)
 	if err != nil {

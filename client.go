@@ -28,16 +28,15 @@ type Client struct {
 	count     counters
 	trace     tracer
 
-	life   context.Context // ends with Close: run's dials and waits are under it
-	stop   context.CancelFunc
-	ready  <-chan struct{} // closed when the first attempt is over
-	done   chan struct{}   // closed when run has ended
-	closed chan struct{}   // closed when the first Close is over
+	life  context.Context // ends with Close: run's dials and waits are under it
+	stop  context.CancelFunc
+	done  chan struct{}   // closed when run has ended
 
 	link atomic.Pointer[link] // the connection in use; nil: none. Set by run.
 
 	mu      sync.Mutex // guards following
 	phase   clientPhase
+	closed  chan struct{} // made by the first Close, and closed when that is over
 	changed chan struct{} // closed and replaced when link, phase or err changes
 	err     error         // why there will be no other connection; set once
 	last    *link         // the connection that was in use last
@@ -59,22 +58,21 @@ func newClient(config *config, network string, addresses []string) *Client {
 		config:  config,
 		in:      newInbox(config.inbox),
 		done:    make(chan struct{}),
-		closed:  make(chan struct{}),
 		changed: make(chan struct{}),
 		trace:   tracer{to: config.trace},
 	}
 	c.connector = &connector{config: config, network: network, addresses: slices.Clone(addresses), trace: &c.trace, retries: retries{backoff: config.backoff}}
 	c.producer = newProducer(c.in, &c.count)
-	c.ready = c.changed
 	c.life, c.stop = context.WithCancel(context.Background())
 	return c
 }
 
 // start begins run and waits for the first connection.
 func (c *Client) start(ctx context.Context) (*Client, error) {
+	ready := c.changed // closed when the first attempt is over
 	go c.run(ctx)
 	select {
-	case <-c.ready:
+	case <-ready:
 		if c.latest() != nil {
 			return c, nil
 		}

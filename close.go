@@ -121,8 +121,9 @@ func (c *Client) endOf(l *link) outcome {
 // too, or if messages were lost before and no call has reported it. Further calls wait for
 // the goroutines, too, and return nil.
 func (c *Client) Close() error {
-	if !c.enter(clientClosing) {
-		<-c.closed
+	closed, first := c.enterClosing()
+	if !first {
+		<-closed
 		return nil
 	}
 	late := time.NewTimer(closeTime)
@@ -137,10 +138,10 @@ func (c *Client) Close() error {
 	c.abort()
 	select {
 	case <-c.done:
-		close(c.closed) // before the Trace is waited for: it may be waiting in a Close of its own
+		close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
 		c.trace.wait(late.C)
 	case <-late.C:
-		close(c.closed)
+		close(closed)
 	}
 	return c.opError(opClose, false, c.outcome(l).loss)
 }
@@ -156,6 +157,18 @@ func (c *Client) enter(phase clientPhase) bool {
 	c.phase = phase
 	c.changedLocked()
 	return true
+}
+
+// enterClosing is enter for Close. It returns what is closed when the first Close is over.
+func (c *Client) enterClosing() (closed chan struct{}, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed == nil {
+		c.closed, first = make(chan struct{}), true
+		c.phase = clientClosing
+		c.changedLocked()
+	}
+	return c.closed, first
 }
 
 // isEnding reports whether Close or Shutdown was called: there will be no other connection.

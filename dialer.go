@@ -152,7 +152,7 @@ func sizeOr(setting, def int) int {
 // A config is the settings of a Dialer as they were when Dial was called, with the defaults
 // resolved. What TLSConfig points to is its owner's not to change, as ever.
 type config struct {
-	netDialer   net.Dialer
+	netDialer   *net.Dialer                                                          // nil: one with keep-alive
 	dialContext func(ctx context.Context, network, address string) (net.Conn, error) // nil: netDialer's
 	tlsConfig   *tls.Config
 	nagle       bool
@@ -171,7 +171,7 @@ type config struct {
 
 func (d *Dialer) config() *config {
 	return &config{
-		netDialer:    d.netDialer(),
+		netDialer:    clone(d.NetDialer),
 		dialContext:  d.DialContext,
 		tlsConfig:    d.TLSConfig,
 		nagle:        d.Nagle,
@@ -195,18 +195,6 @@ func (d *Dialer) config() *config {
 // renegotiates reports whether the server may begin another handshake at any time.
 func (c *config) renegotiates() bool {
 	return c.tlsConfig != nil && c.tlsConfig.Renegotiation != tls.RenegotiateNever
-}
-
-func (d *Dialer) netDialer() net.Dialer {
-	if d.NetDialer != nil {
-		return *d.NetDialer
-	}
-	return net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
-		Enable:   true,
-		Idle:     15 * time.Second,
-		Interval: 5 * time.Second,
-		Count:    3,
-	}}
 }
 
 func (d *Dialer) framer() Framer {

@@ -112,8 +112,7 @@ func (l *link) closeGracefully(ended <-chan struct{}) {
 	if flushed && !l.secure {
 		return
 	}
-	l.out.finish()
-	if !l.awaitFIN() || flushed {
+	if !l.awaitFIN(l.out.finish()) || flushed {
 		return
 	}
 	// A socket that is closed with unread data on it resets the connection, and what
@@ -128,13 +127,13 @@ func (l *link) closeGracefully(ended <-chan struct{}) {
 }
 
 // awaitFIN waits until FIN was sent, as long as the peer takes what comes before it.
-func (l *link) awaitFIN() bool {
+func (l *link) awaitFIN(finished <-chan struct{}) bool {
 	look := time.NewTicker(closeNotify)
 	defer look.Stop()
 	for start := time.Now(); ; {
 		flushed := l.out.isFlushed()
 		select {
-		case <-l.out.finished:
+		case <-finished:
 			return true
 		case <-look.C:
 		}

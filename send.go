@@ -17,7 +17,7 @@ import (
 var errOver = errors.New("connection over")
 
 // A phase is how far the writing side of a connection is in its life.
-type phase int
+type phase uint8
 
 const (
 	phaseOpen      phase = iota // takes messages
@@ -27,7 +27,7 @@ const (
 )
 
 // A writer is who hands batches to the network. There is one at a time.
-type writer int
+type writer uint8
 
 const (
 	writerNone   writer = iota // there is nothing to write that somebody needs written
@@ -84,17 +84,17 @@ type outbox struct {
 	calls     *calls // whose requests go out here
 	count     *counters
 	ended     chan struct{}  // closed when the phase is dead
-	finished  chan struct{}  // closed when FIN was sent, or will not be
 	running   sync.WaitGroup // the helper, and the timer while it is set
-	fin       atomic.Int32   // a finState; set under mu
 
 	helper func() // help, made once
 
 	mu             sync.Mutex // guards following, and what is in batches
 	phase          phase
 	writer         writer
-	finishing      uint64 // in phaseFinishing: number of the last batch with messages
-	flushRequested bool   // the open batch is to be written
+	flushRequested bool          // the open batch is to be written
+	fin            atomic.Int32  // a finState; read without the lock
+	finishing      uint64        // in phaseFinishing: number of the last batch with messages
+	finished       chan struct{} // made by finish, and closed when FIN was sent, or will not be
 	batches        batches
 	loss           unreported
 	control        controlState
@@ -114,9 +114,7 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 		calls:     calls,
 		count:     count,
 		ended:     make(chan struct{}),
-		finished:  make(chan struct{}),
 		batches:   batches{number: 1, open: new(batch)},
-		control:   controlState{written: make(chan struct{}, 1)},
 		loss:      unreported{err: loss},
 		timer:     flushTimer{delay: c.flushDelay},
 	}
@@ -355,23 +353,31 @@ func (o *outbox) seal() {
 	o.phase = max(o.phase, phaseSealed)
 }
 
-// finish has all written that was taken, and then FIN. finished is closed after that. What the
-// network takes at once the caller writes: on a busy machine the helper may come late.
-func (o *outbox) finish() {
+// finish has all written that was taken, and then FIN. What it returns is closed after that.
+// What the network takes at once the caller writes: on a busy machine the helper may come late.
+func (o *outbox) finish() (finished <-chan struct{}) {
 	o.mu.Lock()
-	if o.phase >= phaseFinishing {
-		o.mu.Unlock()
-		return
+	if o.finished != nil {
+		defer o.mu.Unlock()
+		return o.finished
+	}
+	o.finished = make(chan struct{})
+	finished = o.finished
+	if o.phase == phaseDead {
+		defer o.mu.Unlock()
+		close(o.finished)
+		return finished
 	}
 	o.phase = phaseFinishing
 	o.finishing = o.batches.last()
 	if o.batches.open.frames > 0 && o.canWriteLocked() {
 		o.writer = writerInline
 		o.tryOpenLocked()
-		return
+		return finished
 	}
 	o.requestFlushLocked()
 	o.mu.Unlock()
+	return finished
 }
 
 // isFlushed reports whether all that was taken has been handed over.
@@ -466,14 +472,15 @@ func (o *outbox) awaitLastWords() {
 	if !o.hasLastWords() {
 		return
 	}
-	late := time.NewTimer(answerTime)
-	defer late.Stop()
-	for o.hasLastWords() {
+	look := time.NewTicker(answerTime / 20)
+	defer look.Stop()
+	for range 20 {
 		select {
-		case <-o.control.written:
+		case <-look.C:
 		case <-o.ended:
 			return
-		case <-late.C:
+		}
+		if !o.hasLastWords() {
 			return
 		}
 	}
@@ -627,24 +634,14 @@ func (b *batches) messages() int {
 
 // A controlState is how far pings and answers are.
 type controlState struct {
-	left    atomic.Int32  // of them in batches that were not handed over
-	written chan struct{} // one slot: some were, or what TLS had to send
-	end     int64         // where the last of those ends in the stream of the connection; guarded by outbox.mu
+	left atomic.Int32 // of them in batches that were not handed over
+	end  int64        // where the last of the others ends in the stream of the connection; guarded by outbox.mu
 }
 
 // wrote records that n were handed over, and where the last ends.
 func (c *controlState) wrote(n int, end int64) {
 	c.end = end
 	c.left.Add(int32(-n))
-	c.signal()
-}
-
-// signal tells the reader, if it waits, to look.
-func (c *controlState) signal() {
-	select {
-	case c.written <- struct{}{}:
-	default:
-	}
 }
 
 // company is whether others are likely to join a batch while its writer yields.

@@ -119,7 +119,6 @@ func (o *outbox) help() {
 			o.mu.Unlock()
 			o.transport.flush()
 			o.mu.Lock()
-			o.control.signal()
 		case o.isFinishingLocked():
 			o.closeWriteLocked()
 		default:
@@ -194,7 +193,7 @@ func (o *outbox) failLocked() {
 	}
 	o.calls.lose(o.batches.written.Load(), reason)
 	close(o.ended)
-	if o.finState() == finPending {
+	if o.finished != nil && o.finState() == finPending {
 		close(o.finished)
 	}
 }
