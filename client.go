@@ -28,9 +28,9 @@ type Client struct {
 	count     counters
 	trace     tracer
 
-	life  context.Context // ends with Close: run's dials and waits are under it
-	stop  context.CancelFunc
-	done  chan struct{}   // closed when run has ended
+	life context.Context // ends with Close: run's dials and waits are under it
+	stop context.CancelFunc
+	done chan struct{} // closed when run has ended
 
 	link atomic.Pointer[link] // the connection in use; nil: none. Set by run.
 
