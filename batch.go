@@ -62,8 +62,8 @@ func (b *batch) unsent(start int, handed int64) bool {
 // below the largest number.
 const notBegun = math.MaxInt64 / 2
 
-// sail says that no frame joins the batch any more. It may yet be lost before it begins.
-func (b *batch) sail() { b.base = notBegun }
+// setNotBegun is for a batch that no frame joins any more, and that may be lost before it begins.
+func (b *batch) setNotBegun() { b.base = notBegun }
 
 // begin records where in the stream the batch begins, unless some of it was given already.
 func (b *batch) begin(position int64) {

@@ -591,9 +591,9 @@ func (b *batches) last() uint64 {
 // seal makes the open batch the flight.
 func (b *batches) seal() {
 	b.number++
-	b.company.sailed(b.open.frames)
+	b.company.record(b.open.frames)
 	b.flight, b.open, b.spare = b.open, b.spare, nil
-	b.flight.sail()
+	b.flight.setNotBegun()
 	if b.open == nil {
 		b.open = new(batch)
 	}
@@ -655,8 +655,8 @@ func (c *company) isLikely() bool {
 	return c.alone < maxAlone || c.asked%retryShared == 0
 }
 
-// sailed records how many frames a batch has carried.
-func (c *company) sailed(frames int) {
+// record notes how many frames a batch has carried.
+func (c *company) record(frames int) {
 	if frames > 1 {
 		c.alone = 0
 	} else {
