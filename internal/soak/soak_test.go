@@ -34,7 +34,7 @@ const (
 // TestSoak runs sessions, each a Client with a server of its own and faults drawn at
 // random, and compares what its callers were told with what has arrived:
 //
-//	go test -race -run '^TestSoak$' -soak=1m -seed=N ./internal/soak
+//	go test -race ./internal/soak -run '^TestSoak$' -soak=1m -seed=N
 //
 // The seed decides on settings, faults, sizes and contexts. The scheduler has its part in
 // what comes of them, so that a failure may take more than one run to come again; with
