@@ -369,8 +369,8 @@ func (s *soleTransport) tryWrite(b *batch) (done bool) {
 	if rand.IntN(2) == 0 {
 		n = rand.IntN(n + 1)
 	}
-	s.wire.Write(p[:n])
-	return s.took(b, n, len(p))
+	_, err := s.wire.Write(p[:n])
+	return s.took(b, n, err) && b.given == len(p)
 }
 
 func (s *soleTransport) write(b *batch) (done bool) {

@@ -51,21 +51,23 @@ func newPlainTransport(w *wire.Conn) *plainTransport {
 func (t *plainTransport) tryWrite(b *batch) (done bool) {
 	p := b.seal()
 	b.begin(t.handed)
-	n, _ := t.wire.TryWrite(p) // an error is the end of the wire, which knows it
-	return t.took(b, n, len(p))
+	n, err := t.wire.TryWrite(p)
+	return t.took(b, n, err) && b.given == len(p)
 }
 
 func (t *plainTransport) write(b *batch) (done bool) {
 	p := b.seal()
 	b.begin(t.handed)
-	n, _ := t.wire.Write(p[b.given:])
-	return t.took(b, n, len(p))
+	n, err := t.wire.Write(p[b.given:])
+	return t.took(b, n, err)
 }
 
-func (t *plainTransport) took(b *batch, n, size int) (done bool) {
+// took records that n bytes of b were taken. A write that fails has not handed over the batch,
+// even if it says that it has taken all: who knows what that is worth.
+func (t *plainTransport) took(b *batch, n int, err error) (ok bool) {
 	t.handed += int64(n)
 	b.take(n)
-	return b.given == size
+	return err == nil
 }
 
 func (t *plainTransport) canTry() bool       { return t.wire.CanTryWrite() }
@@ -250,9 +252,9 @@ func (b *tlsBuffer) handOver(write func([]byte) (int, error)) (done bool) {
 		if len(p) == 0 {
 			return true
 		}
-		n, _ := write(p) // an error is the end of the wire, which knows it
+		n, err := write(p)
 		b.took(n)
-		if n < len(p) {
+		if n < len(p) || err != nil {
 			return false
 		}
 	}

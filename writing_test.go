@@ -281,6 +281,17 @@ func TestHelper(t *testing.T) {
 	})
 }
 
+func TestWriteThatFailsWithAllBytesTaken(t *testing.T) {
+	t.Run("is no success, and the peer may have seen the message", testkit.InBubble(func(t *testing.T) { // P4
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnWrite = func(p []byte) (int, error) { return len(p), io.ErrClosedPipe }
+		})
+		err := c.Send(t.Context(), []byte("taken?"))
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+		require.False(t, testkit.OpError(t, err).Unsent)
+	}))
+}
+
 func TestFateOfTwoBatches(t *testing.T) {
 	const lost = "messages that were written are lost"
 
