@@ -51,7 +51,7 @@ var dialFaults = map[string]func(t *testing.T){
 	"D17 client without TLS":                     faultPlainClient,
 	"D18 DialContext panics":                     faultDialerPanics,
 	"D18 DialContext returns nothing":            faultDialerNil,
-	"D18 DialContext ignores its context":        beside(faultDialerIgnores),
+	"D18 DialContext ignores its context":        testkit.InBubble(faultDialerIgnores),
 	"D19 connection comes after the context":     faultLateConnection,
 	"connection to itself":                       faultItself,
 	"address without a port, network unknown":    faultAddress,
