@@ -56,8 +56,8 @@ const (
 	maxControl = 16 << 10
 
 	// answerTime is how long the reader waits at the end for the helper to hand over answers to
-	// pings, and alerts of TLS.
-	answerTime = 20 * time.Millisecond
+	// pings, and alerts of TLS. The helper has only to come by a processor.
+	answerTime = 100 * time.Millisecond
 )
 
 // A ticket is what a caller has handed in at an outbox, and asks for the fate of: a frame, or
@@ -370,12 +370,11 @@ func (o *outbox) finish() (finished <-chan struct{}) {
 	}
 	o.phase = phaseFinishing
 	o.finishing = o.batches.last()
-	if o.batches.open.frames > 0 && o.canWriteLocked() {
-		o.writer = writerInline
-		o.tryOpenLocked()
-		return finished
+	if o.canWriteLocked() {
+		o.finishInlineLocked()
+	} else {
+		o.requestFlushLocked()
 	}
-	o.requestFlushLocked()
 	o.mu.Unlock()
 	return finished
 }
@@ -472,9 +471,9 @@ func (o *outbox) awaitLastWords() {
 	if !o.hasLastWords() {
 		return
 	}
-	look := time.NewTicker(answerTime / 20)
+	look := time.NewTicker(answerTime / 100)
 	defer look.Stop()
-	for range 20 {
+	for range 100 {
 		select {
 		case <-look.C:
 		case <-o.ended:

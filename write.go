@@ -65,6 +65,15 @@ func (o *outbox) writeInlineLocked() (done bool) {
 
 // tryOpenLocked is writeInlineLocked for one that is the writer already.
 func (o *outbox) tryOpenLocked() (done bool) {
+	done = o.trySealedLocked()
+	o.stepDownLocked()
+	o.mu.Unlock()
+	return done
+}
+
+// trySealedLocked seals the open batch and hands over what the network takes of it at once. The
+// lock is released meanwhile.
+func (o *outbox) trySealedLocked() (done bool) {
 	b := o.sealLocked()
 	o.mu.Unlock()
 	done = o.transport.tryWrite(b)
@@ -72,9 +81,19 @@ func (o *outbox) tryOpenLocked() (done bool) {
 	if done {
 		o.completeLocked()
 	}
-	o.stepDownLocked()
-	o.mu.Unlock()
 	return done
+}
+
+// finishInlineLocked makes the caller the writer of the open batch, and of FIN if nothing else
+// is left: the peer may hang up as soon as it has the last message, and our FIN should not come
+// late. The lock is released meanwhile.
+func (o *outbox) finishInlineLocked() {
+	o.writer = writerInline
+	done := o.batches.open.frames == 0 || o.trySealedLocked()
+	if done && o.batches.open.frames == 0 && o.transport.readerCanTry() && !o.wire.IsDead() {
+		o.closeWriteLocked() // else an answer to a ping has joined, or TLS has last words
+	}
+	o.stepDownLocked()
 }
 
 // stepDownLocked ends the work of an inline writer. What is left is for the helper.

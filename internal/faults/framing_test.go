@@ -276,7 +276,7 @@ func faultNearMatches(t *testing.T) {
 		}
 		return best
 	}
-	small, large := took(256<<10), took(2<<20)
+	small, large := took(64<<10), took(512<<10)
 	require.Less(t, large, 32*small+100*time.Millisecond, "8 times as many bytes")
 	require.Less(t, large, testkit.Patience/4)
 }
