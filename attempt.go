@@ -92,6 +92,13 @@ func (a *attempt) steps(ctx context.Context) (err error) {
 	return a.conn.handOver()
 }
 
+// A hookError is what a hook returned about a connection of its own: net.ErrClosed is not the
+// end of ours, but of this attempt.
+type hookError struct{ err error }
+
+func (e *hookError) Error() string { return e.err.Error() }
+func (e *hookError) Unwrap() error { return e.err }
+
 // explain says of an error what the caller of Dial, whose context ctx is, has to know; bounded
 // is what the Timeout has left of that.
 func (a *attempt) explain(ctx, bounded context.Context, err error) error {
@@ -100,6 +107,8 @@ func (a *attempt) explain(ctx, bounded context.Context, err error) error {
 		return ctx.Err()
 	case errors.As(err, new(*permanentError)): // whatever else it is
 		return err
+	case errors.Is(err, net.ErrClosed) && bounded.Err() == nil:
+		return &hookError{err}
 	case bounded.Err() == nil && !wire.IsTimeout(err) && !errors.Is(err, context.DeadlineExceeded):
 		return err
 	}
@@ -161,7 +170,7 @@ func (a *attempt) prepare() error {
 	raw := a.raw
 	// On loopback a dial to a port of the ephemeral range can meet itself in a
 	// simultaneous open, and would then block the port for the real server.
-	if addr, ok := raw.LocalAddr().(*net.TCPAddr); ok && addr.String() == raw.RemoteAddr().String() {
+	if addr, ok := raw.LocalAddr().(*net.TCPAddr); ok && raw.RemoteAddr() != nil && addr.String() == raw.RemoteAddr().String() {
 		if conn, ok := raw.(*net.TCPConn); ok {
 			conn.SetLinger(0) // a reset: no TIME_WAIT on that port
 		}

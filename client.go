@@ -53,7 +53,8 @@ const (
 	clientClosing              // by Close, which drops the connection
 )
 
-func newClient(config *config, network string, addresses []string) *Client {
+// newClient returns a Client whose attempts to connect have the values of ctx, but not its end.
+func newClient(ctx context.Context, config *config, network string, addresses []string) *Client {
 	c := &Client{
 		config:  config,
 		in:      newInbox(config.inbox),
@@ -63,7 +64,7 @@ func newClient(config *config, network string, addresses []string) *Client {
 	}
 	c.connector = &connector{config: config, network: network, addresses: slices.Clone(addresses), trace: &c.trace, retries: retries{backoff: config.backoff}}
 	c.producer = newProducer(c.in, &c.count)
-	c.life, c.stop = context.WithCancel(context.Background())
+	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return c
 }
 

@@ -11,7 +11,7 @@ import (
 func TestCloseBetweenTheEndsOfConnectionAndClient(t *testing.T) {
 	t.Run("the first error stays", func(t *testing.T) { // P9
 		config := new(Dialer).config()
-		c := newClient(config, "tcp", []string{"x"})
+		c := newClient(t.Context(), config, "tcp", []string{"x"})
 		here, there := net.Pipe()
 		defer there.Close()
 		reason := c.detach(c.attach(newConn(here, "x", config.framing, config)), io.EOF)

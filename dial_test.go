@@ -288,3 +288,114 @@ func TestDialErrorText(t *testing.T) {
 		require.NotRegexp(t, "tcpclient: .*tcpclient: ", err.Error())
 	}))
 }
+
+// A namelessConn is a connection that does not know its peer's address, and maybe not its own.
+type namelessConn struct {
+	net.Conn
+	local net.Addr
+}
+
+func (c namelessConn) LocalAddr() net.Addr  { return c.local }
+func (c namelessConn) RemoteAddr() net.Addr { return nil }
+
+func TestDialContextConnectionWithoutAddress(t *testing.T) {
+	for name, local := range map[string]net.Addr{"of either end": nil, "of the peer": &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}} {
+		t.Run(name+" is used as any other", testkit.InBubble(func(t *testing.T) {
+			n := tcpclienttest.NewNetwork()
+			l := testkit.ListenNetwork(t, n)
+			c, p := l.Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+				return namelessConn{conn, local}
+			})})
+			testkit.RequireAlive(t, c, p)
+			require.Nil(t, c.RemoteAddr())
+		}))
+	}
+}
+
+func TestHookThatReturnsErrClosed(t *testing.T) {
+	// Such as a tunnel that was closed: it is no word on our own connection.
+	for name, hook := range map[string]func(d *tcpclient.Dialer, fail func() error){
+		"DialContext": func(d *tcpclient.Dialer, fail func() error) {
+			dial := d.DialContext
+			d.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if err := fail(); err != nil {
+					return nil, err
+				}
+				return dial(ctx, network, address)
+			}
+		},
+		"Handshake": func(d *tcpclient.Dialer, fail func() error) {
+			d.Handshake = func(context.Context, *tcpclient.Conn) error { return fail() }
+		},
+	} {
+		t.Run(name+" has failed in that attempt, and the next succeeds", testkit.InBubble(func(t *testing.T) { // P8
+			n := tcpclienttest.NewNetwork()
+			l := testkit.ListenNetwork(t, n)
+			d := tcpclient.Dialer{DialContext: n.DialContext, Reconnect: &tcpclient.Backoff{}}
+			calls := 0
+			hook(&d, func() error {
+				if calls++; calls == 2 {
+					return fmt.Errorf("tunnel: %w", net.ErrClosed)
+				}
+				return nil
+			})
+			c, p := l.Connect(t, d)
+			testkit.HangUp(p)
+			_, err := c.Receive(t.Context())
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+			for p = l.AcceptPeer(t); c.Stats().Connects < 2; synctest.Wait() {
+				if _, err := p.Next(); err != nil { // the handshake that failed has ended it
+					p = l.AcceptPeer(t)
+				}
+			}
+			require.Equal(t, 3, calls)
+			testkit.RequireAlive(t, c, p)
+		}))
+	}
+
+	t.Run("is the error of a Dial without Reconnect, to be tried again", func(t *testing.T) { // P9
+		d := tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, net.ErrClosed }}
+		_, err := d.Dial(t.Context(), "tcp", "x:1")
+		require.ErrorIs(t, err, net.ErrClosed)
+		require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+	})
+}
+
+func TestDialContextValues(t *testing.T) {
+	t.Run("are there in every later Handshake, and the end of the context is not", testkit.InBubble(func(t *testing.T) { // P2
+		type key struct{}
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		values := make(chan any, 2)
+		d := tcpclient.Dialer{DialContext: n.DialContext, Reconnect: &tcpclient.Backoff{}, Handshake: func(ctx context.Context, _ *tcpclient.Conn) error {
+			values <- ctx.Value(key{})
+			return ctx.Err()
+		}}
+		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "trace"))
+		c, err := d.Dial(ctx, "tcp", l.Addr().String())
+		require.NoError(t, err)
+		defer c.Close()
+		p := l.AcceptPeer(t)
+		cancel()
+		testkit.HangUp(p)
+		p = l.AcceptPeer(t)
+		for range 2 {
+			require.Equal(t, "trace", <-values)
+		}
+		_, err = c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		testkit.RequireAlive(t, c, p)
+	}))
+}
+
+func TestDialRefusesTLSToAnAddressThatNamesNoHost(t *testing.T) {
+	for _, address := range []string{"device", ":9000", ""} {
+		d := tcpclient.Dialer{TLSConfig: new(tls.Config), DialContext: func(context.Context, string, string) (net.Conn, error) {
+			require.Fail(t, "dialed")
+			return nil, nil
+		}, Reconnect: &tcpclient.Backoff{FirstDial: true}}
+		_, err := d.Dial(t.Context(), "tcp", address)
+		require.ErrorContains(t, err, "names no host", "%q", address)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	}
+}

@@ -108,7 +108,8 @@ func Dial(ctx context.Context, network string, addresses ...string) (*Client, er
 // Addresses are alternatives, tried in order, each with a Timeout of its own. If all fail,
 // the error names each, and [errors.As] finds an [OpError] with Op "dial" or "handshake".
 //
-// ctx bounds Dial, not the life of the Client. When ctx is done, Dial returns an error
+// ctx bounds Dial, not the life of the Client. Its values are there in every later attempt and
+// Handshake; its end is not. When ctx is done, Dial returns an error
 // that Is ctx.Err(). An attempt that ends by Timeout Is os.ErrDeadlineExceeded instead.
 // Wrong settings are refused at once, with an error of [ClassPermanent] that names each
 // field and value.
@@ -116,7 +117,7 @@ func (d *Dialer) Dial(ctx context.Context, network string, addresses ...string) 
 	if err := d.validate(network, addresses); err != nil {
 		return nil, &OpError{Op: opDial, Addr: strings.Join(addresses, ", "), Err: Permanent(err)}
 	}
-	c := newClient(d.config(), network, addresses)
+	c := newClient(ctx, d.config(), network, addresses)
 	if err := ctx.Err(); err != nil {
 		return nil, c.opError(opDial, false, err)
 	}
@@ -246,7 +247,9 @@ func (d *Dialer) validateTarget(network string, addresses []string) (errs []erro
 	}
 	if d.TLSConfig != nil && d.TLSConfig.ServerName == "" && !d.TLSConfig.InsecureSkipVerify {
 		for _, address := range addresses {
-			if host, _, err := net.SplitHostPort(address); err != nil && network == "unix" || err == nil && host == "" {
+			if host, _, err := net.SplitHostPort(address); err != nil {
+				errs = append(errs, fmt.Errorf("Dialer.TLSConfig.ServerName is empty and %q names no host: %w", address, err))
+			} else if host == "" {
 				errs = append(errs, fmt.Errorf("Dialer.TLSConfig.ServerName is empty and %q names no host", address))
 			}
 		}

@@ -289,7 +289,7 @@ func ownClass(err error) Class {
 		return ClassPermanent
 	}
 	switch e := err.(type) {
-	case *wire.DisconnectedError, attemptTimeout:
+	case *wire.DisconnectedError, attemptTimeout, *hookError:
 		return ClassDisconnected
 	case *permanentError:
 		return ClassPermanent
