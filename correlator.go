@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"encoding/binary"
 	"fmt"
+	"reflect"
 )
 
 // A Correlator puts ids into requests and finds them in replies, so that a server may
@@ -13,9 +14,9 @@ import (
 // A message with the id of a waiting Call is its reply. One with another id that was issued
 // on this connection is late, and dropped. Any other message goes to Receive.
 //
-// A Correlator whose ids are narrower than 64 bits also has a method MaxID() uint64. Ids
-// then run from 1 to MaxID and start again, skipping those of waiting Calls and, if MaxID
-// is at most 65536, those of abandoned Calls. When all are in use, Call waits for one.
+// A Correlator whose ids are narrower than 64 bits is an [IDLimiter], too. Ids then run from
+// 1 to MaxID and start again, skipping those of waiting Calls and, if MaxID is at most 65536,
+// those of abandoned Calls. When all are in use, Call waits for one.
 type Correlator interface {
 	// AppendRequest appends request, marked with id, to dst. It borrows request until it
 	// returns. It runs under the Client's write lock, like WriteFrame, and must not call
@@ -26,6 +27,29 @@ type Correlator interface {
 	// or a part of it. ok is false for a message that is no reply. It is called on the
 	// Client's reading goroutine, must not block and must not keep msg.
 	SplitReply(msg []byte) (id uint64, reply []byte, ok bool)
+}
+
+// An IDLimiter is a [Correlator] whose ids end at MaxID, which does not change and is at least
+// 1. Dial refuses a Correlator with a method MaxID of another signature.
+type IDLimiter interface {
+	// MaxID returns the largest id.
+	MaxID() uint64
+}
+
+// validateCorrelator checks the settings of k, and that a method that is to be IDLimiter's is.
+func validateCorrelator(k Correlator) error {
+	if k == nil {
+		return nil
+	}
+	if _, ok := k.(IDLimiter); !ok {
+		if m := reflect.ValueOf(k).MethodByName("MaxID"); m.IsValid() {
+			return fmt.Errorf("%T.MaxID is a %v: want func() uint64", k, m.Type())
+		}
+	}
+	if k, ok := k.(interface{ validate() error }); ok {
+		return k.validate()
+	}
+	return nil
 }
 
 // IDPrefix is a Correlator with the id in 8 bytes, big-endian, in front of the message.
@@ -50,7 +74,7 @@ func (IDPrefix) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 }
 
 // IDField is a Correlator for protocols with an id field inside the message: the
-// sequence_number of SMPP (both offsets 12, Width 4, in a message with its header), the
+// sequence_number of SMPP (both offsets 12, Width 4, Max 0x7fffffff, in a message with its header), the
 // correlation id of Kafka (Offset 4, ReplyOffset 0, Width 4), the transaction id of Modbus
 // and of DNS (both offsets 0, Width 2).
 //
@@ -65,10 +89,22 @@ type IDField struct {
 	Width        int  // of the field in bytes, 1 to 8
 	LittleEndian bool // the least significant byte comes first
 	ReplyOffset  int  // of the field in a reply, in bytes
+
+	// Max is the largest id that the protocol allows, as SMPP and ZooKeeper do 0x7fffffff.
+	// 0: what the field holds.
+	Max uint64
 }
 
-// MaxID returns the largest id that the field can hold.
-func (f IDField) MaxID() uint64 { return 1<<(8*min(max(f.Width, 1), 8)) - 1 }
+// MaxID returns Max, or the largest id that the field can hold.
+func (f IDField) MaxID() uint64 {
+	if f.Max > 0 {
+		return f.Max
+	}
+	return f.capacity()
+}
+
+// capacity returns the largest id that the field can hold.
+func (f IDField) capacity() uint64 { return 1<<(8*min(max(f.Width, 1), 8)) - 1 }
 
 func (f IDField) validate() error {
 	switch {
@@ -78,6 +114,8 @@ func (f IDField) validate() error {
 		return fmt.Errorf("IDField.Offset %d is negative", f.Offset)
 	case f.ReplyOffset < 0:
 		return fmt.Errorf("IDField.ReplyOffset %d is negative", f.ReplyOffset)
+	case f.Max > f.capacity():
+		return fmt.Errorf("IDField.Max %d does not fit Width %d", f.Max, f.Width)
 	}
 	return nil
 }

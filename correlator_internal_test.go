@@ -14,6 +14,27 @@ func TestIDField(t *testing.T) {
 		}
 	})
 
+	t.Run("MaxID is Max where the protocol allows no larger id", func(t *testing.T) {
+		f := IDField{Width: 4, Max: 0x7fffffff}
+		require.EqualValues(t, 0x7fffffff, f.MaxID())
+		_, err := f.AppendRequest(nil, 0x80000000, []byte("????"))
+		require.ErrorIs(t, err, ErrInvalidFrame)
+		k := newCalls(IDField{Width: 1, Max: 3}, new(counters))
+		for range 3 {
+			mustEnter(t, k)
+		}
+		requireFull(t, k)
+	})
+
+	t.Run("Max that the field does not hold is refused", func(t *testing.T) {
+		for _, f := range []IDField{{Width: 1, Max: 256}, {Width: 2, Max: 1 << 16}, {Width: 7, Max: math.MaxUint64}} {
+			require.ErrorContains(t, validateCorrelator(f), "Max", "%+v", f)
+		}
+		for _, f := range []IDField{{Width: 1, Max: 255}, {Width: 8, Max: math.MaxUint64}} {
+			require.NoError(t, validateCorrelator(f))
+		}
+	})
+
 	t.Run("puts the id where the protocol has it", func(t *testing.T) {
 		for _, test := range []struct {
 			name          string
@@ -75,3 +96,26 @@ func TestIDField(t *testing.T) {
 		require.Error(t, err)
 	})
 }
+
+// signed has a MaxID that is not IDLimiter's.
+type signed struct{ IDPrefix }
+
+func (signed) MaxID() int { return 255 }
+
+func TestValidateCorrelator(t *testing.T) {
+	t.Run("refuses a method MaxID of another signature, and names both", func(t *testing.T) {
+		for _, k := range []Correlator{signed{}, &signed{}} {
+			_, err := (&Dialer{Correlator: k}).Dial(t.Context(), "tcp", "127.0.0.1:1")
+			require.ErrorContains(t, err, "signed.MaxID is a func() int: want func() uint64")
+			require.Equal(t, ClassPermanent, Classify(err))
+		}
+	})
+
+	t.Run("takes one with the right method, and one without", func(t *testing.T) {
+		for _, k := range []Correlator{nil, IDPrefix{}, &IDField{Width: 2}, narrow{max: 3}} {
+			require.NoError(t, validateCorrelator(k))
+		}
+	})
+}
+
+var _ IDLimiter = IDField{}

@@ -292,10 +292,8 @@ func (d *Dialer) validateParts() (errs []error) {
 			errs = append(errs, fmt.Errorf("Dialer.Framer: %w", err))
 		}
 	}
-	if k, ok := d.Correlator.(interface{ validate() error }); ok {
-		if err := k.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("Dialer.Correlator: %w", err))
-		}
+	if err := validateCorrelator(d.Correlator); err != nil {
+		errs = append(errs, fmt.Errorf("Dialer.Correlator: %w", err))
 	}
 	errs = append(errs, d.Heartbeat.validate()...)
 	if d.Reconnect != nil {

@@ -140,16 +140,24 @@ func (e *panicError) Unwrap() error {
 	return err
 }
 
-// A lossError reports that messages of finished Writes were lost with their connection,
-// and why that ended.
-type lossError struct{ cause error }
+// A LossError reports that messages were lost with their connection, or may be: those of
+// finished Writes, and those whose Send or Call has given up. Of our own Close it reports all
+// that was not flushed. [errors.As] finds it in the error of the first Write, Flush, Send, Call,
+// Shutdown or Close that follows.
+type LossError struct {
+	Messages int   // that are lost, or may be
+	Err      error // why the connection ended that took them
+}
 
-func (e *lossError) Error() string { return "messages that were written are lost: " + e.cause.Error() }
-func (e *lossError) Unwrap() error { return e.cause }
+// Error says what is lost, and why.
+func (e *LossError) Error() string { return "messages that were written are lost: " + e.Err.Error() }
 
-// lossIn returns err if it wraps a lossError, else nil.
+// Unwrap returns why the connection ended.
+func (e *LossError) Unwrap() error { return e.Err }
+
+// lossIn returns err if it wraps a LossError, else nil.
 func lossIn(err error) error {
-	if errors.As(err, new(*lossError)) {
+	if errors.As(err, new(*LossError)) {
 		return err
 	}
 	return nil

@@ -44,7 +44,7 @@ func newPending(correlator Correlator) pending {
 		return &callQueue{oldest: 1}
 	}
 	t := &idTable{limit: math.MaxUint64}
-	if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
+	if narrow, ok := correlator.(IDLimiter); ok {
 		t.limit = max(narrow.MaxID(), 1)
 	}
 	return t

@@ -418,7 +418,7 @@ func (o *outbox) takeLossNow() error {
 		o.failLocked()
 	} else if o.batches.messages() > 0 {
 		o.loss.reported = true
-		return &lossError{o.wire.Cause()}
+		return &LossError{Messages: o.batches.messages(), Err: o.wire.Cause()}
 	}
 	return o.loss.take()
 }
@@ -548,8 +548,17 @@ func (t *flushTimer) stop() bool {
 
 // An unreported is a loss of frames that no one who waits for them reports. The next call does.
 type unreported struct {
-	err      error
-	reported bool // Close has reported all there may be
+	err      error // a LossError; nil: there is none
+	reported bool  // Close has reported all there may be
+}
+
+// add adds messages that were lost for that reason.
+func (u *unreported) add(messages int, reason error) {
+	var before *LossError
+	if errors.As(u.err, &before) {
+		messages += before.Messages
+	}
+	u.err = &LossError{Messages: messages, Err: reason}
 }
 
 // take returns the loss, once.

@@ -171,7 +171,7 @@ func TestJoin(t *testing.T) {
 		"is empty, for another":       {d: Dialer{Framer: Lines{}}},
 		"comes to a full WriteBuffer": {d: Dialer{WriteBuffer: 4}, prepare: func(o *outbox) { o.write(context.Background(), nil) }},
 		"comes after Shutdown":        {prepare: (*outbox).seal},
-		"has a loss to report":        {prepare: func(o *outbox) { o.loss.err = &lossError{io.EOF} }},
+		"has a loss to report":        {prepare: func(o *outbox) { o.loss.err = &LossError{Messages: 1, Err: io.EOF} }},
 	} {
 		t.Run("leaves all as it is for a message that "+name, func(t *testing.T) { // P4, P6
 			o := newTestOutbox(&test.d, newCutOff(t, 1<<20), readyTransport)

@@ -15,13 +15,14 @@ type Stats struct {
 	Connects         uint64        // connections made, with their Handshakes
 	Connected        bool          // there is a connection now
 	RTT              time.Duration // round-trip time of the last ping that was answered; 0: none yet
+	MessagesLost     uint64        // messages lost with their connection, as a LossError reports them
 }
 
 // counters are the sources of Stats. They are updated once a batch.
 type counters struct {
 	messagesReceived, bytesReceived  atomic.Uint64
 	messagesSent, bytesSent, flushes atomic.Uint64
-	connects                         atomic.Uint64
+	connects, messagesLost           atomic.Uint64
 	rtt                              atomic.Int64
 }
 
@@ -36,6 +37,8 @@ func (c *counters) sent(messages, bytes int) {
 	c.flushes.Add(1)
 }
 
+func (c *counters) lost(messages int) { c.messagesLost.Add(uint64(messages)) }
+
 func (c *counters) stats() Stats {
 	return Stats{
 		MessagesReceived: c.messagesReceived.Load(),
@@ -45,5 +48,6 @@ func (c *counters) stats() Stats {
 		Flushes:          c.flushes.Load(),
 		Connects:         c.connects.Load(),
 		RTT:              time.Duration(c.rtt.Load()),
+		MessagesLost:     c.messagesLost.Load(),
 	}
 }

@@ -221,19 +221,22 @@ func (o *outbox) failLocked() {
 // the first who flushes b, or by the next call. Our own Close reports all that it has not
 // flushed, whoever else does (P7).
 func (o *outbox) loseLocked(b *batch, reason error) {
-	loss := o.loss.err
-	if b.unawaited > 0 || reason == ErrClosed && b.messages() > 0 {
-		loss = &lossError{reason}
+	lost := b.unawaited
+	if reason == ErrClosed {
+		lost = b.messages()
 	}
-	if b.flushing == 0 || reason == ErrClosed {
-		o.loss.err = loss
-	} else {
-		o.loss.err = nil
+	if lost > 0 {
+		o.loss.add(lost, reason)
+		o.count.lost(lost)
 	}
-	if b.flushing == 0 {
-		loss = nil
+	var toFlush error
+	if b.flushing > 0 {
+		toFlush = o.loss.err
+		if reason != ErrClosed {
+			o.loss.err = nil
+		}
 	}
-	b.lose(loss)
+	b.lose(toFlush)
 }
 
 // takeLoss returns the loss to the first who has flushed b, and to the others the reason, with
