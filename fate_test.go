@@ -629,3 +629,49 @@ func TestLossIsToldToOneOfManyWritesThatWaitForRoom(t *testing.T) { // P4
 		require.Positive(t, told)
 	})
 }
+
+func TestLossError(t *testing.T) {
+	lossIn := func(t *testing.T, err error) *tcpclient.LossError {
+		t.Helper()
+		var loss *tcpclient.LossError
+		require.ErrorAs(t, err, &loss)
+		return loss
+	}
+
+	t.Run("says how many messages are lost, and why, and Stats count them", testkit.InBubble(func(t *testing.T) { // P4
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
+		for range 3 {
+			require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		}
+		testkit.HangUp(p)
+		synctest.Wait()
+		loss := lossIn(t, c.Write(t.Context(), []byte("not taken")))
+		require.Equal(t, 3, loss.Messages)
+		require.ErrorIs(t, loss, io.EOF)
+		require.ErrorIs(t, loss, tcpclient.ErrDisconnected)
+		require.EqualValues(t, 3, c.Stats().MessagesLost)
+	}))
+
+	t.Run("counts what was being written and what waited after it, a Send that gave up included", testkit.InBubble(func(t *testing.T) { // P4
+		c, p := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{WriteTimeout: -1})
+		require.ErrorIs(t, c.Send(testkit.Within(t, time.Second), testkit.Pattern(100)), context.DeadlineExceeded)
+		for range 4 {
+			require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		}
+		testkit.HangUp(p)
+		synctest.Wait()
+		require.Equal(t, 5, lossIn(t, c.Flush(t.Context())).Messages)
+		require.EqualValues(t, 5, c.Stats().MessagesLost)
+	}))
+
+	t.Run("of our own Close counts all that was not flushed", testkit.InBubble(func(t *testing.T) { // P4, P7
+		c, _ := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{})
+		send := testkit.Start(t, func() error { return c.Send(context.Background(), testkit.Pattern(100)) })
+		synctest.Wait()
+		require.NoError(t, c.Write(t.Context(), []byte("lost")))
+		loss := lossIn(t, c.Close())
+		require.Equal(t, 2, loss.Messages)
+		require.ErrorIs(t, loss, tcpclient.ErrClosed)
+		require.ErrorIs(t, send(), tcpclient.ErrClosed)
+	}))
+}
