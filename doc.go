@@ -42,7 +42,7 @@
 // The Client never sends a message twice. When a call fails, [OpError].Unsent says whether
 // the peer has certainly not seen the message, so that it is safe to repeat. If written
 // messages are lost with their connection, the next Write, Flush, Send, Call, Shutdown or
-// Close reports that loss, once.
+// Close reports that loss, once, as a [*LossError].
 //
 // # Contexts
 //
