@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -343,12 +344,15 @@ func TestHookThatReturnsErrClosed(t *testing.T) {
 			testkit.HangUp(p)
 			_, err := c.Receive(t.Context())
 			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-			for p = l.AcceptPeer(t); c.Stats().Connects < 2; synctest.Wait() {
-				if _, err := p.Next(); err != nil { // the handshake that failed has ended it
-					p = l.AcceptPeer(t)
-				}
+			p = l.AcceptPeer(t)
+			if name == "Handshake" { // the one that failed has ended its connection
+				_, err := p.Next()
+				require.ErrorIs(t, err, io.EOF)
+				p = l.AcceptPeer(t)
 			}
+			synctest.Wait()
 			require.Equal(t, 3, calls)
+			require.EqualValues(t, 2, c.Stats().Connects)
 			testkit.RequireAlive(t, c, p)
 		}))
 	}
