@@ -85,7 +85,8 @@
 //		}
 //	}
 //
-// A program that only Calls need not Receive.
+// A program that only Calls need not Receive, if the server sends nothing but replies. What
+// else it sends waits in the Inbox: see [ErrInboxFull].
 //
 // # Errors
 //
