@@ -3,6 +3,7 @@ package tcpclient_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -619,7 +620,7 @@ func TestLossIsToldToOneOfManyWritesThatWaitForRoom(t *testing.T) { // P4
 			if err := result(); err != nil {
 				require.True(t, testkit.OpError(t, err).Unsent)
 				refused++
-				if strings.Contains(err.Error(), "are lost") {
+				if errors.As(err, new(*tcpclient.LossError)) {
 					told++
 				}
 			}
