@@ -170,7 +170,7 @@ func (a *attempt) prepare() error {
 	raw := a.raw
 	// On loopback a dial to a port of the ephemeral range can meet itself in a
 	// simultaneous open, and would then block the port for the real server.
-	if addr, ok := raw.LocalAddr().(*net.TCPAddr); ok && raw.RemoteAddr() != nil && addr.String() == raw.RemoteAddr().String() {
+	if addr, ok := raw.LocalAddr().(*net.TCPAddr); ok && addr != nil && addr.Port != 0 && raw.RemoteAddr() != nil && addr.String() == raw.RemoteAddr().String() {
 		if conn, ok := raw.(*net.TCPConn); ok {
 			conn.SetLinger(0) // a reset: no TIME_WAIT on that port
 		}

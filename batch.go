@@ -42,6 +42,15 @@ type batch struct {
 // messages returns how many frames are the application's.
 func (b *batch) messages() int { return b.frames - b.control }
 
+// lost returns how many messages the loss of the batch has to report: those that no one waits
+// for, and of our own Close all.
+func (b *batch) lost(reason error) int {
+	if reason == ErrClosed {
+		return b.messages()
+	}
+	return b.unawaited
+}
+
 // reset empties the batch for its next use, with a buffer of at most limit.
 func (b *batch) reset(limit int) {
 	b.frameBuffer.reset(limit)

@@ -41,6 +41,9 @@ func validateCorrelator(k Correlator) error {
 	if k == nil {
 		return nil
 	}
+	if v := reflect.ValueOf(k); v.Kind() == reflect.Pointer && v.IsNil() {
+		return fmt.Errorf("%T is nil", k)
+	}
 	if _, ok := k.(IDLimiter); !ok {
 		if m := reflect.ValueOf(k).MethodByName("MaxID"); m.IsValid() {
 			return fmt.Errorf("%T.MaxID is a %v: want func() uint64", k, m.Type())
@@ -131,7 +134,7 @@ func (f IDField) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, e
 			ErrInvalidFrame, len(request), f.Width, f.Offset)
 	}
 	if id > f.MaxID() {
-		return dst, fmt.Errorf("%w: id %d does not fit %d bytes", ErrInvalidFrame, id, f.Width)
+		return dst, fmt.Errorf("%w: id %d is above MaxID %d", ErrInvalidFrame, id, f.MaxID())
 	}
 	start := len(dst) + f.Offset
 	dst = append(dst, request...)

@@ -108,8 +108,8 @@
 // # Goroutines and memory
 //
 // A Client has one goroutine from Dial to Close. It has a second one while it dials, or
-// while the network has not taken all that was written, and a third while functions of a
-// [Trace] run, or, if TLSConfig has Renegotiation set, for a moment while it writes. [Client.Close] returns within a second, after the last has ended. The
+// while the network has not taken all that was written, another while functions of a
+// [Trace] run, and, if TLSConfig has Renegotiation set, one more for a moment while it writes. [Client.Close] returns within a second, after the last has ended. The
 // garbage collector closes nothing: a Client that is not closed stays connected. Buffers
 // begin small and grow with use, up to ReadBuffer, twice WriteBuffer and Inbox, or to the
 // largest message if that is more. When the Inbox is full, TCP makes the peer wait.

@@ -141,8 +141,8 @@ func (e *panicError) Unwrap() error {
 }
 
 // A LossError reports that messages were lost with their connection, or may be: those of
-// finished Writes, and those whose Send or Call has given up. Of our own Close it reports all
-// that was not flushed. [errors.As] finds it in the error of the first Write, Flush, Send, Call,
+// finished Writes, and those whose Send or Call has given up. Of our own Close, or a Shutdown
+// whose context ended, it reports all that was not flushed. [errors.As] finds it in the error of the first Write, Flush, Send, Call,
 // Shutdown or Close that follows.
 type LossError struct {
 	Messages int   // that are lost, or may be

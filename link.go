@@ -70,7 +70,7 @@ func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer,
 // end closes the connection because of err, and returns when nothing of it is at work.
 // finExpected says that the peer's FIN is no surprise.
 func (l *link) end(err error, finExpected bool) outcome {
-	if l.wire.Cause() == nil && (errors.Is(err, io.EOF) || l.out.transport.owed()) {
+	if l.wire.Cause() == nil && (errors.Is(err, io.EOF) || l.out.transport.readerOwes()) {
 		l.out.awaitLastWords()
 	}
 	o := outcome{peerClosed: (finExpected || l.out.hasSentFIN()) && errors.Is(err, io.EOF) && l.wire.Cause() == nil}

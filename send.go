@@ -416,9 +416,9 @@ func (o *outbox) takeLossNow() error {
 	defer o.mu.Unlock()
 	if o.writer == writerNone {
 		o.failLocked()
-	} else if o.batches.messages() > 0 {
+	} else if lost := o.batches.lost(o.wire.Cause()); lost > 0 {
 		o.loss.reported = true
-		return &LossError{Messages: o.batches.messages(), Err: o.wire.Cause()}
+		return &LossError{Messages: lost, Err: o.wire.Cause()}
 	}
 	return o.loss.take()
 }
@@ -463,17 +463,17 @@ func (o *outbox) enterControl(msg []byte) (entered bool, err error) {
 	return true, nil
 }
 
-// awaitLastWords returns when the pings and answers that are here, and what TLS has to send, were
-// handed over, or soon, if the peer does not take them. The reader calls it before the end of
+// awaitLastWords returns when the pings and answers that are here, and what the reader has made
+// TLS send, were handed over, or soon, if the peer does not take them. The reader calls it before the end of
 // the connection, which would take with it the answer to a ping that came before the peer's
 // FIN, or the alert that says what was wrong. It takes no lock: code of the user may have that.
 func (o *outbox) awaitLastWords() {
 	if !o.hasLastWords() {
 		return
 	}
-	look := time.NewTicker(answerTime / 100)
+	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
-	for range 100 {
+	for began := time.Now(); time.Since(began) < answerTime; {
 		select {
 		case <-look.C:
 		case <-o.ended:
@@ -485,7 +485,10 @@ func (o *outbox) awaitLastWords() {
 	}
 }
 
-func (o *outbox) hasLastWords() bool { return o.control.left.Load() > 0 || o.transport.owed() }
+// hasLastWords is false, too, if a Write has failed that waits for what the reader has to say.
+func (o *outbox) hasLastWords() bool {
+	return (o.control.left.Load() > 0 || o.transport.readerOwes()) && !o.wire.AwaitsReader()
+}
 
 // takesControlLocked reports whether pings and answers are written: until all messages are, and
 // FIN comes next, and not without bound.
@@ -629,6 +632,15 @@ func (b *batches) fail(handed int64) {
 // not to have been sent.
 func (b *batches) unsent(t ticket) bool {
 	return t.batch == b.number || b.flight.unsent(t.start, b.failedAt)
+}
+
+// lost returns how many messages are here that a loss for that reason has to report.
+func (b *batches) lost(reason error) int {
+	n := b.open.lost(reason)
+	if b.flight != nil {
+		n += b.flight.lost(reason)
+	}
+	return n
 }
 
 // messages returns how many frames of the application are here.

@@ -11,7 +11,7 @@ import (
 )
 
 // A transport hands batches to the network, in order. One goroutine at a time uses it: the
-// outbox's writer. Only owed, canTry and readerCanTry are for any.
+// outbox's writer. Only owed, readerOwes, canTry and readerCanTry are for any.
 type transport interface {
 	// tryWrite hands over of b what the network takes at once. It reports whether that was
 	// all. Otherwise write goes on, on a goroutine that may wait.
@@ -28,9 +28,11 @@ type transport interface {
 	// position returns where in the stream of the connection the next batch begins.
 	position() int64
 
-	// owed reports whether TLS has bytes of its own to send. tryFlush hands over what the
-	// network takes of them at once, and flush all.
+	// owed reports whether TLS has bytes to send; readerOwes whether there are some among them
+	// that it has added on the goroutine that reads, such as an alert. tryFlush hands over
+	// what the network takes of them at once, and flush all.
 	owed() bool
+	readerOwes() bool
 	tryFlush() (done bool)
 	flush() (done bool)
 
@@ -74,6 +76,7 @@ func (t *plainTransport) canTry() bool       { return t.wire.CanTryWrite() }
 func (t *plainTransport) readerCanTry() bool { return t.wire.CanTryWrite() }
 func (t *plainTransport) position() int64    { return t.handed }
 func (t *plainTransport) owed() bool         { return false }
+func (t *plainTransport) readerOwes() bool   { return false }
 func (t *plainTransport) tryFlush() bool     { return true }
 func (t *plainTransport) flush() bool        { return true }
 func (t *plainTransport) closeWrite() error  { return t.wire.CloseWrite() }
@@ -141,6 +144,7 @@ func (t *tlsTransport) encrypt(p []byte) (n int, err error) {
 func (t *tlsTransport) canTry() bool          { return t.wire.CanTryWrite() && !t.renegotiates }
 func (t *tlsTransport) readerCanTry() bool    { return false }
 func (t *tlsTransport) position() int64       { return t.wire.Handed() + int64(t.buffer.size()) }
+func (t *tlsTransport) readerOwes() bool      { return t.buffer.readerOwes.Load() }
 func (t *tlsTransport) owed() bool            { return t.buffer.size() > 0 }
 func (t *tlsTransport) tryFlush() (done bool) { return t.buffer.handOver(t.wire.TryWrite) }
 func (t *tlsTransport) flush() (done bool)    { return t.buffer.handOver(t.wire.Write) }
@@ -172,6 +176,7 @@ type tlsBuffer struct {
 	*wire.Conn
 	added      chan struct{} // one slot: there is something to hand over
 	encrypting atomic.Bool   // by the one that writes, who then hands over all there is
+	readerOwes atomic.Bool   // something was written by the one that reads, and is here
 
 	mu      sync.Mutex // guards following
 	phase   tlsPhase
@@ -232,6 +237,7 @@ func (b *tlsBuffer) Write(p []byte) (int, error) {
 		default:
 		}
 		if !b.encrypting.Load() {
+			b.readerOwes.Store(true)
 			b.onAdd()
 		}
 	}
@@ -250,6 +256,7 @@ func (b *tlsBuffer) handOver(write func([]byte) (int, error)) (done bool) {
 	for {
 		p := b.next()
 		if len(p) == 0 {
+			b.readerOwes.Store(false)
 			return true
 		}
 		n, err := write(p)

@@ -221,11 +221,7 @@ func (o *outbox) failLocked() {
 // the first who flushes b, or by the next call. Our own Close reports all that it has not
 // flushed, whoever else does (P7).
 func (o *outbox) loseLocked(b *batch, reason error) {
-	lost := b.unawaited
-	if reason == ErrClosed {
-		lost = b.messages()
-	}
-	if lost > 0 {
+	if lost := b.lost(reason); lost > 0 {
 		o.loss.add(lost, reason)
 		o.count.lost(lost)
 	}

@@ -133,6 +133,13 @@ func (c *Conn) wrote(k int, err error, due time.Time) (time.Time, error) {
 	return c.stall.due(now, writeSlice), c.cause
 }
 
+// AwaitsReader reports whether a Write waits for the reader to say why the connection is gone.
+func (c *Conn) AwaitsReader() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writer == knowsLess
+}
+
 // Handed returns how many bytes may have been handed over since the connection was made: those
 // that the network took, and those of a write that goes on past its emulated deadline. While a
 // TryWrite or a Write is under way, what this one has handed over may be missing.
