@@ -111,6 +111,12 @@ func TestValidateCorrelator(t *testing.T) {
 		}
 	})
 
+	t.Run("refuses a nil pointer", func(t *testing.T) {
+		_, err := (&Dialer{Correlator: (*IDField)(nil)}).Dial(t.Context(), "tcp", "127.0.0.1:1")
+		require.ErrorContains(t, err, "*tcpclient.IDField is nil")
+		require.Equal(t, ClassPermanent, Classify(err))
+	})
+
 	t.Run("takes one with the right method, and one without", func(t *testing.T) {
 		for _, k := range []Correlator{nil, IDPrefix{}, &IDField{Width: 2}, narrow{max: 3}} {
 			require.NoError(t, validateCorrelator(k))

@@ -293,22 +293,29 @@ func TestDialErrorText(t *testing.T) {
 // A namelessConn is a connection that does not know its peer's address, and maybe not its own.
 type namelessConn struct {
 	net.Conn
-	local net.Addr
+	local, remote net.Addr
 }
 
 func (c namelessConn) LocalAddr() net.Addr  { return c.local }
-func (c namelessConn) RemoteAddr() net.Addr { return nil }
+func (c namelessConn) RemoteAddr() net.Addr { return c.remote }
 
 func TestDialContextConnectionWithoutAddress(t *testing.T) {
-	for name, local := range map[string]net.Addr{"of either end": nil, "of the peer": &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}} {
+	zero := &net.TCPAddr{IP: net.IPv4zero} // what an SSH channel says of both
+	for name, c := range map[string]namelessConn{
+		"of either end":                {},
+		"of the peer":                  {local: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}},
+		"that says something":          {local: zero, remote: zero},
+		"but nil ones in an interface": {local: (*net.TCPAddr)(nil), remote: (*net.TCPAddr)(nil)},
+	} {
 		t.Run(name+" is used as any other", testkit.InBubble(func(t *testing.T) {
 			n := tcpclienttest.NewNetwork()
 			l := testkit.ListenNetwork(t, n)
-			c, p := l.Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
-				return namelessConn{conn, local}
+			client, p := l.Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+				c.Conn = conn
+				return c
 			})})
-			testkit.RequireAlive(t, c, p)
-			require.Nil(t, c.RemoteAddr())
+			testkit.RequireAlive(t, client, p)
+			require.Equal(t, c.remote, client.RemoteAddr())
 		}))
 	}
 }
