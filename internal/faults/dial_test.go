@@ -468,7 +468,10 @@ func faultTLSStall(t *testing.T) {
 		requireTook(t, 200*time.Millisecond, began)
 		<-ended // the raw connection was closed
 
-		_, err = l.TryDial(testkit.Within(t, 50*time.Millisecond), tcpclient.Dialer{TLSConfig: trusting})
+		if d = (tcpclient.Dialer{TLSConfig: trusting}); name == "tcp" {
+			d.DialContext = dialed(t, l)
+		}
+		_, err = l.TryDial(testkit.Within(t, 200*time.Millisecond), d)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		<-ended
 	}
