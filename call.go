@@ -154,6 +154,12 @@ const (
 	stallTick  = stallTime / stallTicks
 )
 
+// callSettings are the settings of a Dialer for its Calls.
+type callSettings struct {
+	correlator  Correlator // nil: in order
+	maxInFlight int        // 0: as many as there are ids
+}
+
 // calls are the requests of one connection that are not answered yet.
 //
 // A call is entered under the lock of the outbox, so that a queue has the order of the
@@ -210,13 +216,20 @@ func (f *roomFailure) end(err error) {
 	close(f.done)
 }
 
-func newCalls(correlator Correlator, count *counters) *calls {
+func newCalls(s callSettings, count *counters) *calls {
 	return &calls{
-		correlator: correlator,
+		correlator: s.correlator,
 		count:      count,
-		pending:    newPending(correlator),
+		pending:    newPending(s),
 		room:       make(chan struct{}, 1),
 	}
+}
+
+// inFlight returns how many requests are outstanding, abandoned ones included.
+func (k *calls) inFlight() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.pending.outstanding()
 }
 
 // enter adds a call, with the ticket of its request; nil when there is no room.

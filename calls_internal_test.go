@@ -25,6 +25,21 @@ type narrow struct {
 
 func (n narrow) MaxID() uint64 { return n.max }
 
+// newTestCalls returns the calls of a connection without MaxInFlight.
+func newTestCalls(correlator Correlator) *calls {
+	return newCalls(callSettings{correlator: correlator}, new(counters))
+}
+
+// reply is the reply to id.
+func reply(correlator Correlator, id uint64) []byte {
+	width := 8
+	if f, ok := correlator.(IDField); ok {
+		width = f.Width
+	}
+	msg, _ := correlator.AppendRequest(nil, id, make([]byte, width))
+	return msg
+}
+
 // replyTo is the reply of IDPrefix to id.
 func replyTo(id uint64) []byte { return append(binary.BigEndian.AppendUint64(nil, id), "reply"...) }
 
@@ -55,7 +70,7 @@ func resultOf(k *calls, c *call) string {
 
 func TestCallsInOrder(t *testing.T) {
 	t.Run("a message is for the oldest, whoever has gone", func(t *testing.T) {
-		k := newCalls(nil, new(counters))
+		k := newTestCalls(nil)
 		a, b, c := mustEnter(t, k), mustEnter(t, k), mustEnter(t, k)
 		k.abandon(b)
 		require.True(t, k.answer([]byte("1")))
@@ -68,7 +83,7 @@ func TestCallsInOrder(t *testing.T) {
 	})
 
 	t.Run("a call that is retracted leaves no place", func(t *testing.T) {
-		k := newCalls(nil, new(counters))
+		k := newTestCalls(nil)
 		a, b := mustEnter(t, k), mustEnter(t, k)
 		k.retract(b)
 		c := mustEnter(t, k)
@@ -80,7 +95,7 @@ func TestCallsInOrder(t *testing.T) {
 	})
 
 	t.Run("a failed call keeps its place", func(t *testing.T) {
-		k := newCalls(nil, new(counters))
+		k := newTestCalls(nil)
 		a := mustEnter(t, k)
 		failAll(k, ErrInboxFull)
 		b := mustEnter(t, k)
@@ -91,7 +106,7 @@ func TestCallsInOrder(t *testing.T) {
 	})
 
 	t.Run("65,536 may be outstanding, abandoned ones included", func(t *testing.T) {
-		k := newCalls(nil, new(counters))
+		k := newTestCalls(nil)
 		for range maxInOrder {
 			k.abandon(mustEnter(t, k))
 		}
@@ -110,7 +125,7 @@ func TestCallsInOrder(t *testing.T) {
 	// A queue that is never empty must not grow: what was answered is compacted away.
 	t.Run("the queue is compacted", func(t *testing.T) {
 		for _, standing := range []int{1, 63, 64, 65, 200} {
-			k := newCalls(nil, new(counters))
+			k := newTestCalls(nil)
 			var open []*call
 			for range standing {
 				open = append(open, mustEnter(t, k))
@@ -141,7 +156,7 @@ func TestCallsInOrder(t *testing.T) {
 
 func TestCallsByID(t *testing.T) {
 	t.Run("ids count from 1 and are not used again", func(t *testing.T) {
-		k := newCalls(IDPrefix{}, new(counters))
+		k := newTestCalls(IDPrefix{})
 		for id := uint64(1); id < 300; id++ {
 			c := mustEnter(t, k)
 			require.Equal(t, id, c.id)
@@ -151,7 +166,7 @@ func TestCallsByID(t *testing.T) {
 	})
 
 	t.Run("tells late from unknown", func(t *testing.T) {
-		k := newCalls(IDPrefix{}, new(counters))
+		k := newTestCalls(IDPrefix{})
 		k.abandon(mustEnter(t, k))
 		mustEnter(t, k)
 		require.True(t, k.answer(replyTo(1)), "late")
@@ -164,32 +179,26 @@ func TestCallsByID(t *testing.T) {
 		require.False(t, k.answer([]byte("short")))
 	})
 
-	t.Run("abandoned ids cost nothing where ids never come again", func(t *testing.T) {
-		for _, correlator := range []Correlator{IDPrefix{}, IDField{Width: 8}} {
-			k := newCalls(correlator, new(counters))
-			for range 1000 {
-				k.abandon(mustEnter(t, k))
-			}
-			require.Zero(t, k.pending.(*idTable).calls.n, "%T", correlator)
-		}
-	})
-
 	// A server that leaves one request in a hundred without an answer must not fill the
 	// memory of a client that lives for months.
-	t.Run("abandoned ids of four bytes are bounded", func(t *testing.T) { // P6
-		k := newCalls(IDField{Width: 4}, new(counters))
-		for range 3 << 16 {
-			c := k.enter(ticket{batch: 1})
-			if c == nil {
-				break // that would be bounded, too
+	t.Run("abandoned ids are in flight until their reply, and no more than 65,536 of them are kept", func(t *testing.T) { // P6
+		for _, correlator := range []Correlator{IDPrefix{}, IDField{Width: 8}, IDField{Width: 4}} {
+			k := newTestCalls(correlator)
+			for n := range 3 << 16 {
+				require.Equal(t, min(n, maxKept), k.inFlight())
+				k.abandon(mustEnter(t, k))
 			}
-			k.abandon(c)
+			require.True(t, k.answer(reply(correlator, 3)), "late")
+			require.Equal(t, maxKept-1, k.inFlight())
+			require.True(t, k.answer(reply(correlator, maxKept+1)), "late, though it was forgotten")
+			require.Equal(t, maxKept-1, k.inFlight())
+			k.abandon(mustEnter(t, k))
+			require.Equal(t, maxKept, k.inFlight(), "there was room for another")
 		}
-		require.LessOrEqual(t, k.pending.(*idTable).calls.n, 1<<17)
 	})
 
 	t.Run("ids start again at 1 and skip those in use", func(t *testing.T) {
-		k := newCalls(narrow{max: 5}, new(counters))
+		k := newTestCalls(narrow{max: 5})
 		var open []*call
 		for range 5 {
 			open = append(open, mustEnter(t, k))
@@ -210,7 +219,7 @@ func TestCallsByID(t *testing.T) {
 	})
 
 	t.Run("before the ids have started again, a higher one is a push, and after it late", func(t *testing.T) {
-		k := newCalls(narrow{max: 3}, new(counters))
+		k := newTestCalls(narrow{max: 3})
 		mustEnter(t, k)
 		require.False(t, k.answer(replyTo(2)))
 		for range 3 {
@@ -223,7 +232,7 @@ func TestCallsByID(t *testing.T) {
 
 	t.Run("one id is enough", func(t *testing.T) {
 		for _, limit := range []uint64{0, 1} { // 0 makes no sense, and shall not hang
-			k := newCalls(narrow{max: limit}, new(counters))
+			k := newTestCalls(narrow{max: limit})
 			for range 10 {
 				c := mustEnter(t, k)
 				require.Equal(t, uint64(1), c.id)
@@ -235,7 +244,7 @@ func TestCallsByID(t *testing.T) {
 	})
 
 	t.Run("a retracted id is free, and its reply nobody's", func(t *testing.T) {
-		k := newCalls(narrow{max: 2}, new(counters))
+		k := newTestCalls(narrow{max: 2})
 		k.retract(mustEnter(t, k))
 		a, b := mustEnter(t, k), mustEnter(t, k)
 		requireFull(t, k)
@@ -249,7 +258,7 @@ func TestCallsRetract(t *testing.T) {
 	for name, correlator := range map[string]Correlator{"in order": nil, "by id": IDPrefix{}, "by few ids": narrow{max: 3}} {
 		t.Run(name+" after an answer to what was not asked", func(t *testing.T) {
 			for others := range 3 {
-				k := newCalls(correlator, new(counters))
+				k := newTestCalls(correlator)
 				var before []*call
 				for range others {
 					before = append(before, mustEnter(t, k))
@@ -283,7 +292,7 @@ func TestCallsRetract(t *testing.T) {
 // still nothing was sent that the server could answer.
 func TestCallsRetractFailed(t *testing.T) {
 	t.Run("in order, nobody else's reply is dropped for it", func(t *testing.T) {
-		k := newCalls(nil, new(counters))
+		k := newTestCalls(nil)
 		before, refused := mustEnter(t, k), mustEnter(t, k)
 		failAll(k, ErrInboxFull)
 		k.retract(refused)
@@ -295,7 +304,7 @@ func TestCallsRetractFailed(t *testing.T) {
 	})
 
 	t.Run("by id, the id is free", func(t *testing.T) {
-		k := newCalls(narrow{max: 1}, new(counters))
+		k := newTestCalls(narrow{max: 1})
 		refused := mustEnter(t, k)
 		failAll(k, ErrInboxFull)
 		k.retract(refused)
@@ -312,7 +321,7 @@ func TestCallsDrained(t *testing.T) {
 	} {
 		t.Run("when the last call has ended by "+name, func(t *testing.T) {
 			for _, correlator := range []Correlator{nil, IDPrefix{}, narrow{max: 9}} {
-				k := newCalls(correlator, new(counters))
+				k := newTestCalls(correlator)
 				<-k.whenDrained()
 				first, second := mustEnter(t, k), mustEnter(t, k)
 				k.abandon(first)
@@ -336,7 +345,7 @@ func TestCallsEnd(t *testing.T) {
 	boom := errors.New("boom")
 	for name, correlator := range map[string]Correlator{"in order": nil, "by id": IDPrefix{}, "by few ids": narrow{max: 9}} {
 		t.Run(name, func(t *testing.T) {
-			k := newCalls(correlator, new(counters))
+			k := newTestCalls(correlator)
 			answered, gone, open := mustEnter(t, k), mustEnter(t, k), mustEnter(t, k)
 			k.answer(replyTo(1))
 			k.abandon(gone)
@@ -354,7 +363,7 @@ func TestCallsEnd(t *testing.T) {
 func TestCallsRoom(t *testing.T) {
 	const waiters = 20
 	setup := func(t *testing.T) (*calls, chan *call, *sync.WaitGroup) {
-		k := newCalls(narrow{max: 8}, new(counters))
+		k := newTestCalls(narrow{max: 8})
 		entered := make(chan *call, waiters)
 		wg := new(sync.WaitGroup)
 		for range waiters {
@@ -391,7 +400,7 @@ func TestCallsRoom(t *testing.T) {
 
 	t.Run("the end of the connection wakes all", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			k := newCalls(narrow{max: 1}, new(counters))
+			k := newTestCalls(narrow{max: 1})
 			mustEnter(t, k)
 			var wg sync.WaitGroup
 			for range waiters {
@@ -409,11 +418,14 @@ func TestCallsModel(t *testing.T) {
 	for name, correlator := range map[string]Correlator{
 		"in order": nil, "by id": IDPrefix{}, "by 1 id": narrow{max: 1}, "by 7 ids": narrow{max: 7}, "by 255 ids": IDField{Width: 1},
 	} {
-		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(12) {
-				compare(t, correlator, rand.New(rand.NewPCG(seed, 1)))
-			}
-		})
+		for _, maxInFlight := range []int{0, 1, 5} {
+			t.Run(fmt.Sprint(name, ", MaxInFlight ", maxInFlight), func(t *testing.T) {
+				for seed := range uint64(12) {
+					s := callSettings{correlator: correlator, maxInFlight: maxInFlight}
+					compare(t, s, rand.New(rand.NewPCG(seed, 1)))
+				}
+			})
+		}
 	}
 }
 
@@ -424,12 +436,19 @@ type modelled struct {
 	want string // "waits" until it has ended
 }
 
-func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
+func compare(t *testing.T, s callSettings, random *rand.Rand) {
 	t.Helper()
-	k := newCalls(correlator, new(counters))
-	limit := 0
+	k := newCalls(s, new(counters))
+	correlator, limit := s.correlator, 0 // of ids
 	if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
 		limit = int(narrow.MaxID())
+	}
+	most := maxInOrder // places
+	if limit > 0 {
+		most = limit
+	}
+	if s.maxInFlight > 0 {
+		most = min(most, s.maxInFlight)
 	}
 	message := func(id uint64, text string) []byte {
 		if f, ok := correlator.(IDField); ok {
@@ -446,13 +465,19 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 	places := make(map[uint64]*modelled) // by id: waiting and abandoned
 	issued := make(map[uint64]bool)      // ids ever issued
 	for step := range 3000 {
+		taken := len(places)
+		if correlator == nil {
+			taken = len(order)
+		}
+		require.Equal(t, taken, k.inFlight(), "step %d", step)
 		switch op := random.IntN(20); {
 		case op < 8: // enter
 			c := k.enter(ticket{batch: 1})
 			if c == nil {
-				require.True(t, limit > 0 && len(places) == limit, "step %d: no room with %d of %d places taken", step, len(places), limit)
+				require.Equal(t, most, taken, "step %d: there should be room", step)
 				continue
 			}
+			require.Less(t, taken, most, "step %d: there should be no room", step)
 			m := &modelled{call: c, id: c.id, want: "waits"}
 			if random.IntN(10) == 0 {
 				k.retract(c)
@@ -496,18 +521,12 @@ func compare(t *testing.T, correlator Correlator, random *rand.Rand) {
 			i := random.IntN(len(open))
 			k.abandon(open[i].call)
 			open[i].want = "abandoned"
-			if limit == 0 && correlator != nil {
-				delete(places, open[i].id)
-			}
 			open = append(open[:i], open[i+1:]...)
 		case op == 16 && random.IntN(20) == 0: // nobody receives
 			failAll(k, ErrInboxFull)
 			for _, m := range open {
 				if m.want == "waits" {
 					m.want = "error: " + ErrInboxFull.Error()
-					if limit == 0 && correlator != nil {
-						delete(places, m.id)
-					}
 				}
 			}
 		case len(open) > 0: // somebody looks
@@ -545,9 +564,9 @@ func failAll(k *calls, err error) {
 
 func TestCallsWaitForRoom(t *testing.T) {
 	t.Run("is found by those who wait when calls are abandoned", func(t *testing.T) {
-		// With more ids than are kept for abandoned calls, these come free at once.
+		// With more ids than are kept for abandoned calls, the others come free at once.
 		synctest.Test(t, func(t *testing.T) {
-			k := newCalls(narrow{max: maxKept + 1}, new(counters))
+			k := newTestCalls(narrow{max: maxKept + 1})
 			var entered []*call
 			for range maxKept + 1 {
 				entered = append(entered, mustEnter(t, k))
@@ -556,7 +575,11 @@ func TestCallsWaitForRoom(t *testing.T) {
 			found := make(chan error, 1)
 			go func() { found <- k.wait(t.Context()) }()
 			synctest.Wait()
-			require.Empty(t, found)
+			for _, c := range entered[1:] {
+				k.abandon(c)
+			}
+			synctest.Wait()
+			require.Empty(t, found, "abandoned ids are kept")
 			k.abandon(entered[0])
 			synctest.Wait()
 			require.Len(t, found, 1, "there is room, and one still waits for it")
@@ -568,7 +591,7 @@ func TestCallsWaitForRoom(t *testing.T) {
 	t.Run("is not waited for once calls are refused", func(t *testing.T) { // P7
 		// A Call that was refused for want of room, and comes to wait when Close has been.
 		synctest.Test(t, func(t *testing.T) {
-			for _, k := range []*calls{newCalls(nil, new(counters)), newCalls(narrow{max: 3}, new(counters))} {
+			for _, k := range []*calls{newTestCalls(nil), newTestCalls(narrow{max: 3})} {
 				for !k.pending.full() {
 					mustEnter(t, k)
 				}
@@ -585,7 +608,7 @@ func TestCallsWaitForRoom(t *testing.T) {
 func TestCallsStall(t *testing.T) {
 	t.Run("who has only begun to wait for room does not fail with those who have waited", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			k := newCalls(narrow{max: 1}, new(counters))
+			k := newTestCalls(narrow{max: 1})
 			require.NotNil(t, k.enter(ticket{batch: 1}))
 			wait := func(ctx context.Context) <-chan error {
 				ended := make(chan error, 1)

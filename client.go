@@ -260,7 +260,11 @@ func (c *Client) RemoteAddr() net.Addr { return c.latest().wire.RemoteAddr() }
 // before it can be received, and before the Send or Flush that has sent it returns.
 func (c *Client) Stats() Stats {
 	s := c.count.stats()
-	s.Connected = c.link.Load() != nil
+	s.InboxBytes = c.in.bytes()
+	if l := c.link.Load(); l != nil {
+		s.Connected = true
+		s.InFlight = l.calls.inFlight()
+	}
 	return s
 }
 

@@ -15,8 +15,9 @@ import (
 // on this connection is late, and dropped. Any other message goes to Receive.
 //
 // A Correlator whose ids are narrower than 64 bits is an [IDLimiter], too. Ids then run from
-// 1 to MaxID and start again, skipping those of waiting Calls and, if MaxID is at most 65536,
-// those of abandoned Calls. When all are in use, Call waits for one.
+// 1 to MaxID and start again, skipping those in flight. The id of a Call that was given up is
+// in flight until its late reply has come; without MaxInFlight no more than 65536 of these
+// are remembered. When all ids are in flight, Call waits for one.
 type Correlator interface {
 	// AppendRequest appends request, marked with id, to dst. It borrows request until it
 	// returns. It runs under the Client's write lock, like WriteFrame, and must not call

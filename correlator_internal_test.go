@@ -19,7 +19,7 @@ func TestIDField(t *testing.T) {
 		require.EqualValues(t, 0x7fffffff, f.MaxID())
 		_, err := f.AppendRequest(nil, 0x80000000, []byte("????"))
 		require.ErrorIs(t, err, ErrInvalidFrame)
-		k := newCalls(IDField{Width: 1, Max: 3}, new(counters))
+		k := newTestCalls(IDField{Width: 1, Max: 3})
 		for range 3 {
 			mustEnter(t, k)
 		}

@@ -70,6 +70,12 @@ type Dialer struct {
 	// replies come in the order of the requests.
 	Correlator Correlator
 
+	// MaxInFlight is how many requests of Calls may be outstanding at once on a connection.
+	// Further Calls wait. A request whose Call was given up counts until its late reply has
+	// come. 1 is for servers that take one request at a time, as those of Modbus. 0: as many
+	// as the Correlator has ids, and 65536 in order; of the two the smaller counts.
+	MaxInFlight int
+
 	// WriteTimeout ends a connection to which we write when the peer's TCP takes no byte
 	// for so long, during a Handshake, too. 0: 10 s.
 	WriteTimeout time.Duration
@@ -161,7 +167,7 @@ type config struct {
 	handshake   func(ctx context.Context, conn *Conn) error
 	heartbeat   Heartbeat
 	backoff     *Backoff
-	correlator  Correlator
+	calls       callSettings
 	trace       *Trace
 
 	// 0: none.
@@ -180,7 +186,7 @@ func (d *Dialer) config() *config {
 		handshake:    d.Handshake,
 		heartbeat:    d.Heartbeat,
 		backoff:      clone(d.Reconnect),
-		correlator:   d.Correlator,
+		calls:        callSettings{correlator: d.Correlator, maxInFlight: d.MaxInFlight},
 		trace:        clone(d.Trace),
 		timeout:      orDefault(d.Timeout, defaultTimeout),
 		writeTimeout: orDefault(d.WriteTimeout, defaultWriteTimeout),
@@ -269,6 +275,7 @@ func (d *Dialer) validateNumbers() (errs []error) {
 		{"ReadBuffer", d.ReadBuffer, d.ReadBuffer < 0},
 		{"WriteBuffer", d.WriteBuffer, d.WriteBuffer < 0},
 		{"Inbox", d.Inbox, d.Inbox < 0},
+		{"MaxInFlight", d.MaxInFlight, d.MaxInFlight < 0},
 	} {
 		if setting.negative {
 			errs = append(errs, fmt.Errorf("Dialer.%s %v is negative", setting.name, setting.value))

@@ -178,6 +178,14 @@ func (in *inbox) claimLocked(s *slab) (i int, ok bool) {
 	return i, ok
 }
 
+// bytes returns how much Receive has not taken, each message with its overhead.
+func (in *inbox) bytes() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.accountLocked()
+	return in.used
+}
+
 // account makes room for what has been received.
 func (in *inbox) account() {
 	in.mu.Lock()

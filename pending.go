@@ -10,14 +10,17 @@ const (
 	// included.
 	maxInOrder = 1 << 16
 
-	// maxKept is how many ids there may be for abandoned ones to be kept out of use.
+	// maxKept is how many abandoned ids of a Correlator that has more are kept out of use
+	// until their late replies, without MaxInFlight.
 	maxKept = 1 << 16
 )
 
 // A pending is the requests of a connection that are not answered yet: a queue, or a table by
-// id. Calls that are abandoned keep their place for the late reply, where an id does not tell
-// that it is late.
+// id. Calls that are abandoned keep their place until their late reply has come.
 type pending interface {
+	// outstanding returns how many places are taken.
+	outstanding() int
+
 	// full reports whether there is no room for another call.
 	full() bool
 
@@ -31,7 +34,7 @@ type pending interface {
 	// that was abandoned; ok is false for what is no reply.
 	match(id uint64) (c *call, ok bool)
 
-	// abandon keeps the place of a call, or frees it.
+	// abandon keeps the place of a call, unless too many are kept.
 	abandon(id uint64)
 
 	// each calls f for every call that was not abandoned. f may abandon it.
@@ -39,25 +42,36 @@ type pending interface {
 }
 
 // newPending returns a queue without a Correlator, else a table.
-func newPending(correlator Correlator) pending {
-	if correlator == nil {
-		return &callQueue{oldest: 1}
+func newPending(s callSettings) pending {
+	limit := uint64(math.MaxUint64)
+	if s.maxInFlight > 0 {
+		limit = uint64(s.maxInFlight)
 	}
-	t := &idTable{limit: math.MaxUint64}
-	if narrow, ok := correlator.(IDLimiter); ok {
-		t.limit = max(narrow.MaxID(), 1)
+	if s.correlator == nil {
+		return &callQueue{places: int(min(limit, maxInOrder)), oldest: 1}
+	}
+	t := &idTable{maxID: math.MaxUint64, keep: maxKept}
+	if narrow, ok := s.correlator.(IDLimiter); ok {
+		t.maxID = max(narrow.MaxID(), 1)
+	}
+	t.places = min(limit, t.maxID)
+	if s.maxInFlight > 0 {
+		t.keep = s.maxInFlight
 	}
 	return t
 }
 
 // A callQueue is what waits for replies in order. The ids of its calls are their numbers.
 type callQueue struct {
+	places int
 	calls  []*call // from first on; nil: abandoned
 	first  int     // index of the oldest, which has the number oldest
 	oldest uint64
 }
 
-func (q *callQueue) full() bool { return len(q.calls)-q.first >= maxInOrder }
+func (q *callQueue) outstanding() int { return len(q.calls) - q.first }
+
+func (q *callQueue) full() bool { return q.outstanding() >= q.places }
 
 func (q *callQueue) enter(c *call) (id uint64) {
 	q.calls = append(q.calls, c)
@@ -98,19 +112,24 @@ func (q *callQueue) each(f func(c *call)) {
 	}
 }
 
-// An idTable finds calls by their ids, which count from 1 to limit and start again.
+// An idTable finds calls by their ids, which count from 1 to maxID and start again.
 type idTable struct {
-	limit   uint64
-	issued  uint64 // the last id
-	wrapped bool   // ids have started again at 1
-	calls   callTable
+	maxID     uint64
+	places    uint64 // maxID or fewer
+	keep      int    // how many abandoned ones may have places
+	issued    uint64 // the last id
+	wrapped   bool   // ids have started again at 1
+	abandoned int    // of those in calls
+	calls     callTable
 }
 
-func (t *idTable) full() bool { return uint64(t.calls.n) >= t.limit }
+func (t *idTable) outstanding() int { return t.calls.n }
+
+func (t *idTable) full() bool { return uint64(t.calls.n) >= t.places }
 
 func (t *idTable) enter(c *call) (id uint64) {
 	for {
-		if t.issued == t.limit {
+		if t.issued == t.maxID {
 			t.issued, t.wrapped = 0, true
 		}
 		t.issued++
@@ -122,26 +141,36 @@ func (t *idTable) enter(c *call) (id uint64) {
 	return t.issued
 }
 
-func (t *idTable) retract(id uint64) { t.calls.remove(id) }
+func (t *idTable) retract(id uint64) { t.remove(id) }
 
 func (t *idTable) match(id uint64) (c *call, ok bool) {
-	c, known := t.calls.get(id)
-	if known {
-		t.calls.remove(id)
+	if c, known := t.remove(id); known {
 		return c, true
 	}
-	// Else it is late, and was abandoned, if it was ever issued.
-	return nil, id != 0 && id <= t.limit && (t.wrapped || id <= t.issued)
+	// Else it is late, if it was ever issued.
+	return nil, id != 0 && id <= t.maxID && (t.wrapped || id <= t.issued)
+}
+
+// remove frees a place.
+func (t *idTable) remove(id uint64) (c *call, known bool) {
+	if c, known = t.calls.get(id); known {
+		t.calls.remove(id)
+		if c == nil {
+			t.abandoned--
+		}
+	}
+	return c, known
 }
 
 func (t *idTable) abandon(id uint64) {
-	if t.limit <= maxKept {
-		t.calls.put(id, nil)
+	if t.abandoned == t.keep {
+		// To keep more would fill the memory. The id will not come again before very many
+		// other calls, if ever, and that it was issued tells that its reply is late.
+		t.calls.remove(id)
 		return
 	}
-	// The id will not come again before very many other calls, if ever, and that it was
-	// issued tells that its reply is late. To keep it would fill the memory.
-	t.calls.remove(id)
+	t.calls.put(id, nil)
+	t.abandoned++
 }
 
 func (t *idTable) each(f func(c *call)) { t.calls.each(f) }

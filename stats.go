@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Stats are the result of [Client.Stats]: counters since Dial, over all connections.
+// Stats are the result of [Client.Stats]: counters since Dial, over all connections, and how
+// things stand.
 type Stats struct {
 	MessagesReceived uint64        // messages for Receive and replies, late ones included; no pings or pongs
 	BytesReceived    uint64        // bytes of these messages, without framing
@@ -16,6 +17,8 @@ type Stats struct {
 	Connected        bool          // there is a connection now
 	RTT              time.Duration // round-trip time of the last ping that was answered; 0: none yet
 	MessagesLost     uint64        // messages lost with their connection, as a LossError reports them
+	InFlight         int           // requests of Calls on this connection that have no reply yet, those that were given up included
+	InboxBytes       int           // what Receive has not taken yet: each message its length + 64, as Dialer.Inbox counts
 }
 
 // counters are the sources of Stats. They are updated once a batch.

@@ -381,6 +381,7 @@ func TestStats(t *testing.T) {
 		}
 		require.Equal(t, tcpclient.Stats{
 			MessagesReceived: 6, BytesReceived: 15, MessagesSent: 3, BytesSent: 24, Flushes: 3, Connects: 4, Connected: true,
+			InboxBytes: 6*64 + 15,
 		}, c.Stats())
 		require.NoError(t, c.Close())
 		require.False(t, c.Stats().Connected)
