@@ -21,8 +21,9 @@ import (
 //
 // Call blocks until the reply has arrived, ctx is done, the connection has ended or the
 // Client is closed; while disconnected it waits for the next connection. It borrows
-// request until it returns. When ctx ends, Call returns at once, the connection lives on,
-// and the late reply is dropped.
+// request until it returns. When ctx ends, Call returns at once, and the connection lives on.
+// The request stays in flight until its late reply has come, which is for [Trace].LateReply
+// only. If all places are in flight (see [Dialer].MaxInFlight), Call waits for one.
 //
 // Call never repeats a request. When it fails, [errors.As] finds an [*OpError] whose
 // Unsent field says whether the server has certainly not seen the request.
@@ -167,6 +168,7 @@ type callSettings struct {
 type calls struct {
 	correlator Correlator // nil: in order
 	count      *counters
+	trace      *tracer
 	room       chan struct{} // one slot: somebody waits for room, and there may be some
 	used       atomic.Bool   // there was a call: messages may be replies
 
@@ -216,10 +218,11 @@ func (f *roomFailure) end(err error) {
 	close(f.done)
 }
 
-func newCalls(s callSettings, count *counters) *calls {
+func newCalls(s callSettings, count *counters, trace *tracer) *calls {
 	return &calls{
 		correlator: s.correlator,
 		count:      count,
+		trace:      trace,
 		pending:    newPending(s),
 		room:       make(chan struct{}, 1),
 	}
@@ -273,18 +276,29 @@ func (k *calls) answer(msg []byte) bool {
 			return false
 		}
 	}
+	isReply, late := k.take(id, msg, reply)
+	if late {
+		k.trace.lateReply(reply) // without the lock
+	}
+	return isReply
+}
+
+// take brings a reply to the call with that id. late says that no call waits for it.
+func (k *calls) take(id uint64, msg, reply []byte) (isReply, late bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c, ok := k.pending.match(id)
 	if !ok {
-		return false
+		return false, false
 	}
 	k.count.received(1, len(msg))
-	if c != nil { // else late: it was abandoned
+	if c == nil {
+		k.count.lateReplies.Add(1)
+	} else {
 		k.endLocked(c, append(make([]byte, 0, len(reply)), reply...), nil)
 	}
 	k.roomLocked()
-	return true
+	return true, c == nil
 }
 
 func (k *calls) endLocked(c *call, reply []byte, err error) {

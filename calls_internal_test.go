@@ -27,7 +27,7 @@ func (n narrow) MaxID() uint64 { return n.max }
 
 // newTestCalls returns the calls of a connection without MaxInFlight.
 func newTestCalls(correlator Correlator) *calls {
-	return newCalls(callSettings{correlator: correlator}, new(counters))
+	return newCalls(callSettings{correlator: correlator}, new(counters), new(tracer))
 }
 
 // reply is the reply to id.
@@ -438,7 +438,7 @@ type modelled struct {
 
 func compare(t *testing.T, s callSettings, random *rand.Rand) {
 	t.Helper()
-	k := newCalls(s, new(counters))
+	k := newCalls(s, new(counters), new(tracer))
 	correlator, limit := s.correlator, 0 // of ids
 	if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
 		limit = int(narrow.MaxID())

@@ -12,7 +12,8 @@ import (
 // push with id 0.
 //
 // A message with the id of a waiting Call is its reply. One with another id that was issued
-// on this connection is late, and dropped. Any other message goes to Receive.
+// on this connection is late: it is dropped, and [Trace].LateReply is told. Any other message
+// goes to Receive.
 //
 // A Correlator whose ids are narrower than 64 bits is an [IDLimiter], too. Ids then run from
 // 1 to MaxID and start again, skipping those in flight. The id of a Call that was given up is

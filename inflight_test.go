@@ -167,3 +167,70 @@ func TestStatsInboxBytes(t *testing.T) {
 		require.Zero(t, c.Stats().InboxBytes)
 	}))
 }
+
+// lateReplies returns what rec was told of late replies.
+func lateReplies(rec *testkit.Recorder) (replies []string) {
+	for _, e := range rec.All("LateReply") {
+		replies = append(replies, e.Reply)
+	}
+	return replies
+}
+
+func TestTraceLateReply(t *testing.T) {
+	t.Run("tells of the reply to a Call that gave up", func(t *testing.T) { // B4
+		inEachOrder(t, func(t *testing.T, k tcpclient.Correlator, header string) {
+			rec := testkit.NewRecorder()
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: k, Trace: rec.Trace()})
+			giveUp(t, c, header+"payment")
+			request := p.Receive()
+			time.Sleep(time.Minute)
+			p.Send(request)
+			synctest.Wait()
+			require.Equal(t, []string{request}, lateReplies(rec), "as SplitReply returned it")
+			require.EqualValues(t, 1, c.Stats().LateReplies)
+			go p.Echo()
+			_, err := c.Call(t.Context(), []byte(header+"another"))
+			require.NoError(t, err)
+			require.EqualValues(t, 1, c.Stats().LateReplies, "a reply in time is not late")
+			require.Len(t, lateReplies(rec), 1)
+		})
+	})
+
+	t.Run("tells of each reply after the first to one id", testkit.InBubble(func(t *testing.T) { // B3
+		rec := testkit.NewRecorder()
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Trace: rec.Trace()})
+		search := startCall(t, t.Context(), c, "search")
+		p.Receive()
+		p.Send(withID(1, "entry"), withID(1, "another"), withID(1, ""), withID(0, "push"))
+		reply, err := search()
+		require.NoError(t, err)
+		require.Equal(t, "entry", reply)
+		synctest.Wait()
+		require.Equal(t, []string{"another", ""}, lateReplies(rec))
+		require.EqualValues(t, 2, c.Stats().LateReplies)
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, withID(0, "push"), string(msg), "what is no reply is not late")
+	}))
+
+	t.Run("gives a copy that may be kept", testkit.InBubble(func(t *testing.T) {
+		var kept [][]byte
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Trace: &tcpclient.Trace{LateReply: func(reply []byte) { kept = append(kept, reply) }}})
+		for i := range 3 {
+			giveUp(t, c, fmt.Sprint(i))
+			p.Send(p.Receive())
+			synctest.Wait()
+		}
+		require.NoError(t, c.Close())
+		require.Equal(t, [][]byte{[]byte("0"), []byte("1"), []byte("2")}, kept)
+	}))
+
+	t.Run("is counted without a Trace", testkit.InBubble(func(t *testing.T) { // B4
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		giveUp(t, c, "payment")
+		p.Send(p.Receive())
+		synctest.Wait()
+		require.EqualValues(t, 1, c.Stats().LateReplies)
+		require.EqualValues(t, 1, c.Stats().MessagesReceived)
+	}))
+}

@@ -45,7 +45,7 @@ func (o *outcome) hungUp() bool {
 // the connection before, if it was not reported.
 func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer, loss error) *link {
 	l := &link{addr: conn.addr, wire: conn.wire, secure: conn.tls != nil}
-	l.calls = newCalls(c.calls, count)
+	l.calls = newCalls(c.calls, count, trace)
 	l.out = newOutbox(c, conn.framing, conn.wire, conn.transport(c.renegotiates()), l.calls, count, loss)
 	if conn.tls != nil {
 		conn.records.start(l.out.tlsAdded)

@@ -17,6 +17,7 @@ type Stats struct {
 	Connected        bool          // there is a connection now
 	RTT              time.Duration // round-trip time of the last ping that was answered; 0: none yet
 	MessagesLost     uint64        // messages lost with their connection, as a LossError reports them
+	LateReplies      uint64        // replies that came when no Call waited for them any more
 	InFlight         int           // requests of Calls on this connection that have no reply yet, those that were given up included
 	InboxBytes       int           // what Receive has not taken yet: each message its length + 64, as Dialer.Inbox counts
 }
@@ -26,6 +27,7 @@ type counters struct {
 	messagesReceived, bytesReceived  atomic.Uint64
 	messagesSent, bytesSent, flushes atomic.Uint64
 	connects, messagesLost           atomic.Uint64
+	lateReplies                      atomic.Uint64
 	rtt                              atomic.Int64
 }
 
@@ -52,5 +54,6 @@ func (c *counters) stats() Stats {
 		Connects:         c.connects.Load(),
 		RTT:              time.Duration(c.rtt.Load()),
 		MessagesLost:     c.messagesLost.Load(),
+		LateReplies:      c.lateReplies.Load(),
 	}
 }

@@ -39,11 +39,18 @@ type Trace struct {
 
 	// Pong reports that a ping was answered after rtt.
 	Pong func(rtt time.Duration)
+
+	// LateReply reports a reply that came when no Call waited for it any more: its caller
+	// had given up, or the request had been answered before. reply is what SplitReply has
+	// returned, or the message if replies come in order. It is a copy, which the function
+	// may keep.
+	LateReply func(reply []byte)
 }
 
 // SlogTrace returns a Trace that logs to l: failures and losses at level Warn, connections
-// made, waits and our own Close at Info, attempts and pongs at Debug. The attributes are
-// "address", "attempt", "took", "delay", "rtt" and "error".
+// made, waits, late replies and our own Close at Info, attempts and pongs at Debug. The
+// attributes are "address", "attempt", "took", "delay", "rtt", "error" and "bytes", the length
+// of a late reply, whose content is not logged.
 func SlogTrace(l *slog.Logger) *Trace {
 	log := func(level slog.Level, msg string, attrs ...slog.Attr) {
 		l.LogAttrs(context.Background(), level, msg, attrs...)
@@ -70,6 +77,9 @@ func SlogTrace(l *slog.Logger) *Trace {
 		},
 		Pong: func(rtt time.Duration) {
 			log(slog.LevelDebug, "pong", slog.Duration("rtt", rtt))
+		},
+		LateReply: func(reply []byte) {
+			log(slog.LevelInfo, "late reply", slog.Int("bytes", len(reply)))
 		},
 	}
 }
@@ -118,6 +128,14 @@ func (t *tracer) waiting(attempt int, delay time.Duration) {
 func (t *tracer) pong(rtt time.Duration) {
 	if t.to != nil && t.to.Pong != nil {
 		t.post(func() { t.to.Pong(rtt) })
+	}
+}
+
+// lateReply copies reply.
+func (t *tracer) lateReply(reply []byte) {
+	if t.to != nil && t.to.LateReply != nil {
+		reply = append([]byte{}, reply...)
+		t.post(func() { t.to.LateReply(reply) })
 	}
 }
 

@@ -160,6 +160,9 @@ func TestCallbacksMayCallTheClient(t *testing.T) {
 		"Pong": func(hook func()) tcpclient.Dialer {
 			return tcpclient.Dialer{Trace: &tcpclient.Trace{Pong: func(time.Duration) { hook() }}}
 		},
+		"LateReply": func(hook func()) tcpclient.Dialer {
+			return tcpclient.Dialer{Trace: &tcpclient.Trace{LateReply: func([]byte) { hook() }}}
+		},
 		"Ping": func(hook func()) tcpclient.Dialer {
 			h := testkit.Pinging()
 			h.Ping = func() []byte { hook(); return []byte("ping") }
@@ -235,6 +238,9 @@ func TestCallbacksMayCallTheClient(t *testing.T) {
 				client.Store(c)
 				if name == "SplitReply" {
 					go c.Call(t.Context(), []byte("calls are used"))
+				}
+				if name == "LateReply" {
+					giveUp(t, c, "the reply is late")
 				}
 				done := make(chan struct{})
 				go func() {
@@ -330,7 +336,11 @@ func TestSlogTrace(t *testing.T) {
 		p.Send("pong")
 		fails = 1
 		testkit.HangUp(p)
-		testkit.RequireAliveAfterLoss(t, c, l.AcceptPeer(t))
+		p = l.AcceptPeer(t)
+		testkit.RequireAliveAfterLoss(t, c, p)
+		giveUp(t, c, "payment")
+		p.Send("receipt")
+		synctest.Wait()
 		require.NoError(t, c.Close())
 		require.Equal(t, `level=DEBUG msg=connecting address=server:1 attempt=1
 level=INFO msg=connected address=server:1 attempt=1 took=0s
@@ -342,6 +352,7 @@ level=WARN msg="connect failed" address=server:1 attempt=1 error="tcpclient: dia
 level=INFO msg="waiting to reconnect" attempt=2
 level=DEBUG msg=connecting address=server:1 attempt=2
 level=INFO msg=connected address=server:1 attempt=2 took=0s
+level=INFO msg="late reply" bytes=7
 level=INFO msg=disconnected address=server:1 error="client closed"
 `, out.String())
 	})

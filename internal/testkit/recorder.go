@@ -19,6 +19,7 @@ type Event struct {
 	Attempt int
 	Delay   time.Duration // Waiting; Connected's took; Pong's rtt
 	Err     error
+	Reply   string // LateReply
 }
 
 func (e Event) String() string {
@@ -52,6 +53,7 @@ func (r *Recorder) Trace() *tcpclient.Trace {
 		Disconnected: func(a string, err error) { r.add(Event{Kind: "Disconnected", Address: a, Err: err}) },
 		Waiting:      func(n int, d time.Duration) { r.add(Event{Kind: "Waiting", Attempt: n, Delay: d}) },
 		Pong:         func(d time.Duration) { r.add(Event{Kind: "Pong", Delay: d}) },
+		LateReply:    func(reply []byte) { r.add(Event{Kind: "LateReply", Reply: string(reply)}) },
 	}
 }
 
@@ -73,7 +75,7 @@ func (r *Recorder) RequireOrder(t testing.TB, addresses int) {
 	state, tried := "start", 0
 	events := r.All()
 	for i, e := range events {
-		next := map[string]string{"Connecting": "connecting", "Connected": "connected", "ConnectFailed": "failed", "Disconnected": "down", "Waiting": "waiting", "Pong": "connected"}[e.Kind]
+		next := map[string]string{"Connecting": "connecting", "Connected": "connected", "ConnectFailed": "failed", "Disconnected": "down", "Waiting": "waiting", "Pong": "connected", "LateReply": "connected"}[e.Kind]
 		allowed := map[string][]string{
 			"Connecting":    {"start", "waiting", "failed"},
 			"Connected":     {"connecting"},
@@ -81,6 +83,7 @@ func (r *Recorder) RequireOrder(t testing.TB, addresses int) {
 			"Disconnected":  {"connected"},
 			"Waiting":       {"failed", "down"},
 			"Pong":          {"connected"},
+			"LateReply":     {"connected"},
 		}[e.Kind]
 		if !slices.Contains(allowed, state) {
 			require.Fail(t, "no possible history", "event %d: %v in state %s\n%v", i, e, state, events)
