@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/liveness"
 )
 
 // Call sends request and returns the reply to it, which is owned by the caller. Any
@@ -153,12 +155,16 @@ const (
 	// stallTicks is how often the reader looks in that time, each stallTick.
 	stallTicks = 4
 	stallTick  = stallTime / stallTicks
+
+	// starvedTime is how long abandoned requests may take all places, without ReplyTimeout.
+	starvedTime = 10 * time.Second
 )
 
 // callSettings are the settings of a Dialer for its Calls.
 type callSettings struct {
-	correlator  Correlator // nil: in order
-	maxInFlight int        // 0: as many as there are ids
+	correlator   Correlator    // nil: in order
+	maxInFlight  int           // 0: as many as there are ids
+	replyTimeout time.Duration // 0: none
 }
 
 // calls are the requests of one connection that are not answered yet.
@@ -169,8 +175,12 @@ type calls struct {
 	correlator Correlator // nil: in order
 	count      *counters
 	trace      *tracer
+	reads      waker
 	room       chan struct{} // one slot: somebody waits for room, and there may be some
 	used       atomic.Bool   // there was a call: messages may be replies
+	watched    atomic.Bool   // replies may be overdue: the reader has to look. Set with mu
+
+	replyTimeout time.Duration
 
 	mu         sync.Mutex // guards following
 	pending    pending
@@ -183,7 +193,19 @@ type calls struct {
 	roomFailed *roomFailure  // what ends their wait; nil: none has begun
 	drained    chan struct{} // closed when live is 0, for Shutdown; nil: no one asks
 	idle       *call
+	replies    liveness.ReplyClock
+	filled     moment    // when a request last took the last place, without ReplyTimeout
+	starved    time.Time // since when abandoned requests take all places, by the clock of replies; zero: they do not
 }
+
+// A moment is a time by the clock of replies, and in the life of a reader.
+type moment struct {
+	at    time.Time
+	epoch int
+}
+
+// A waker makes the reader look again at the latest at due.
+type waker interface{ ReadBy(due time.Time) }
 
 // A call is one request that is waited for. It does not wait for its request to be written:
 // where that fails, the outbox ends it.
@@ -191,6 +213,7 @@ type call struct {
 	signal chan struct{} // one slot: it has ended, with reply or err
 	ticket ticket        // of its request
 	next   *call
+	age    *age // nil: there was none yet. Guarded by calls.mu
 
 	// Guarded by calls.mu, until it has ended.
 	id    uint64
@@ -218,14 +241,18 @@ func (f *roomFailure) end(err error) {
 	close(f.done)
 }
 
-func newCalls(s callSettings, count *counters, trace *tracer) *calls {
-	return &calls{
-		correlator: s.correlator,
-		count:      count,
-		trace:      trace,
-		pending:    newPending(s),
-		room:       make(chan struct{}, 1),
+func newCalls(s callSettings, count *counters, trace *tracer, reads waker) *calls {
+	k := &calls{
+		correlator:   s.correlator,
+		count:        count,
+		trace:        trace,
+		reads:        reads,
+		pending:      newPending(s),
+		room:         make(chan struct{}, 1),
+		replyTimeout: s.replyTimeout,
 	}
+	k.watched.Store(s.replyTimeout > 0)
+	return k
 }
 
 // inFlight returns how many requests are outstanding, abandoned ones included.
@@ -248,11 +275,103 @@ func (k *calls) enter(t ticket) *call {
 	} else {
 		k.idle = c.next
 	}
-	*c = call{signal: c.signal, ticket: t, epoch: k.epoch}
+	*c = call{signal: c.signal, age: c.age, ticket: t, epoch: k.epoch}
 	c.id = k.pending.enter(c)
 	k.live++
 	k.used.Store(true)
+	if k.replyTimeout > 0 {
+		k.oweLocked(c)
+	} else if k.pending.full() {
+		k.filled = moment{k.replies.At(time.Now()), k.epoch}
+	}
 	return c
+}
+
+// oweLocked notes that a reply is owed to c from now on, or, in order, from when the reply
+// before it has come. It wakes the reader if it does not know that one is owed.
+func (k *calls) oweLocked(c *call) {
+	first := k.pending.outstanding() == 1
+	if !first && k.correlator == nil {
+		return
+	}
+	since := k.replies.At(time.Now())
+	k.pending.owe(c, since)
+	if first {
+		k.reads.ReadBy(k.replies.Due(since.Add(k.replyTimeout)))
+	}
+}
+
+// starveLocked begins to watch, without ReplyTimeout, when abandoned requests take all
+// places. The time counts from the last request, if the reader has not waited for room in
+// the Inbox since.
+func (k *calls) starveLocked() {
+	if k.watched.Load() || k.live > 0 || k.over != nil || !k.pending.full() {
+		return
+	}
+	now := k.replies.At(time.Now())
+	k.starved = now
+	if k.filled.epoch == k.epoch {
+		k.starved = k.filled.at
+		if spent := now.Add(-starvedTime); k.starved.Before(spent) {
+			k.starved = spent
+		}
+	}
+	k.watched.Store(true)
+	k.reads.ReadBy(k.replies.Due(k.starved.Add(starvedTime)))
+}
+
+// feedLocked ends that, when a place has come free.
+func (k *calls) feedLocked() {
+	if !k.starved.IsZero() && !k.pending.full() {
+		k.starved = time.Time{}
+		k.watched.Store(false)
+	}
+}
+
+// replyDue returns when the reader has to ask replyOverdue; zero: never, as things stand. rests
+// says that the Heartbeat rests: the server works on one request at a time, and answers no ping
+// meanwhile. Only the reader calls it, and only when it waits for the socket.
+func (k *calls) replyDue() (due time.Time, rests bool) {
+	if !k.watched.Load() {
+		return time.Time{}, false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	since, timeout := k.owedLocked()
+	if timeout == 0 {
+		return time.Time{}, false
+	}
+	return k.replies.Due(since.Add(timeout)), k.correlator == nil && k.replyTimeout > 0
+}
+
+// owedLocked returns since when a reply is owed, and for how long it may be; 0: none is.
+func (k *calls) owedLocked() (since time.Time, timeout time.Duration) {
+	switch {
+	case k.over != nil || k.pending.outstanding() == 0:
+		return time.Time{}, 0
+	case k.replyTimeout == 0:
+		if k.starved.IsZero() {
+			return time.Time{}, 0
+		}
+		return k.starved, starvedTime
+	}
+	if since = k.pending.oldest(); since.IsZero() {
+		since = k.replies.At(time.Now())
+		k.pending.owe(nil, since)
+	}
+	return since, k.replyTimeout
+}
+
+// replyOverdue returns ErrReplyTimeout if a reply is overdue at now, after a wait that was to
+// end at due.
+func (k *calls) replyOverdue(now, due time.Time) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	since, timeout := k.owedLocked()
+	if timeout > 0 && k.replies.Expired(now, due, since.Add(timeout), timeout) {
+		return ErrReplyTimeout
+	}
+	return nil
 }
 
 // retract takes back a call of which nothing was written, the last one entered.
@@ -263,6 +382,7 @@ func (k *calls) retract(c *call) {
 	if !c.ended {
 		k.leftLocked()
 	}
+	k.feedLocked()
 	k.recycleLocked(c)
 	k.roomLocked()
 }
@@ -297,6 +417,8 @@ func (k *calls) take(id uint64, msg, reply []byte) (isReply, late bool) {
 	} else {
 		k.endLocked(c, append(make([]byte, 0, len(reply)), reply...), nil)
 	}
+	k.replies.Reply()
+	k.feedLocked()
 	k.roomLocked()
 	return true, c == nil
 }
@@ -370,6 +492,7 @@ func (k *calls) abandon(c *call) bool {
 	c.ended = true
 	k.pending.abandon(c.id)
 	k.leftLocked()
+	k.starveLocked()
 	k.roomLocked()
 	return true
 }
@@ -384,6 +507,16 @@ func (k *calls) stall(received bool) {
 	if !received {
 		k.failLocked(k.epoch-stallTicks-1, ErrInboxFull)
 	}
+	if k.watched.Load() {
+		k.replies.Stop(time.Now())
+	}
+}
+
+// stallOver is called by a reader when it has room in the Inbox, and goes on.
+func (k *calls) stallOver() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.replies.Go(time.Now())
 }
 
 // lose ends the calls whose requests the outbox has lost: those in batches after written.
@@ -437,6 +570,7 @@ func (k *calls) endWhereLocked(which func(c *call) bool, err error) {
 			k.endLocked(c, nil, err)
 		}
 	})
+	k.starveLocked()
 	k.roomLocked()
 }
 

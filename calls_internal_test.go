@@ -27,8 +27,13 @@ func (n narrow) MaxID() uint64 { return n.max }
 
 // newTestCalls returns the calls of a connection without MaxInFlight.
 func newTestCalls(correlator Correlator) *calls {
-	return newCalls(callSettings{correlator: correlator}, new(counters), new(tracer))
+	return newCalls(callSettings{correlator: correlator}, new(counters), new(tracer), &wakes{})
 }
+
+// wakes are the times by which the reader was asked to look.
+type wakes struct{ due []time.Time }
+
+func (w *wakes) ReadBy(due time.Time) { w.due = append(w.due, due) }
 
 // reply is the reply to id.
 func reply(correlator Correlator, id uint64) []byte {
@@ -438,7 +443,7 @@ type modelled struct {
 
 func compare(t *testing.T, s callSettings, random *rand.Rand) {
 	t.Helper()
-	k := newCalls(s, new(counters), new(tracer))
+	k := newCalls(s, new(counters), new(tracer), &wakes{})
 	correlator, limit := s.correlator, 0 // of ids
 	if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
 		limit = int(narrow.MaxID())
@@ -633,4 +638,72 @@ func TestCallsStall(t *testing.T) {
 			require.ErrorIs(t, <-second, ErrInboxFull)
 		})
 	})
+}
+
+func TestCallsReplyDue(t *testing.T) {
+	t.Run("wakes the reader for the first request only", inBubble(func(t *testing.T) { // P5, P12
+		for _, correlator := range []Correlator{nil, IDPrefix{}} {
+			w := new(wakes)
+			k := newCalls(callSettings{correlator: correlator, replyTimeout: sec}, new(counters), new(tracer), w)
+			began := time.Now()
+			due, _ := k.replyDue()
+			require.Zero(t, due, "nothing is owed")
+			mustEnter(t, k)
+			time.Sleep(ms)
+			mustEnter(t, k)
+			require.Equal(t, []time.Time{began.Add(sec)}, w.due)
+			due, rests := k.replyDue()
+			require.Equal(t, began.Add(sec), due)
+			require.Equal(t, correlator == nil, rests, "the Heartbeat rests in order")
+			time.Sleep(ms)
+			k.answer(replyTo(1))
+			time.Sleep(ms) // until the reader waits for the socket again
+			due, _ = k.replyDue()
+			want := began.Add(ms + sec)
+			if correlator == nil {
+				want = began.Add(3*ms + sec)
+			}
+			require.Equal(t, want, due)
+			k.answer(replyTo(2))
+			due, rests = k.replyDue()
+			require.Zero(t, due)
+			require.False(t, rests)
+			require.Len(t, w.due, 1)
+		}
+	}))
+
+	t.Run("is over when the connection is", inBubble(func(t *testing.T) {
+		k := newCalls(callSettings{replyTimeout: sec}, new(counters), new(tracer), new(wakes))
+		mustEnter(t, k)
+		k.end(ErrDisconnected)
+		due, _ := k.replyDue()
+		require.Zero(t, due)
+		require.NoError(t, k.replyOverdue(time.Now().Add(time.Hour), time.Now().Add(time.Hour)))
+	}))
+
+	t.Run("without ReplyTimeout begins when abandoned requests take all places, and ends when one comes free", inBubble(func(t *testing.T) { // P5, B1
+		w := new(wakes)
+		k := newCalls(callSettings{maxInFlight: 2}, new(counters), new(tracer), w)
+		a, b := mustEnter(t, k), mustEnter(t, k)
+		began := time.Now()
+		time.Sleep(sec)
+		k.abandon(a)
+		require.Empty(t, w.due, "one waits")
+		k.abandon(b)
+		require.Equal(t, []time.Time{began.Add(starvedTime)}, w.due)
+		due, rests := k.replyDue()
+		require.Equal(t, began.Add(starvedTime), due)
+		require.False(t, rests)
+		require.NoError(t, k.replyOverdue(due.Add(-1), due.Add(-1)))
+		require.Equal(t, ErrReplyTimeout, k.replyOverdue(due, due))
+		k.answer([]byte("late"))
+		due, _ = k.replyDue()
+		require.Zero(t, due)
+		require.False(t, k.watched.Load())
+	}))
+}
+
+// inBubble is testkit.InBubble, which imports this package.
+func inBubble(test func(t *testing.T)) func(t *testing.T) {
+	return func(t *testing.T) { synctest.Test(t, test) }
 }

@@ -76,6 +76,19 @@ type Dialer struct {
 	// as the Correlator has ids, and 65536 in order; of the two the smaller counts.
 	MaxInFlight int
 
+	// ReplyTimeout ends a connection with ErrReplyTimeout when a reply to a Call does not come
+	// for so long, whether a Call waits for it or has given up. The Call's own context ends
+	// only its wait; ReplyTimeout finds a server that has lost a request, and frees the
+	// place that this takes. With a Correlator the time of each request counts from when it
+	// was framed, in order from the later of that and the reply before it. While a frame is
+	// arriving, FrameTimeout rules. Time in which the Inbox is full does not count.
+	//
+	// In order it also takes the Heartbeat's place while requests are outstanding: see
+	// [Heartbeat]. 0: none, except that a connection ends so, too, when requests that were
+	// given up take all places (see MaxInFlight), and 10 s have passed since the last request
+	// and the last reply.
+	ReplyTimeout time.Duration
+
 	// WriteTimeout ends a connection to which we write when the peer's TCP takes no byte
 	// for so long, during a Handshake, too. 0: 10 s.
 	WriteTimeout time.Duration
@@ -186,7 +199,7 @@ func (d *Dialer) config() *config {
 		handshake:    d.Handshake,
 		heartbeat:    d.Heartbeat,
 		backoff:      clone(d.Reconnect),
-		calls:        callSettings{correlator: d.Correlator, maxInFlight: d.MaxInFlight},
+		calls:        callSettings{correlator: d.Correlator, maxInFlight: d.MaxInFlight, replyTimeout: d.ReplyTimeout},
 		trace:        clone(d.Trace),
 		timeout:      orDefault(d.Timeout, defaultTimeout),
 		writeTimeout: orDefault(d.WriteTimeout, defaultWriteTimeout),
@@ -275,6 +288,7 @@ func (d *Dialer) validateNumbers() (errs []error) {
 		{"ReadBuffer", d.ReadBuffer, d.ReadBuffer < 0},
 		{"WriteBuffer", d.WriteBuffer, d.WriteBuffer < 0},
 		{"Inbox", d.Inbox, d.Inbox < 0},
+		{"ReplyTimeout", d.ReplyTimeout, d.ReplyTimeout < 0},
 		{"MaxInFlight", d.MaxInFlight, d.MaxInFlight < 0},
 	} {
 		if setting.negative {

@@ -96,6 +96,10 @@ var (
 	// ErrFrameTimeout: the rest of a frame did not arrive within [Dialer].FrameTimeout.
 	ErrFrameTimeout error = wire.TimeoutError("frame timeout: the rest of a frame did not arrive")
 
+	// ErrReplyTimeout: a reply did not come within [Dialer].ReplyTimeout. Without that:
+	// requests that were given up took all places, and no reply has come for 10 s.
+	ErrReplyTimeout error = wire.TimeoutError("reply timeout: a reply did not come")
+
 	// ErrInboxFull: a Call waited for a second in which the Inbox was full and no
 	// goroutine received. The connection goes on. During a Shutdown it ends a connection
 	// that brings more than 8 times the Inbox, and more than 16 MiB, unreceived.
@@ -288,7 +292,7 @@ func ownClass(err error) Class {
 		return ClassTemporary // the connection lives on; the application has to receive
 	case ErrInvalidFrame:
 		return ClassPermanent // a message was refused; inbound, a DisconnectedError is around it
-	case ErrDisconnected, ErrHeartbeatTimeout, ErrWriteTimeout, ErrFrameTimeout,
+	case ErrDisconnected, ErrHeartbeatTimeout, ErrWriteTimeout, ErrFrameTimeout, ErrReplyTimeout,
 		io.EOF, io.ErrUnexpectedEOF, io.ErrShortWrite, io.ErrNoProgress, io.ErrClosedPipe:
 		return ClassDisconnected
 	case os.ErrDeadlineExceeded:

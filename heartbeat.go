@@ -16,6 +16,12 @@ import (
 // the Client waits for the socket, so a slow application, a full Inbox or a suspended
 // process is never taken for a dead peer.
 //
+// A server that works on one request at a time answers no ping meanwhile, as PostgreSQL in a
+// long query, or beanstalkd in a reserve. Without [Dialer].ReplyTimeout such a request has to
+// be answered within Timeout. With it, and replies in order, the Heartbeat rests while a
+// request is outstanding: no ping is sent, silence ends nothing, and ReplyTimeout and
+// FrameTimeout find the dead peer.
+//
 // The functions are called on the Client's reading goroutine, one at a time. They must
 // not block and must not keep msg.
 type Heartbeat struct {
@@ -113,24 +119,49 @@ func endOf(action liveness.Action) error {
 	return nil
 }
 
-// A heartbeatWatch watches a connection in use: the time for the rest of a frame, and with a
-// Heartbeat the silence of the peer.
+// A heartbeatWatch watches a connection in use: the time for the rest of a frame, with a
+// Heartbeat the silence of the peer, and replies that do not come.
 type heartbeatWatch struct {
 	frameWatch
-	ping func() []byte
-	out  *outbox
+	ping  func() []byte
+	out   *outbox
+	calls *calls
 }
 
-func newHeartbeatWatch(h *Heartbeat, frameTimeout time.Duration, out *outbox) *heartbeatWatch {
+func newHeartbeatWatch(h *Heartbeat, frameTimeout time.Duration, out *outbox, calls *calls) *heartbeatWatch {
 	s := liveness.Settings{FrameTimeout: frameTimeout}
 	if h.Interval > 0 {
 		s.Interval, s.Timeout, s.Pings = h.Interval, h.timeout(), h.Ping != nil
 	}
-	return &heartbeatWatch{frameWatch: frameWatch{liveness.New(s, time.Now())}, ping: h.Ping, out: out}
+	return &heartbeatWatch{frameWatch: frameWatch{liveness.New(s, time.Now())}, ping: h.Ping, out: out, calls: calls}
+}
+
+// Next returns when Expired is to be called.
+func (w *heartbeatWatch) Next() time.Time {
+	reply := w.replyDue()
+	due := w.monitor.Next()
+	if due.IsZero() || !reply.IsZero() && reply.Before(due) {
+		return reply
+	}
+	return due
+}
+
+// replyDue returns when a reply is overdue that is owed; zero: never, as things stand. While a
+// frame is arriving, which may be that reply, FrameTimeout rules.
+func (w *heartbeatWatch) replyDue() time.Time {
+	due, rests := w.calls.replyDue()
+	w.monitor.Rest(rests)
+	if !due.IsZero() && w.monitor.InFrame() && !w.monitor.Next().IsZero() {
+		return time.Time{}
+	}
+	return due
 }
 
 // Expired is called when a read has brought nothing by due.
 func (w *heartbeatWatch) Expired(now, due time.Time) error {
+	if reply := w.replyDue(); !reply.IsZero() && !now.Before(reply) {
+		return w.calls.replyOverdue(now, due)
+	}
 	var outbound liveness.Outbound
 	if w.monitor.Heartbeat() {
 		outbound = w.out.outbound()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -232,5 +233,402 @@ func TestTraceLateReply(t *testing.T) {
 		synctest.Wait()
 		require.EqualValues(t, 1, c.Stats().LateReplies)
 		require.EqualValues(t, 1, c.Stats().MessagesReceived)
+	}))
+}
+
+// loseReplies makes p take requests and answer none. If interval is not 0, it sends an empty message
+// as often. wait returns when the stream has ended.
+func loseReplies(p *testkit.Peer, interval time.Duration) (wait func()) {
+	var running sync.WaitGroup
+	if interval > 0 {
+		running.Go(func() {
+			for {
+				time.Sleep(interval)
+				if _, err := p.Write(testkit.Frame("")); err != nil {
+					return
+				}
+			}
+		})
+	}
+	running.Go(func() {
+		p.All()
+		p.Close()
+	})
+	return running.Wait
+}
+
+// drain receives until the Client has ended, and returns why it has.
+func drain(t *testing.T, c *tcpclient.Client) (end func() error) {
+	return testkit.Start(t, func() error { _, err := testkit.ReceiveAll(t, c); return err })
+}
+
+func requireReplyTimeout(t *testing.T, err error) {
+	t.Helper()
+	require.ErrorIs(t, err, tcpclient.ErrReplyTimeout)
+	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	require.NotErrorIs(t, err, context.DeadlineExceeded)
+	require.True(t, testkit.OpError(t, err).Timeout())
+	require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+}
+
+func TestReplyTimeout(t *testing.T) {
+	const timeout = 5 * time.Second
+
+	t.Run("ends the connection when a reply has not come for so long", func(t *testing.T) { // P5, B2
+		inEachOrder(t, func(t *testing.T, k tcpclient.Correlator, header string) {
+			for _, interval := range []time.Duration{0, 70 * time.Millisecond} {
+				c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: k, ReplyTimeout: timeout})
+				if k == nil {
+					interval = 0 // there are no pushes
+				}
+				lost := loseReplies(p, interval)
+				ended := drain(t, c)
+				time.Sleep(time.Minute) // nothing is owed
+				began := time.Now()
+				_, err := c.Call(t.Context(), []byte(header+"request"))
+				requireReplyTimeout(t, err)
+				require.False(t, testkit.OpError(t, err).Unsent)
+				require.Equal(t, timeout, time.Since(began))
+				requireReplyTimeout(t, ended())
+				lost()
+			}
+		})
+	})
+
+	t.Run("counts from the oldest request, also one that was given up", func(t *testing.T) { // P5, B1
+		inEachOrder(t, func(t *testing.T, k tcpclient.Correlator, header string) {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: k, ReplyTimeout: timeout})
+			began := time.Now()
+			giveUp(t, c, header+"lost")
+			p.Receive()
+			if k != nil {
+				go p.Echo() // the others are answered
+			}
+			for i := range 4 {
+				time.Sleep(time.Second)
+				if k != nil {
+					_, err := c.Call(t.Context(), fmt.Append(nil, header, i))
+					require.NoError(t, err)
+				}
+			}
+			_, err := c.Receive(t.Context())
+			requireReplyTimeout(t, err)
+			require.Equal(t, timeout, time.Since(began))
+		})
+	})
+
+	t.Run("in order counts for a pipelined request from the reply before it", testkit.InBubble(func(t *testing.T) { // P5
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{ReplyTimeout: timeout})
+		began := time.Now()
+		var calls []func() (string, error)
+		for i := range 4 {
+			calls = append(calls, startCall(t, t.Context(), c, fmt.Sprint(i)))
+		}
+		for i, wait := range calls[:3] {
+			time.Sleep(4 * time.Second)
+			p.Send(p.Receive())
+			reply, err := wait()
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint(i), reply)
+		}
+		_, err := calls[3]()
+		requireReplyTimeout(t, err)
+		require.Equal(t, 12*time.Second+timeout, time.Since(began))
+	}))
+
+	t.Run("with ids counts for each from its request", testkit.InBubble(func(t *testing.T) { // P5
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, ReplyTimeout: timeout})
+		began := time.Now()
+		first := startCall(t, t.Context(), c, "first")
+		time.Sleep(time.Second)
+		second := startCall(t, t.Context(), c, "second")
+		time.Sleep(time.Second)
+		third := startCall(t, t.Context(), c, "third")
+		p.Send(p.Receive())
+		_, err := first()
+		require.NoError(t, err)
+		p.Receive()
+		p.Send(p.Receive())
+		_, err = third()
+		require.NoError(t, err)
+		_, err = second()
+		requireReplyTimeout(t, err)
+		require.Equal(t, time.Second+timeout, time.Since(began))
+	}))
+
+	t.Run("never ends a connection whose replies come in time", func(t *testing.T) { // P5
+		inEachOrder(t, func(t *testing.T, k tcpclient.Correlator, header string) {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: k, ReplyTimeout: timeout})
+			go func() {
+				for {
+					msg, err := p.Next()
+					if err != nil {
+						return
+					}
+					time.Sleep(timeout - 1)
+					p.Write(testkit.Frame(msg))
+				}
+			}()
+			for range 20 {
+				_, err := c.Call(t.Context(), []byte(header+"request"))
+				require.NoError(t, err)
+				time.Sleep(3 * time.Second)
+			}
+			time.Sleep(time.Hour)
+			require.True(t, c.Stats().Connected)
+		})
+	})
+
+	t.Run("does not count while the reader waits for room in the Inbox", testkit.InBubble(func(t *testing.T) { // P5
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, ReplyTimeout: timeout, Inbox: 1})
+		giveUp(t, c, "lost")
+		began := time.Now()
+		time.Sleep(2 * time.Second)
+		p.Send(withID(0, "push"), withID(0, "push"))
+		time.Sleep(time.Minute)
+		for range 2 {
+			_, err := c.Receive(t.Context())
+			require.NoError(t, err)
+		}
+		_, err := c.Receive(t.Context())
+		requireReplyTimeout(t, err)
+		require.Equal(t, time.Minute+timeout, time.Since(began))
+	}))
+
+	t.Run("waits for the rest of a reply that is arriving", testkit.InBubble(func(t *testing.T) { // P5
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{ReplyTimeout: timeout, FrameTimeout: 18 * time.Second})
+		call := startCall(t, t.Context(), c, "request")
+		for _, b := range testkit.Frame("a long reply") {
+			time.Sleep(time.Second)
+			p.Raw([]byte{b})
+		}
+		reply, err := call()
+		require.NoError(t, err)
+		require.Equal(t, "a long reply", reply)
+		call = startCall(t, t.Context(), c, "request")
+		p.Raw([]byte{0})
+		_, err = call()
+		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+	}))
+
+	t.Run("holds on every transport", func(t *testing.T) { // P5, D1
+		testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
+			for _, k := range []tcpclient.Correlator{nil, tcpclient.IDPrefix{}} {
+				c, p := tr.Connect(t, tcpclient.Dialer{Correlator: k, ReplyTimeout: 100 * time.Millisecond})
+				go p.All()
+				for range 20 { // what TLS sends by itself is no reason to begin later
+					require.NoError(t, c.Send(t.Context(), make([]byte, 8)))
+				}
+				began := time.Now()
+				_, err := c.Call(t.Context(), []byte("request"))
+				requireReplyTimeout(t, err)
+				require.GreaterOrEqual(t, time.Since(began), 100*time.Millisecond)
+			}
+		})
+	})
+
+	t.Run("a negative one is refused by Dial", func(t *testing.T) {
+		_, err := (&tcpclient.Dialer{ReplyTimeout: -time.Second}).Dial(t.Context(), "tcp", "127.0.0.1:1")
+		require.ErrorContains(t, err, "Dialer.ReplyTimeout -1s is negative")
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	})
+}
+
+func TestCallsThatLostReplies(t *testing.T) {
+	// How long after the last id was used up by a lost reply the first Call is answered.
+	for timeout, want := range map[time.Duration]time.Duration{0: 10 * time.Second, 3 * time.Second: 3 * time.Second} {
+		for width, ids := range map[int]int{1: 255, 2: 65_535} {
+			t.Run(fmt.Sprintf("starve no one: %d ids, ReplyTimeout %v", ids, timeout), testkit.InBubble(func(t *testing.T) { // P5, B1
+				if width > 1 {
+					testkit.SkipUnlessSlow(t)
+				}
+				l := testkit.ListenMemory(t)
+				c, p := l.Connect(t, tcpclient.Dialer{
+					Correlator: tcpclient.IDField{Width: width}, ReplyTimeout: timeout, Reconnect: &tcpclient.Backoff{Max: time.Millisecond},
+				})
+				loseReplies(p, 0)
+				ctx, cancel := context.WithCancel(t.Context())
+				var callers sync.WaitGroup
+				for range ids {
+					callers.Go(func() { c.Call(ctx, []byte("\x00\x00lost")) })
+				}
+				synctest.Wait()
+				began := time.Now()
+				cancel()
+				callers.Wait()
+				require.Equal(t, ids, c.Stats().InFlight)
+				go func() { l.AcceptPeer(t).Echo() }()
+				var answered time.Duration
+				for answered == 0 { // callers who give up after half a second
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+					if _, err := c.Call(ctx, []byte("\x00\x00again")); err == nil {
+						answered = time.Since(began)
+					}
+					cancel()
+				}
+				t.Logf("answered %v after the last id was taken", answered)
+				require.InDelta(t, want, answered, float64(10*time.Millisecond))
+				_, err := c.Receive(t.Context())
+				requireReplyTimeout(t, err)
+			}))
+		}
+	}
+
+	t.Run("end the connection in order, too, once all places are given up and 10 s have passed since the last request", testkit.InBubble(func(t *testing.T) { // P5, B2
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{MaxInFlight: 2})
+		go p.All()
+		giveUp(t, c, "lost")
+		time.Sleep(time.Minute) // there is a place
+		began := time.Now()
+		_, err := c.Call(testkit.Within(t, 4*time.Second), []byte("lost, too"))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		_, err = c.Receive(t.Context())
+		requireReplyTimeout(t, err)
+		require.Equal(t, 10*time.Second, time.Since(began))
+	}))
+
+	t.Run("end the connection at once if the last gives up after more than 10 s", testkit.InBubble(func(t *testing.T) { // P5
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{MaxInFlight: 1})
+		go p.All()
+		began := time.Now()
+		_, err := c.Call(testkit.Within(t, time.Minute), []byte("lost"))
+		require.ErrorIs(t, err, context.DeadlineExceeded, "as long as a Call waits nothing ends it")
+		_, err = c.Receive(t.Context())
+		requireReplyTimeout(t, err)
+		require.Equal(t, time.Minute, time.Since(began))
+	}))
+
+	t.Run("end nothing while late replies come, or a Call waits", testkit.InBubble(func(t *testing.T) { // P5
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{MaxInFlight: 3})
+		for range 3 {
+			giveUp(t, c, "late")
+		}
+		for range 5 {
+			time.Sleep(9 * time.Second)
+			p.Send(p.Receive())
+			synctest.Wait()
+			giveUp(t, c, "late")
+		}
+		time.Sleep(9 * time.Second)
+		p.Send(p.Receive())
+		waits := startCall(t, t.Context(), c, "waits")
+		time.Sleep(time.Hour)
+		for range 3 {
+			p.Send(p.Receive())
+		}
+		_, err := waits()
+		require.NoError(t, err)
+		require.EqualValues(t, 8, c.Stats().LateReplies)
+	}))
+
+	t.Run("end nothing while the reader waits for room in the Inbox", testkit.InBubble(func(t *testing.T) { // P5
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, MaxInFlight: 1, Inbox: 1})
+		p.Send(withID(0, "push"), withID(0, "push"))
+		synctest.Wait()
+		_, err := c.Call(t.Context(), []byte("request"))
+		require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+		time.Sleep(time.Minute)
+		for range 2 {
+			_, err := c.Receive(t.Context())
+			require.NoError(t, err)
+		}
+		p.Receive()
+		time.Sleep(9500 * time.Millisecond)
+		p.Send(withID(1, "late"))
+		synctest.Wait()
+		require.EqualValues(t, 1, c.Stats().LateReplies)
+		time.Sleep(time.Minute)
+		require.True(t, c.Stats().Connected)
+	}))
+}
+
+func TestHeartbeatRests(t *testing.T) {
+	// PostgreSQL in a long query, beanstalkd in a reserve: one request at a time, pings too.
+	oneAtATime := func(p *testkit.Peer, work time.Duration) (pings *atomic.Int32) {
+		pings = new(atomic.Int32)
+		go func() {
+			for {
+				msg, err := p.Next()
+				switch {
+				case err != nil:
+					return
+				case msg == "ping":
+					pings.Add(1)
+					msg = "pong"
+				default:
+					time.Sleep(work)
+				}
+				p.Write(testkit.Frame(msg))
+			}
+		}()
+		return pings
+	}
+	beat := testkit.RealHeartbeat(500*time.Millisecond, 1500*time.Millisecond)
+
+	t.Run("in order, with ReplyTimeout, while a request is outstanding", testkit.InBubble(func(t *testing.T) { // P5, A3
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat, ReplyTimeout: 10 * time.Second})
+		pings := oneAtATime(p, 3*time.Second)
+		time.Sleep(5200 * time.Millisecond)
+		require.InDelta(t, 10, pings.Load(), 1)
+		before := pings.Load()
+		for range 3 {
+			began := time.Now()
+			reply, err := c.Call(t.Context(), []byte("select pg_sleep(3)"))
+			require.NoError(t, err)
+			require.Equal(t, "select pg_sleep(3)", string(reply))
+			require.Equal(t, 3*time.Second, time.Since(began))
+		}
+		require.Equal(t, before, pings.Load(), "no ping while a request is outstanding")
+		time.Sleep(5 * time.Second)
+		require.InDelta(t, 10, pings.Load()-before, 1, "it beats again")
+		giveUp(t, c, "select pg_sleep(3)")
+		time.Sleep(5 * time.Second)
+		require.True(t, c.Stats().Connected, "also for a request that was given up")
+	}))
+
+	t.Run("and ReplyTimeout finds the peer that has gone", testkit.InBubble(func(t *testing.T) { // P5, A3
+		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat, ReplyTimeout: 10 * time.Second})
+		began := time.Now()
+		_, err := c.Call(t.Context(), []byte("?"))
+		requireReplyTimeout(t, err)
+		require.Equal(t, 10*time.Second, time.Since(began))
+	}))
+
+	t.Run("and FrameTimeout the rest of a frame", testkit.InBubble(func(t *testing.T) { // P5, A3
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat, ReplyTimeout: 10 * time.Second, FrameTimeout: 4 * time.Second})
+		call := startCall(t, t.Context(), c, "?")
+		began := time.Now()
+		p.Raw([]byte{0})
+		_, err := call()
+		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+		require.Equal(t, 4*time.Second, time.Since(began))
+	}))
+
+	t.Run("not without ReplyTimeout", testkit.InBubble(func(t *testing.T) { // P5, A3
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat})
+		oneAtATime(p, 3*time.Second)
+		_, err := c.Call(t.Context(), []byte("select pg_sleep(3)"))
+		testkit.RequireHeartbeatTimeout(t, err)
+		time.Sleep(3 * time.Second) // the server's work
+	}))
+
+	t.Run("not with ids, whose server may answer at any time", testkit.InBubble(func(t *testing.T) { // P5
+		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat, Correlator: tcpclient.IDPrefix{}, ReplyTimeout: 10 * time.Second})
+		began := time.Now()
+		_, err := c.Call(t.Context(), []byte("?"))
+		testkit.RequireHeartbeatTimeout(t, err)
+		require.Equal(t, 1500*time.Millisecond, time.Since(began))
+	}))
+
+	t.Run("not for a request that was refused", testkit.InBubble(func(t *testing.T) { // P5
+		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{
+			Heartbeat: beat, ReplyTimeout: 10 * time.Second, Framer: tcpclient.LengthPrefix{MaxSize: 10},
+		})
+		time.Sleep(time.Second)
+		_, err := c.Call(t.Context(), make([]byte, 11))
+		require.True(t, testkit.OpError(t, err).Unsent)
+		_, err = c.Receive(t.Context())
+		testkit.RequireHeartbeatTimeout(t, err)
+		require.Zero(t, c.Stats().InFlight)
 	}))
 }

@@ -26,6 +26,8 @@ type origin struct {
 
 func (o *origin) stall(received bool) { o.calls.stall(received) }
 
+func (o *origin) stallOver() { o.calls.stallOver() }
+
 // An outcome is how a link has ended.
 type outcome struct {
 	reason     error // everybody gets
@@ -45,13 +47,13 @@ func (o *outcome) hungUp() bool {
 // the connection before, if it was not reported.
 func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer, loss error) *link {
 	l := &link{addr: conn.addr, wire: conn.wire, secure: conn.tls != nil}
-	l.calls = newCalls(c.calls, count, trace)
+	l.calls = newCalls(c.calls, count, trace, conn.wire)
 	l.out = newOutbox(c, conn.framing, conn.wire, conn.transport(c.renegotiates()), l.calls, count, loss)
 	if conn.tls != nil {
 		conn.records.start(l.out.tlsAdded)
 	}
 	l.reader = &reader{
-		watch:    newHeartbeatWatch(&c.heartbeat, c.frameTimeout, l.out),
+		watch:    newHeartbeatWatch(&c.heartbeat, c.frameTimeout, l.out, l.calls),
 		calls:    l.calls,
 		out:      l.out,
 		hooks:    &c.heartbeat,

@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"math"
 	"math/bits"
+	"time"
 )
 
 const (
@@ -39,6 +40,14 @@ type pending interface {
 
 	// each calls f for every call that was not abandoned. f may abandon it.
 	each(f func(c *call))
+
+	// owe records since when a reply is owed to c, which was just entered. In order that is
+	// of use only for the oldest, also with a nil c.
+	owe(c *call, since time.Time)
+
+	// oldest returns since when the oldest reply is owed. Zero: from now on, which is for
+	// owe to record. It is for those with a ReplyTimeout, and something outstanding.
+	oldest() (since time.Time)
 }
 
 // newPending returns a queue without a Correlator, else a table.
@@ -48,9 +57,12 @@ func newPending(s callSettings) pending {
 		limit = uint64(s.maxInFlight)
 	}
 	if s.correlator == nil {
-		return &callQueue{places: int(min(limit, maxInOrder)), oldest: 1}
+		return &callQueue{places: int(min(limit, maxInOrder)), number: 1}
 	}
 	t := &idTable{maxID: math.MaxUint64, keep: maxKept}
+	if s.replyTimeout > 0 {
+		t.ages = &ages{abandoned: make(map[uint64]*age)}
+	}
 	if narrow, ok := s.correlator.(IDLimiter); ok {
 		t.maxID = max(narrow.MaxID(), 1)
 	}
@@ -64,9 +76,10 @@ func newPending(s callSettings) pending {
 // A callQueue is what waits for replies in order. The ids of its calls are their numbers.
 type callQueue struct {
 	places int
-	calls  []*call // from first on; nil: abandoned
-	first  int     // index of the oldest, which has the number oldest
-	oldest uint64
+	calls  []*call   // from first on; nil: abandoned
+	first  int       // index of the oldest
+	number uint64    // of the oldest
+	since  time.Time // when its reply began to be owed; zero: not recorded yet
 }
 
 func (q *callQueue) outstanding() int { return len(q.calls) - q.first }
@@ -75,11 +88,11 @@ func (q *callQueue) full() bool { return q.outstanding() >= q.places }
 
 func (q *callQueue) enter(c *call) (id uint64) {
 	q.calls = append(q.calls, c)
-	return q.oldest + uint64(len(q.calls)-q.first-1)
+	return q.number + uint64(len(q.calls)-q.first-1)
 }
 
 func (q *callQueue) retract(id uint64) {
-	if id >= q.oldest { // else the server has answered what it was not asked
+	if id >= q.number { // else the server has answered what it was not asked
 		q.calls = q.calls[:len(q.calls)-1]
 	}
 }
@@ -91,7 +104,8 @@ func (q *callQueue) match(uint64) (c *call, ok bool) {
 	c = q.calls[q.first]
 	q.calls[q.first] = nil
 	q.first++
-	q.oldest++
+	q.number++
+	q.since = time.Time{}
 	if q.first == len(q.calls) {
 		q.calls, q.first = q.calls[:0], 0
 	} else if q.first >= 64 && q.first >= len(q.calls)/2 {
@@ -102,7 +116,11 @@ func (q *callQueue) match(uint64) (c *call, ok bool) {
 	return c, true
 }
 
-func (q *callQueue) abandon(id uint64) { q.calls[q.first+int(id-q.oldest)] = nil }
+func (q *callQueue) abandon(id uint64) { q.calls[q.first+int(id-q.number)] = nil }
+
+func (q *callQueue) owe(_ *call, since time.Time) { q.since = since }
+
+func (q *callQueue) oldest() time.Time { return q.since }
 
 func (q *callQueue) each(f func(c *call)) {
 	for _, c := range q.calls {
@@ -121,6 +139,7 @@ type idTable struct {
 	wrapped   bool   // ids have started again at 1
 	abandoned int    // of those in calls
 	calls     callTable
+	ages      *ages // nil: there is no ReplyTimeout
 }
 
 func (t *idTable) outstanding() int { return t.calls.n }
@@ -158,6 +177,7 @@ func (t *idTable) remove(id uint64) (c *call, known bool) {
 		if c == nil {
 			t.abandoned--
 		}
+		t.ages.end(id, c)
 	}
 	return c, known
 }
@@ -166,14 +186,78 @@ func (t *idTable) abandon(id uint64) {
 	if t.abandoned == t.keep {
 		// To keep more would fill the memory. The id will not come again before very many
 		// other calls, if ever, and that it was issued tells that its reply is late.
-		t.calls.remove(id)
+		t.remove(id)
 		return
 	}
+	c, _ := t.calls.get(id)
+	t.ages.abandon(id, c)
 	t.calls.put(id, nil)
 	t.abandoned++
 }
 
+func (t *idTable) owe(c *call, since time.Time) { t.ages.begin(c, since) }
+
+func (t *idTable) oldest() time.Time { return t.ages.first.since }
+
 func (t *idTable) each(f func(c *call)) { t.calls.each(f) }
+
+// The ages are the requests of an idTable in the order in which they were entered. A nil *ages
+// has none.
+type ages struct {
+	first, last *age
+	abandoned   map[uint64]*age // of abandoned requests, by id; a call has its own
+}
+
+// An age is since when a reply is owed.
+type age struct {
+	since         time.Time
+	before, after *age
+}
+
+// begin adds c as the youngest. Its age may be one of before.
+func (a *ages) begin(c *call, since time.Time) {
+	if c.age == nil {
+		c.age = new(age)
+	}
+	*c.age = age{since: since, before: a.last}
+	if a.last == nil {
+		a.first = c.age
+	} else {
+		a.last.after = c.age
+	}
+	a.last = c.age
+}
+
+// abandon takes the age away from c, which will be another request's.
+func (a *ages) abandon(id uint64, c *call) {
+	if a != nil {
+		a.abandoned[id], c.age = c.age, nil
+	}
+}
+
+// end takes out the request with that id, which was c's or, with nil, was abandoned.
+func (a *ages) end(id uint64, c *call) {
+	if a == nil {
+		return
+	}
+	var e *age
+	if c != nil {
+		e = c.age
+	} else {
+		e = a.abandoned[id]
+		delete(a.abandoned, id)
+	}
+	if e.before == nil {
+		a.first = e.after
+	} else {
+		e.before.after = e.after
+	}
+	if e.after == nil {
+		a.last = e.before
+	} else {
+		e.after.before = e.before
+	}
+}
 
 // A callTable finds calls by their ids: a hash table with open addressing. A map costs a
 // seventh more of a Call among 512.

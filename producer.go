@@ -22,6 +22,7 @@ type upstream interface {
 	ReadUntil() time.Time // the time up to which a dead connection is still read
 	Cause() error
 	stall(received bool)
+	stallOver()
 }
 
 // A producer is the reading goroutine's end of the inbox, and owned by it. It outlives
@@ -251,6 +252,7 @@ func (t *producer) makeRoom(need int, from upstream) error {
 		return nil
 	}
 	from.stall(true)
+	defer from.stallOver()
 	stall := t.startStall()
 	defer stall.Stop()
 	dead, over := from.Dead(), (<-chan time.Time)(nil)

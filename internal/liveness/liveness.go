@@ -38,6 +38,7 @@ type Monitor struct {
 	frameSince time.Time // when the rest of a frame was first waited for; zero: between frames
 	ping       ping
 	graceCount int // how often a late verdict was put off in this silence
+	resting    bool
 }
 
 // A silence is how long the peer has said nothing. Its times are moved on by what does not
@@ -176,6 +177,13 @@ func New(s Settings, now time.Time) Monitor {
 // Heartbeat reports whether silence between frames is watched.
 func (m *Monitor) Heartbeat() bool { return m.settings.Interval > 0 }
 
+// Rest says whether the heartbeat rests: then silence is neither pinged nor a verdict, and only
+// FrameTimeout is kept.
+func (m *Monitor) Rest(resting bool) { m.resting = resting }
+
+// beats reports whether silence has consequences now.
+func (m *Monitor) beats() bool { return m.Heartbeat() && !m.resting }
+
 // Watches reports whether Resume and Arrived have a use for the time. inFrame says that
 // bytes of an unfinished frame are already here.
 func (m *Monitor) Watches(inFrame bool) bool {
@@ -215,9 +223,9 @@ func (m *Monitor) Pong() (rtt time.Duration, ok bool) {
 // Next returns when Check has something to say; zero: never, as things stand.
 func (m *Monitor) Next() time.Time {
 	switch {
-	case m.inFrame():
+	case m.InFrame():
 		return m.frameDeadline()
-	case !m.Heartbeat():
+	case !m.beats():
 		return time.Time{}
 	case m.pingDue():
 		return m.silence.since.Add(m.settings.Interval)
@@ -229,16 +237,20 @@ func (m *Monitor) Next() time.Time {
 	return due
 }
 
-func (m *Monitor) inFrame() bool { return !m.frameSince.IsZero() }
+// InFrame reports whether the rest of a frame is waited for.
+func (m *Monitor) InFrame() bool { return !m.frameSince.IsZero() }
 
 // pingDue reports whether no ping was sent in this silence yet.
 func (m *Monitor) pingDue() bool { return m.settings.Pings && !m.ping.isOut() }
 
 // frameDeadline is when the peer is dead, inside a frame: then FrameTimeout rules as long as
-// bytes keep coming.
+// bytes keep coming. Zero: never, as things stand.
 func (m *Monitor) frameDeadline() time.Time {
 	due := m.frameSince.Add(m.settings.FrameTimeout)
-	if silent := m.silence.bytesSince.Add(m.settings.Timeout); m.Heartbeat() && (m.settings.FrameTimeout == 0 || silent.Before(due)) {
+	if m.settings.FrameTimeout == 0 {
+		due = time.Time{}
+	}
+	if silent := m.silence.bytesSince.Add(m.settings.Timeout); m.beats() && (due.IsZero() || silent.Before(due)) {
 		due = silent
 	}
 	return due
@@ -265,8 +277,11 @@ func (m *Monitor) deadline() time.Time {
 // again, so that on a machine that is always late there is a verdict in the end. A late
 // ping gives the peer all the time to answer that it would have had.
 func (m *Monitor) Check(now, due time.Time, out Outbound) Action {
+	if m.Next().IsZero() {
+		return Wait
+	}
 	late := now.Sub(due)
-	if !m.inFrame() && m.pingDue() && !now.Before(m.Next()) {
+	if !m.InFrame() && m.pingDue() && !now.Before(m.Next()) {
 		if late > lateBy {
 			m.silence.restart(now.Add(-m.settings.Interval))
 		}
@@ -284,7 +299,7 @@ func (m *Monitor) Check(now, due time.Time, out Outbound) Action {
 		m.extend(now.Sub(m.Next()) + min(max(late, minGrace), m.grace()))
 		return Wait
 	}
-	if m.inFrame() && m.settings.FrameTimeout > 0 && !now.Before(m.frameSince.Add(m.settings.FrameTimeout)) {
+	if m.InFrame() && m.settings.FrameTimeout > 0 && !now.Before(m.frameSince.Add(m.settings.FrameTimeout)) {
 		return FrameExpired
 	}
 	return HeartbeatExpired
@@ -308,7 +323,7 @@ func (m *Monitor) grace() time.Duration {
 // extend puts off all verdicts by d.
 func (m *Monitor) extend(d time.Duration) {
 	m.silence.extend(d)
-	if m.inFrame() {
+	if m.InFrame() {
 		m.frameSince = m.frameSince.Add(d)
 	}
 }

@@ -84,6 +84,16 @@ func (c *Conn) arm(due time.Time, expired bool) {
 	}
 }
 
+// ReadBy makes a Read look up at due at the latest, also one that is under way: it asks the
+// Monitor again. Any goroutine may call it, when it has changed what Next returns.
+func (c *Conn) ReadBy(due time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reads.sooner(due) {
+		c.conn.SetReadDeadline(due)
+	}
+}
+
 // badRead is the error of a connection that breaks the contract of io.Reader.
 func badRead(n, size int) error {
 	return fmt.Errorf("connection claims to have read %d bytes into %d", n, size)
@@ -98,6 +108,7 @@ func badRead(n, size int) error {
 type readDeadline struct {
 	at       time.Time // as set; zero: none
 	needless int       // reads in a row that needed none
+	asked    bool      // by sooner: what the next move is told may be older than that
 }
 
 // move reports whether the deadline must be set to due, zero meaning none. Then it counts as
@@ -109,15 +120,19 @@ func (d *readDeadline) move(due time.Time, expired bool) bool {
 		d.needless = 0
 	}
 	later := due.IsZero() || !d.at.IsZero() && !due.Before(d.at)
-	if later && !expired && d.needless < maxNeedless {
+	keep := d.asked || !expired && d.needless < maxNeedless
+	d.asked = false
+	if later && keep {
 		return false
 	}
 	d.at = due
 	return true
 }
 
-// sooner is move for a deadline under a read that may be under way: an earlier one stays.
+// sooner is move for a deadline under a read that may be under way: an earlier one stays. Whoever
+// is about to move it has not heard of this one yet, and leaves it as it is.
 func (d *readDeadline) sooner(due time.Time) bool {
+	d.asked = true
 	if !d.at.IsZero() && !due.Before(d.at) {
 		return false
 	}

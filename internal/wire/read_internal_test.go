@@ -55,4 +55,29 @@ func TestReadDeadline(t *testing.T) {
 		require.True(t, d.sooner(at(4)))
 		require.Equal(t, at(4), d.at)
 	})
+
+	t.Run("stays as another goroutine has asked, though the next read begins without knowing of it", func(t *testing.T) { // P5
+		for name, set := range map[string]func(d *readDeadline){
+			"set by it": func(*readDeadline) {},
+			"set before, and earlier": func(d *readDeadline) {
+				require.True(t, d.move(at(4), false))
+				for range maxNeedless {
+					d.needless++
+				}
+			},
+		} {
+			for _, expired := range []bool{false, true} {
+				for _, stale := range []time.Time{{}, at(9)} {
+					var d readDeadline
+					set(&d)
+					d.sooner(at(5))
+					was := d.at
+					require.False(t, d.move(stale, expired), name)
+					require.Equal(t, was, d.at, name)
+					d.needless = maxNeedless
+					require.True(t, d.move(time.Time{}, expired), "%s: the next but one knows", name)
+				}
+			}
+		}
+	})
 }
