@@ -113,18 +113,36 @@ func (o *outbox) markLocked(c *call, request []byte) ([]byte, error) {
 	if correlator == nil {
 		return request, nil
 	}
-	marked, err := correlator.AppendRequest(o.marked[:0], c.id, request)
+	marked, err := correlator.AppendRequest(o.marked.take(len(request), o.limit), c.id, request)
 	if err != nil {
 		return nil, &permanentError{err}
 	}
-	if o.marked = marked; cap(marked) > o.limit || overlap(marked, request) {
-		o.marked = nil // too much to keep, or not ours
-	}
+	o.marked.learn(len(marked)-len(request), o.limit)
 	return marked, nil
 }
 
-// overlap reports whether p and q begin at the same byte.
-func overlap(p, q []byte) bool { return len(p) > 0 && len(q) > 0 && &p[0] == &q[0] }
+// A scratch is memory for requests with their ids. It keeps nothing but what it has made: what a
+// Correlator returns may be memory of another.
+type scratch struct {
+	buf   []byte
+	extra int // the most bytes that a Correlator has added
+}
+
+// take returns memory for a request of size bytes with its id, for the moment. It keeps up to
+// limit bytes.
+func (s *scratch) take(size, limit int) []byte {
+	need := size + max(s.extra, minExtra)
+	if need > limit {
+		return make([]byte, 0, need)
+	}
+	if cap(s.buf) < need {
+		s.buf = make([]byte, 0, min(2*need, limit))
+	}
+	return s.buf[:0]
+}
+
+// learn notes how many bytes a Correlator has added.
+func (s *scratch) learn(extra, limit int) { s.extra = min(max(s.extra, extra), limit) }
 
 // release lets the outbox forget c, which has ended with err or whose caller gives up because
 // of it. It returns how c has ended, and whether the request is certain not to have been sent.
@@ -155,6 +173,9 @@ const (
 	// stallTicks is how often the reader looks in that time, each stallTick.
 	stallTicks = 4
 	stallTick  = stallTime / stallTicks
+
+	// minExtra is how many bytes a Correlator is expected to add to a request.
+	minExtra = 16
 
 	// starvedTime is how long abandoned requests may take all places, without ReplyTimeout.
 	starvedTime = 10 * time.Second

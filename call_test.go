@@ -778,23 +778,37 @@ func TestCallAnsweredTooSoon(t *testing.T) {
 }
 
 func TestCorrelatorThatReturnsTheRequest(t *testing.T) {
-	t.Run("makes no Call write into the memory of another", testkit.InBubble(func(t *testing.T) {
-		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: alternating{new(int)}})
-		go p.All()
-		request := []byte("the first request")
-		c.Call(testkit.Within(t, 1), request)
-		c.Call(testkit.Within(t, 1), []byte("THE SECOND"))
-		require.Equal(t, "the first request", string(request))
-	}))
+	for name, first := range map[string]func(request []byte) []byte{
+		"the request":              func(request []byte) []byte { return request },
+		"its end":                  func(request []byte) []byte { return request[1:] },
+		"its start":                func(request []byte) []byte { return request[:5] },
+		"nothing, in its memory":   func(request []byte) []byte { return request[:0] },
+		"its start, appended to":   func(request []byte) []byte { return append(request[:3:5], 'i') },
+		"memory that is not large": func([]byte) []byte { return make([]byte, 3) },
+	} {
+		t.Run(name+" makes no Call write into the memory of another", testkit.InBubble(func(t *testing.T) { // F6
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: alternating{new(int), first}})
+			go p.All()
+			request := []byte("the first request, which is as long as any")
+			ours := make(chan string, 1)
+			c.Call(testkit.Within(t, 1), request)
+			ours <- string(request)
+			c.Call(testkit.Within(t, 1), []byte("THE SECOND"))
+			require.Equal(t, <-ours, string(request))
+		}))
+	}
 }
 
-// alternating breaks the contract of a Correlator first: what it returns is the request.
-// Then it is IDPrefix.
-type alternating struct{ calls *int }
+// alternating breaks the contract of a Correlator first: what it returns is first's. Then it is
+// IDPrefix.
+type alternating struct {
+	calls *int
+	first func(request []byte) []byte
+}
 
 func (k alternating) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error) {
 	if *k.calls++; *k.calls == 1 {
-		return request, nil
+		return k.first(request), nil
 	}
 	return tcpclient.IDPrefix{}.AppendRequest(dst, id, request)
 }

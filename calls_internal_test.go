@@ -707,3 +707,27 @@ func TestCallsReplyDue(t *testing.T) {
 func inBubble(test func(t *testing.T)) func(t *testing.T) {
 	return func(t *testing.T) { synctest.Test(t, test) }
 }
+
+func TestScratch(t *testing.T) {
+	t.Run("is the same memory for every request, also of a Correlator that adds much", func(t *testing.T) { // P12, F6
+		var s scratch
+		for range 3 {
+			s.take(100, 1000)
+			s.learn(300, 1000)
+		}
+		p := s.take(100, 1000)
+		require.GreaterOrEqual(t, cap(p), 400)
+		require.True(t, &p[:1][0] == &s.take(50, 1000)[:1][0])
+	})
+
+	t.Run("keeps nothing above the limit", func(t *testing.T) { // P6
+		var s scratch
+		require.GreaterOrEqual(t, cap(s.take(2000, 1000)), 2000)
+		require.Zero(t, cap(s.buf))
+		s.learn(5000, 1000)
+		s.take(10, 1000)
+		require.LessOrEqual(t, cap(s.buf), 1000)
+		s.take(900, 1000)
+		require.LessOrEqual(t, cap(s.buf), 1000)
+	})
+}

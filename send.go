@@ -100,7 +100,7 @@ type outbox struct {
 	control        controlState
 	timer          flushTimer
 	idleWaiters    waitList
-	marked         []byte // memory for requests with their ids
+	marked         scratch
 }
 
 // newOutbox returns the writing side of a connection. loss is that of the one before, if it
