@@ -27,8 +27,9 @@ import (
 // The request stays in flight until its late reply has come, which is for [Trace].LateReply
 // only. If all places are in flight (see [Dialer].MaxInFlight), Call waits for one.
 //
-// Call never repeats a request. When it fails, [errors.As] finds an [*OpError] whose
-// Unsent field says whether the server has certainly not seen the request.
+// A server that loses requests is found by [Dialer].ReplyTimeout. Call never repeats a
+// request. When it fails, [errors.As] finds an [*OpError] whose Unsent field says whether the
+// server has certainly not seen the request.
 func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err error) {
 	for over := (*link)(nil); ; {
 		l, err := c.connected(ctx, over)

@@ -56,7 +56,9 @@
 // A FIN or RST is noticed immediately, even if no goroutine is in Receive, as long as the
 // Inbox has room. A [Heartbeat] finds a peer that vanished in silence: a pulled cable, a
 // firewall that forgot the connection, a hung process. WriteTimeout finds a peer that takes
-// no data, FrameTimeout one that does not finish its frame.
+// no data, FrameTimeout one that does not finish its frame, ReplyTimeout one that does not
+// answer a Call. Without it, Calls that were given up and never answered end the connection once
+// they take all places: see [Dialer].MaxInFlight.
 //
 // A peer is never taken for dead because this side was slow: not while the application does
 // not receive, and not after the process was suspended.

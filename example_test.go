@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
@@ -231,6 +232,48 @@ func ExampleClient_Call() {
 	// 0: question 0
 	// 1: question 1
 	// 2: question 2
+}
+
+// A device that takes one request at a time, and now and then loses one. Without a limit of
+// its own the next Calls would wait for ever: the lost request keeps its place.
+func ExampleDialer_replyTimeout() {
+	var requests atomic.Int32
+	device := tcpclienttest.NewServer(nil, func(conn *tcpclienttest.Conn) {
+		for request := range conn.Messages() {
+			if requests.Add(1) > 1 { // the first is lost
+				conn.Send(request)
+			}
+		}
+	})
+	defer device.Close()
+
+	dialer := tcpclient.Dialer{
+		MaxInFlight:  1,
+		ReplyTimeout: 100 * time.Millisecond, // then a new connection
+		Reconnect:    &tcpclient.Backoff{Min: time.Millisecond},
+		Trace: &tcpclient.Trace{
+			LateReply: func(reply []byte) { log.Printf("too late: %x", reply) },
+		},
+	}
+	ctx := context.Background()
+	client, err := dialer.Dial(ctx, "tcp", device.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	impatient, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	_, err = client.Call(impatient, []byte("close valve 7"))
+	fmt.Println("gave up:", errors.Is(err, context.DeadlineExceeded), "in flight:", client.Stats().InFlight)
+	reply, err := client.Call(ctx, []byte("read valve 7")) // waits for its place, here on the next connection
+	fmt.Printf("%s %v\n", reply, err)
+	_, err = client.Receive(ctx)
+	fmt.Println("lost its connection:", errors.Is(err, tcpclient.ErrReplyTimeout))
+	// Output:
+	// gave up: true in flight: 1
+	// read valve 7 <nil>
+	// lost its connection: true
 }
 
 // A transaction of Modbus/TCP: two registers are read from a PLC.

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// A Trace watches a Client make and lose connections. Every field may be nil.
+// A Trace watches a Client make and lose connections, and what has no other place to be told.
+// Every field may be nil.
 //
 // The functions are called one at a time, in the order of the events, without a lock held.
 // They run on a goroutine of their own, which exists while there are events: a slow
