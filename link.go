@@ -32,6 +32,7 @@ type outcome struct {
 	loss       error // messages are lost, which was not reported; else nil. Whoever reports it asks for that
 	peerClosed bool  // the peer's FIN has come, and was expected
 	unfinished bool  // calls waited for replies, or messages were not handed over
+	answered   bool  // a request had its reply
 }
 
 // hungUp reports whether the peer has ended the connection between two messages, and nothing
@@ -80,8 +81,9 @@ func (l *link) end(err error, finExpected bool) outcome {
 	l.calls.ending()
 	o.reason = l.wire.Kill(err)
 	l.out.end()
-	hadPending := l.calls.end(o.reason)
+	hadPending, answered := l.calls.end(o.reason)
 	o.unfinished = hadPending || l.out.hasLost()
+	o.answered = answered
 	l.wire.Join()
 	return o
 }
