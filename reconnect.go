@@ -256,12 +256,10 @@ func (r *connector) awaitTurn(ctx context.Context) error {
 
 // wait lets the delay before the next attempt pass.
 func (r *connector) wait(ctx context.Context) error {
-	select {
-	case <-r.hurry:
-		return ctx.Err()
-	default:
-	}
 	delay := r.retries.delay()
+	if len(r.hurry) > 0 {
+		delay = 0
+	}
 	r.trace.waiting(r.retries.attempt(), delay)
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
