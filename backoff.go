@@ -173,6 +173,9 @@ func (r *retries) ended(o outcome, lived, unneeded time.Duration) lifetime {
 	return tooShort
 }
 
+// restart forgets the attempts, after an end that was not the server's.
+func (r *retries) restart() { r.attempts = 0 }
+
 // failed records the end of an attempt.
 func (r *retries) failed(err error) {
 	r.attempts++

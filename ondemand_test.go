@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,18 +20,19 @@ import (
 // How a Client comes back: after which end, when, where, on whose demand.
 
 // A healthyServer answers each request with itself, and closes connections that were idle for so
-// long, or each after so many answers. It counts its connections.
+// long, or each after so many answers.
 type healthyServer struct {
 	idle    time.Duration // 0: for ever
 	answers int           // 0: any number
 	banner  string
-	count   int
+	count   *atomic.Int32 // set by serve
 }
 
 // serve answers on the connections of l, until that is closed.
 func (s *healthyServer) serve(l *testkit.Listener) {
+	s.count = new(atomic.Int32)
 	l.Each(func(conn net.Conn) {
-		s.count++ // one at a time: in a bubble, between two connections of one Client
+		s.count.Add(1)
 		defer conn.Close()
 		if s.banner != "" {
 			conn.Write(testkit.Frame(s.banner))
@@ -46,6 +48,14 @@ func (s *healthyServer) serve(l *testkit.Listener) {
 			conn.Write(testkit.Frame(msg))
 		}
 	})
+}
+
+// counts returns how many connections each server had.
+func counts(servers []healthyServer) (n []int) {
+	for _, s := range servers {
+		n = append(n, int(s.count.Load()))
+	}
+	return n
 }
 
 func readFrame(conn net.Conn) (string, error) {
@@ -89,10 +99,10 @@ func TestHealthyServerThatHangsUp(t *testing.T) {
 				require.Len(t, waits, 60)
 				require.LessOrEqual(t, slices.Max(waits), 100*time.Millisecond)
 				if onDemand {
-					require.Equal(t, 60, s.count, "one connection a Call")
+					require.EqualValues(t, 60, s.count.Load(), "one connection a Call")
 					require.Zero(t, slices.Max(waits))
 				} else {
-					require.Less(t, s.count, int(60*interval/(5*time.Second))+2)
+					require.Less(t, int(s.count.Load()), int(60*interval/(5*time.Second))+2)
 				}
 				require.NoError(t, c.Close())
 			}))
@@ -149,7 +159,7 @@ func TestServerThatTurnsAwayIsNotHammered(t *testing.T) {
 						for ctx.Err() == nil {
 							c.Call(ctx, []byte("x"))
 						}
-						attempts = append(attempts, s.count)
+						attempts = append(attempts, int(s.count.Load()))
 						require.NoError(t, c.Close())
 					})(t)
 				}
@@ -191,7 +201,7 @@ func TestAddressAfterTheEndOfAConnection(t *testing.T) {
 		n, l, s := setup(t, healthyServer{answers: -1}, healthyServer{answers: -1}, healthyServer{})
 		c := dialMemory(t, n, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}}, l...)
 		time.Sleep(10 * time.Minute)
-		require.Equal(t, []int{1, 1, 1}, []int{s[0].count, s[1].count, s[2].count})
+		require.Equal(t, []int{1, 1, 1}, counts(s))
 		require.True(t, c.Stats().Connected)
 		require.NoError(t, c.Close())
 	}))
@@ -200,8 +210,8 @@ func TestAddressAfterTheEndOfAConnection(t *testing.T) {
 		n, l, s := setup(t, healthyServer{answers: -1}, healthyServer{idle: 5 * time.Second})
 		c := dialMemory(t, n, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}}, l...)
 		time.Sleep(time.Minute)
-		require.Equal(t, 1, s[0].count)
-		require.Greater(t, s[1].count, 10)
+		require.EqualValues(t, 1, s[0].count.Load())
+		require.Greater(t, s[1].count.Load(), int32(10))
 		require.NoError(t, c.Close())
 	}))
 
@@ -209,7 +219,7 @@ func TestAddressAfterTheEndOfAConnection(t *testing.T) {
 		n, l, s := setup(t, healthyServer{answers: -1}, healthyServer{idle: time.Hour})
 		c := dialMemory(t, n, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}}, l...)
 		time.Sleep(time.Hour + time.Minute)
-		require.Equal(t, []int{2, 2}, []int{s[0].count, s[1].count})
+		require.Equal(t, []int{2, 2}, counts(s))
 		require.NoError(t, c.Close())
 	}))
 
@@ -219,7 +229,7 @@ func TestAddressAfterTheEndOfAConnection(t *testing.T) {
 		time.Sleep(time.Minute)
 		c.Disconnect(errors.New("READONLY"))
 		synctest.Wait()
-		require.Equal(t, []int{1, 1}, []int{s[0].count, s[1].count})
+		require.Equal(t, []int{1, 1}, counts(s))
 		require.NoError(t, c.Close())
 	}))
 }

@@ -207,7 +207,7 @@ func (r *connector) unhurry() {
 func (r *connector) ended(o outcome, lived time.Duration) {
 	switch verdict := r.retries.ended(o, lived, r.unneeded); {
 	case len(r.hurry) > 0: // by Disconnect
-		r.retries.attempts = 0
+		r.retries.restart()
 		fallthrough
 	case verdict == tooShort:
 		r.first = (r.current + 1) % len(r.addresses)
@@ -257,8 +257,10 @@ func (r *connector) awaitTurn(ctx context.Context) error {
 // wait lets the delay before the next attempt pass.
 func (r *connector) wait(ctx context.Context) error {
 	delay := r.retries.delay()
-	if len(r.hurry) > 0 {
+	select {
+	case <-r.hurry:
 		delay = 0
+	default:
 	}
 	r.trace.waiting(r.retries.attempt(), delay)
 	timer := time.NewTimer(delay)
