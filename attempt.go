@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,17 +20,18 @@ type attempt struct {
 	config  *config
 	network string
 	address string
-	op      string // what it is at, of an [OpError]
-	doing   string // and in words
+	timeout time.Duration // 0: none
+	op      string        // what it is at, of an [OpError]
+	doing   string        // and in words
 	raw     net.Conn
 	conn    *Conn
 }
 
-// connect makes a connection: lookup, TCP, TLS and Handshake, all within the Timeout.
+// connect makes a connection: lookup, TCP, TLS and Handshake, all within the timeout.
 func (a *attempt) connect(ctx context.Context) (*Conn, error) {
 	bounded, cancel := ctx, context.CancelFunc(func() {})
-	if t := a.config.timeout; t > 0 {
-		bounded, cancel = context.WithTimeout(ctx, t)
+	if a.timeout > 0 {
+		bounded, cancel = context.WithTimeout(ctx, a.timeout)
 	}
 	defer cancel()
 	if err := a.run(bounded); err != nil {
@@ -100,7 +102,7 @@ func (e *hookError) Error() string { return e.err.Error() }
 func (e *hookError) Unwrap() error { return e.err }
 
 // explain says of an error what the caller of Dial, whose context ctx is, has to know; bounded
-// is what the Timeout has left of that.
+// is what the timeout has left of that.
 func (a *attempt) explain(ctx, bounded context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
@@ -224,5 +226,23 @@ func (a *addressWatch) explain(err error) error {
 	if len(a.tried) < 2 {
 		return err
 	}
-	return fmt.Errorf("%w (tried %s)", err, strings.Join(a.tried, ", "))
+	return &triedError{err, slices.Clone(a.tried)}
+}
+
+// A triedError is the error of the first of several addresses of a name.
+type triedError struct {
+	err   error
+	tried []string
+}
+
+func (e *triedError) Error() string {
+	return fmt.Sprintf("%v (tried %s)", e.err, strings.Join(e.tried, ", "))
+}
+
+func (e *triedError) Unwrap() error { return e.err }
+
+// isMixed reports whether the addresses are of both families.
+func (e *triedError) isMixed() bool {
+	isIPv6 := func(address string) bool { return strings.HasPrefix(address, "[") }
+	return slices.ContainsFunc(e.tried, isIPv6) && slices.ContainsFunc(e.tried, func(a string) bool { return !isIPv6(a) })
 }

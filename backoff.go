@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -15,6 +16,17 @@ const (
 
 	// stableTime is the longest that a connection must live to end a row of attempts.
 	stableTime = 10 * time.Second
+
+	// orderlyTime is how long one must live that the peer then ended in order.
+	orderlyTime = time.Second
+
+	// unhurriedTime is for how long a connection that had answered a Call must have been of no use,
+	// or not asked for, if the next one is to be made as if nothing had happened. Where requests
+	// wait already, the answer may have been that the server is full.
+	unhurriedTime = orderlyTime / 2
+
+	// hurriedMax is the longest wait where they do.
+	hurriedMax = 5 * time.Second
 )
 
 // A Backoff makes a Client reconnect. Before each attempt the Client waits for a random
@@ -23,11 +35,22 @@ const (
 // so that they do not return all at once.
 //
 // An attempt tries all addresses once, and resolves their names anew. A connection that
-// has lived for Max or 10 s, whichever is less, ends the row of attempts. One that ends
-// sooner continues the row, even if its Handshake succeeded and messages arrived: a server
-// that is full may say so in a message.
+// has lived for Max or 10 s, whichever is less, ends the row of attempts. So does one that the
+// peer has ended in order, between two messages and with no reply missing, if it had lived for a
+// second or had answered a Call: servers close connections that are idle, and some close each
+// after its answer. Any other connection continues the row, even if its Handshake succeeded and
+// messages arrived: a server that is full may say so in a message. It may also say so in the
+// answer to a Call. So where connections end as soon as they have answered, and requests wait
+// already, the waits grow up to 5 s, but never use up MaxAttempts.
+//
+// After a connection that has ended the row, an attempt begins with the first address. After one
+// that has continued it, it begins with the address after that of the connection.
 //
 // An error of [ClassPermanent] ends the Client: the Client does not try again.
+//
+// What the server knows of a connection ends with it: a transaction, a selected database, a
+// subscription. Logins and subscriptions belong in [Dialer].Handshake, which each new connection
+// runs.
 type Backoff struct {
 	// Min is the first ceiling, Max the highest. Min 0: 100 ms, or Max if that is less.
 	// Max 0: 30 s, or Min if that is more.
@@ -40,6 +63,18 @@ type Backoff struct {
 	// FirstDial makes Dial itself try again, until its context ends. Without it Dial
 	// returns the error of its first attempt.
 	FirstDial bool
+
+	// OnDemand connects only when a call needs a connection: a Write, Flush, Send or Call, or
+	// a Receive that waits. Dial returns at once then, and connects nothing; FirstDial has no
+	// effect. A lost connection is made again at the next such call. Attempts stop while no
+	// call waits.
+	OnDemand bool
+
+	// FailFast makes Write, Flush, Send and Call fail at once when there is no connection,
+	// with the reason: the last attempt's failure, or before one has failed the loss. The error
+	// is of [ClassDisconnected], and [OpError].Unsent is true. With OnDemand a call waits for
+	// one attempt, that under way or the next. Receive waits, as ever.
+	FailFast bool
 }
 
 // validate checks the settings.
@@ -68,9 +103,17 @@ func (b *Backoff) max() time.Duration { return orDefault(b.Max, max(defaultMax, 
 // stable returns how long a connection must live to end a row of attempts.
 func (b *Backoff) stable() time.Duration { return min(b.max(), stableTime) }
 
-// isPortShortage reports whether err says that no local port is free. Windows has two numbers
-// of its own for that: WSAEADDRINUSE and WSAENOBUFS.
+// isPortShortage reports whether err says, of all addresses that were tried, that no local port
+// is free. Of one alone that may mean that this host has no IPv6. Windows has two numbers of its
+// own for a shortage: WSAEADDRINUSE and WSAENOBUFS.
 func isPortShortage(err error) bool {
+	var several multiError
+	if errors.As(err, &several) {
+		return !slices.ContainsFunc(several, func(err error) bool { return !isPortShortage(err) })
+	}
+	if tried := (*triedError)(nil); errors.As(err, &tried) && tried.isMixed() {
+		return false // it is the error of the first
+	}
 	if runtime.GOOS == "windows" {
 		return errors.Is(err, syscall.Errno(10048)) || errors.Is(err, syscall.Errno(10055))
 	}
@@ -101,28 +144,56 @@ type retries struct {
 	attempts int      // in this row; one that made a connection which ended too soon counts
 	failures int      // what the next wait depends on: these, or the one end of a lasting connection
 	err      error    // the last failure
+	hurried  bool     // that was the end of a connection that answered, while others wait
 }
 
-// ended records the end of a connection.
-func (r *retries) ended(err error, lived time.Duration) {
-	r.failed(err)
-	if lived >= r.backoff.stable() {
+// A lifetime is what the life of a connection means for the row of attempts.
+type lifetime int
+
+const (
+	stable   lifetime = iota // long enough, however it has ended
+	orderly                  // ended by a healthy server
+	tooShort                 // the row goes on
+)
+
+// ended records the end of a connection that has lived so long. Before it was made no call waited
+// for one, for as long as unneeded.
+func (r *retries) ended(o outcome, lived, unneeded time.Duration) lifetime {
+	r.failed(o.reason)
+	switch answered := o.answered && o.hungUp(); {
+	case lived >= r.backoff.stable():
 		r.attempts, r.failures = 0, 1
+		return stable
+	case o.hungUp() && lived >= orderlyTime, answered && lived+unneeded >= unhurriedTime:
+		r.attempts, r.failures = 0, 1
+		return orderly
+	case answered:
+		r.attempts, r.hurried = 0, true
 	}
+	return tooShort
 }
+
+// restart forgets the attempts, after an end that was not the server's.
+func (r *retries) restart() { r.attempts = 0 }
 
 // failed records the end of an attempt.
 func (r *retries) failed(err error) {
 	r.attempts++
 	r.failures++
-	r.err = err
+	r.err, r.hurried = err, false
 }
 
 // attempt returns the number of the next attempt.
 func (r *retries) attempt() int { return r.attempts + 1 }
 
 // delay returns how long to wait before that.
-func (r *retries) delay() time.Duration { return jitter(r.backoff.ceiling(r.failures, r.err)) }
+func (r *retries) delay() time.Duration {
+	ceiling := r.backoff.ceiling(r.failures, r.err)
+	if r.hurried {
+		ceiling = min(ceiling, max(r.backoff.min(), hurriedMax))
+	}
+	return jitter(ceiling)
+}
 
 // exhausted reports whether there is to be no further attempt.
 func (r *retries) exhausted() bool {

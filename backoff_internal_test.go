@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"os"
@@ -66,7 +67,11 @@ func TestBackoffCeiling(t *testing.T) {
 		for _, number := range numbers {
 			err := &OpError{Op: opDial, Err: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", number)}}
 			require.Equal(t, 30*sec, (&Backoff{}).ceiling(1, err))
-			require.Equal(t, 30*sec, (&Backoff{}).ceiling(1, errors.Join(refused, err)))
+			require.Equal(t, 30*sec, (&Backoff{}).ceiling(1, &OpError{Op: opDial, Err: multiError{err, err}}))
+			require.Equal(t, 100*ms, (&Backoff{}).ceiling(1, &OpError{Op: opDial, Err: multiError{err, refused}}), "only one address") // C6
+			require.Equal(t, 100*ms, (&Backoff{}).ceiling(1, &OpError{Op: opDial, Err: multiError{refused, err}}), "only one address")
+			require.Equal(t, 100*ms, (&Backoff{}).ceiling(1, &triedError{err, []string{"[::1]:80", "127.0.0.1:80"}}), "a host without one of the families")
+			require.Equal(t, 30*sec, (&Backoff{}).ceiling(1, &triedError{err, []string{"127.0.0.1:80", "127.0.0.2:80"}}))
 		}
 	})
 }
@@ -93,7 +98,7 @@ func TestRetries(t *testing.T) {
 		require.Equal(t, 1, r.attempt())
 		r.failed(err)
 		require.Equal(t, 2, r.attempt())
-		r.ended(err, 10*sec-1)
+		require.Equal(t, tooShort, r.ended(outcome{reason: err}, 10*sec-1, 0))
 		require.Equal(t, 3, r.attempt())
 		require.Equal(t, 200*ms, r.backoff.ceiling(r.failures, err))
 	})
@@ -106,8 +111,54 @@ func TestRetries(t *testing.T) {
 			for range 100 {
 				r.failed(err)
 			}
-			r.ended(err, tt.stable)
+			require.Equal(t, stable, r.ended(outcome{reason: err}, tt.stable, 0))
 			require.Equal(t, b.min(), b.ceiling(r.failures, err))
+		}
+	})
+
+	t.Run("a healthy server that hangs up ends the row", func(t *testing.T) { // P8, C1, C3
+		hangUp := wire.Disconnected(io.EOF)
+		for name, tt := range map[string]struct {
+			o               outcome
+			lived, unneeded time.Duration
+			want            lifetime
+			attempts        int
+			longest         time.Duration // wait
+		}{
+			"idle":                            {outcome{reason: hangUp}, sec, 0, orderly, 0, 100 * ms},
+			"idle, soon":                      {outcome{reason: hangUp}, sec - 1, sec, tooShort, 6, 3200 * ms},
+			"answered":                        {outcome{reason: hangUp, answered: true}, 500 * ms, 0, orderly, 0, 100 * ms},
+			"answered, on demand":             {outcome{reason: hangUp, answered: true}, 0, 500 * ms, orderly, 0, 100 * ms},
+			"answered, and others wait":       {outcome{reason: hangUp, answered: true}, 250 * ms, 250*ms - 1, tooShort, 0, 3200 * ms},
+			"owes a reply":                    {outcome{reason: hangUp, answered: true, unfinished: true}, 10*sec - 1, 0, tooShort, 6, 3200 * ms},
+			"ends inside a message":           {outcome{reason: wire.Disconnected(io.ErrUnexpectedEOF), answered: true}, 10*sec - 1, 0, tooShort, 6, 3200 * ms},
+			"resets, but has lived very long": {outcome{reason: wire.Disconnected(syscall.ECONNRESET)}, 10 * sec, 0, stable, 0, 100 * ms},
+		} {
+			r := retries{backoff: &Backoff{}}
+			for range 5 {
+				r.failed(err)
+			}
+			require.Equal(t, tt.want, r.ended(tt.o, tt.lived, tt.unneeded), name)
+			require.Equal(t, tt.attempts, r.attempts, name)
+			longest := time.Duration(0)
+			for range 1000 {
+				longest = max(longest, r.delay())
+			}
+			require.Less(t, longest, tt.longest, name)
+			require.Greater(t, longest, tt.longest*9/10, name)
+		}
+	})
+
+	t.Run("where others wait, a server that hangs up after each answer costs 5 s at the most, or Min", func(t *testing.T) { // P8
+		for _, min := range []time.Duration{100 * ms, 7 * sec} {
+			r := retries{backoff: &Backoff{Min: min}}
+			longest := time.Duration(0)
+			for range 1000 {
+				r.ended(outcome{reason: wire.Disconnected(io.EOF), answered: true}, 0, 0)
+				longest = max(longest, r.delay())
+			}
+			require.Less(t, longest, max(5*sec, min))
+			require.Greater(t, longest, max(5*sec, min)*9/10)
 		}
 	})
 
@@ -116,7 +167,7 @@ func TestRetries(t *testing.T) {
 			for _, lasted := range []bool{false, true} {
 				r := retries{backoff: &Backoff{MaxAttempts: attempts}}
 				if lasted {
-					r.ended(err, time.Hour)
+					r.ended(outcome{reason: err}, time.Hour, 0)
 				}
 				made := 0
 				for ; !r.exhausted(); made++ {

@@ -211,6 +211,7 @@ type calls struct {
 	hadPending bool          // calls waited when the connection ended
 	epoch      int           // counts the ticks of a reader that waits for room in the Inbox
 	live       int           // calls that are waited for
+	answers    int           // requests that had their replies, late ones included
 	waiting    int           // callers that wait for room
 	roomFailed *roomFailure  // what ends their wait; nil: none has begun
 	drained    chan struct{} // closed when live is 0, for Shutdown; nil: no one asks
@@ -434,6 +435,7 @@ func (k *calls) take(id uint64, msg, reply []byte) (isReply, late bool) {
 		return false, false
 	}
 	k.count.received(1, len(msg))
+	k.answers++
 	if c == nil {
 		k.count.lateReplies.Add(1)
 	} else {
@@ -563,16 +565,16 @@ func (k *calls) ending() {
 	k.hadPending = k.live > 0
 }
 
-// end ends all calls with the connection, and reports whether it owed them replies. Those who
-// wait for room may find it on the next.
-func (k *calls) end(err error) (hadPending bool) {
+// end ends all calls with the connection, and reports whether it owed them replies, and whether
+// it has answered any request. Those who wait for room may find it on the next.
+func (k *calls) end(err error) (hadPending, answered bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.over = err
 	k.roomLocked()
 	k.roomFailed = nil
 	k.failLocked(k.epoch, err)
-	return k.hadPending
+	return k.hadPending, k.answers > 0
 }
 
 // failLocked ends the calls that wait since the given epoch, and the waits for room.

@@ -2,14 +2,16 @@ package tcpclient
 
 import (
 	"context"
+	"errors"
 	"iter"
+	"math"
 	"net"
 	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // dialGrace is how long a Dial whose context has ended waits for its goroutine.
@@ -41,7 +43,10 @@ type Client struct {
 	err     error         // why there will be no other connection; set once
 	last    *link         // the connection that was in use last
 	loss    error         // frames are gone with a connection, and that was not reported
-	ended   outcome       // of the connection that has ended since the phase is not running
+	failure error         // why the last attempt since then has failed; nil: it has not
+
+	failed int     // attempts that have failed since Dial
+	ended  outcome // of the connection that has ended since the phase is not running
 }
 
 // A clientPhase is how far a Client is in its life.
@@ -57,45 +62,55 @@ const (
 func newClient(ctx context.Context, config *config, network string, addresses []string) *Client {
 	c := &Client{
 		config:  config,
-		in:      newInbox(config.inbox),
 		done:    make(chan struct{}),
 		changed: make(chan struct{}),
 		trace:   tracer{to: config.trace},
 	}
-	c.connector = &connector{config: config, network: network, addresses: slices.Clone(addresses), trace: &c.trace, retries: retries{backoff: config.backoff}}
+	c.connector = newConnector(config, network, addresses, &c.trace, c.attemptFailed)
+	c.in = newInbox(config.inbox, c.connector.demand)
 	c.producer = newProducer(c.in, &c.count)
 	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return c
 }
 
-// start begins run and waits for the first connection.
+// start begins run and waits for the first connection, unless that is made on demand.
 func (c *Client) start(ctx context.Context) (*Client, error) {
-	ready := c.changed // closed when the first attempt is over
 	go c.run(ctx)
-	select {
-	case <-ready:
-		if c.latest() != nil {
-			return c, nil
-		}
-	case <-ctx.Done():
-		c.enter(clientDraining)
-		c.abort()
+	if c.config.onDemand() || c.awaitFirst(ctx) {
+		return c, nil
 	}
 	// With a DialContext that does not heed its context, run ends when that returns.
 	late := time.NewTimer(dialGrace)
 	defer late.Stop()
 	c.join(late.C)
 	if err := ctx.Err(); err != nil {
-		if tried := c.connector.lastFailure(); tried != nil {
-			err = multiError{err, tried}
-		}
-		return nil, c.opError(opDial, false, err)
+		return nil, c.opError(opDial, false, c.withFailure(err))
 	}
 	err := c.finalError()
 	if _, ok := err.(*OpError); !ok {
 		err = c.opError(opDial, false, err)
 	}
 	return nil, err
+}
+
+// awaitFirst waits for the first connection, and reports whether there is one. When ctx is done,
+// there will be none.
+func (c *Client) awaitFirst(ctx context.Context) bool {
+	for {
+		c.mu.Lock()
+		made, over, changed := c.last != nil, c.err != nil, c.changed
+		c.mu.Unlock()
+		if made || over {
+			return made // and be it that the connection has ended since
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			c.enter(clientDraining)
+			c.abort()
+			return false
+		}
+	}
 }
 
 // Write frames msg into the write buffer. It does not wait for the network, unless
@@ -131,7 +146,7 @@ func (c *Client) Flush(ctx context.Context) error {
 	for over := (*link)(nil); ; {
 		l, err := c.connected(ctx, over)
 		if err != nil {
-			return c.opError(opFlush, false, err)
+			return c.opError(opFlush, c.config.failsFast() && errors.Is(err, ErrDisconnected) && lossIn(err) == nil, err)
 		}
 		if err := l.out.flush(ctx); err != errOver {
 			return c.opError(opFlush, false, err)
@@ -219,7 +234,16 @@ func (c *Client) ReceiveInto(ctx context.Context, buf []byte) ([]byte, error) {
 			return buf, nil
 		}
 	}
-	return buf[:0], c.opError(opReceive, false, err)
+	return buf[:0], c.receiveError(ctx, err)
+}
+
+// receiveError makes an error of err for who receives until ctx ends. If that has, it says why no
+// connection could be made; what is lost is said in its place.
+func (c *Client) receiveError(ctx context.Context, err error) error {
+	if err == ctx.Err() {
+		err = c.withFailure(err)
+	}
+	return c.opError(opReceive, false, err)
 }
 
 // Messages returns a loop over the messages that arrive. A message is valid until the
@@ -232,14 +256,14 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 		defer c.in.release(&at)
 		for {
 			if err := ctx.Err(); err != nil {
-				yield(nil, c.opError(opReceive, false, err))
+				yield(nil, c.receiveError(ctx, err))
 				return
 			}
 			msg, ok := c.in.next(&at)
 			if !ok {
 				var err error
 				if msg, err = c.in.advance(ctx, &at); err != nil {
-					yield(nil, c.opError(opReceive, false, err))
+					yield(nil, c.receiveError(ctx, err))
 					return
 				}
 			}
@@ -250,11 +274,23 @@ func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {
 	}
 }
 
-// LocalAddr returns the local address of the connection, or of the last one.
-func (c *Client) LocalAddr() net.Addr { return c.latest().wire.LocalAddr() }
+// LocalAddr returns the local address of the connection, or of the last one; nil before the
+// first (see [Backoff].OnDemand).
+func (c *Client) LocalAddr() net.Addr {
+	if l := c.latest(); l != nil {
+		return l.wire.LocalAddr()
+	}
+	return nil
+}
 
-// RemoteAddr returns the address of the server on the connection, or on the last one.
-func (c *Client) RemoteAddr() net.Addr { return c.latest().wire.RemoteAddr() }
+// RemoteAddr returns the address of the server on the connection, or on the last one; nil before
+// the first.
+func (c *Client) RemoteAddr() net.Addr {
+	if l := c.latest(); l != nil {
+		return l.wire.RemoteAddr()
+	}
+	return nil
+}
 
 // Stats returns counters since Dial. It is cheap enough to be polled. A message counts
 // before it can be received, and before the Send or Flush that has sent it returns.
@@ -273,7 +309,7 @@ func (c *Client) opError(op string, unsent bool, err error) error {
 	if err == nil {
 		return nil
 	}
-	addr := strings.Join(c.connector.addresses, ", ")
+	addr := c.connector.address()
 	if l := c.latest(); l != nil {
 		addr = l.addr
 	}
@@ -313,26 +349,41 @@ func (c *Client) takeLoss() error {
 // for it if need be.
 func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, c.unreachable(err)
 	}
 	if l := c.link.Load(); l != nil && l != over {
 		return l, nil
 	}
-	for {
-		l, changed, err := c.state(over)
+	c.connector.demand.begin()
+	defer c.connector.demand.end()
+	for patience := c.patience(); ; {
+		l, changed, err := c.state(over, patience)
 		if l != nil || err != nil {
 			return l, err
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, c.unreachable(ctx.Err())
 		}
 	}
 }
 
+// patience returns how many attempts, counted since Dial, a call lets fail before it does.
+func (c *Client) patience() int {
+	switch b := c.config.backoff; {
+	case !c.config.failsFast():
+		return math.MaxInt
+	case !b.OnDemand:
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failed + 1
+}
+
 // state returns the connection in use, or why there is none, or what to wait for.
-func (c *Client) state(over *link) (l *link, changed <-chan struct{}, err error) {
+func (c *Client) state(over *link, patience int) (l *link, changed <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l = c.link.Load()
@@ -348,6 +399,27 @@ func (c *Client) state(over *link) (l *link, changed <-chan struct{}, err error)
 		return nil, nil, ErrClosed
 	case l != nil && l != over:
 		return l, nil, nil
+	case c.failed >= patience:
+		return nil, nil, wire.Disconnected(c.whyNotLocked())
 	}
 	return nil, c.changed, nil
+}
+
+// unreachable returns err, the end of the context of a call that has waited in vain, and why there
+// is no connection, if there is none.
+func (c *Client) unreachable(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.link.Load() != nil || c.err != nil {
+		return err
+	}
+	return withReason(err, c.whyNotLocked())
+}
+
+// withFailure returns err, the end of a context, and why the last attempt failed, if one has
+// failed since there was a connection.
+func (c *Client) withFailure(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return withReason(err, c.failure)
 }

@@ -17,7 +17,7 @@ func TestCloseBetweenTheEndsOfConnectionAndClient(t *testing.T) {
 		reason := c.detach(c.attach(newConn(here, "x", config.framing, config)), io.EOF)
 		close(c.done)
 		require.NoError(t, c.Close())
-		c.finish(reason)
+		c.finish(reason.reason)
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, io.EOF)
 		require.ErrorIs(t, c.Send(t.Context(), nil), io.EOF)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 const (
@@ -144,6 +146,31 @@ func (c *Client) Close() error {
 		close(closed)
 	}
 	return c.opError(opClose, false, c.outcome(l).loss)
+}
+
+// Disconnect ends the connection, as a loss with that cause: for a server that has said that
+// another is to be used, or that this one is shutting down. The error of Receive and of all who
+// wait Is [ErrDisconnected] and Is cause; with a nil cause it is ErrDisconnected alone.
+//
+// With Reconnect the next attempt begins at once, without the wait of the [Backoff]; if there is
+// no connection, a wait for the next attempt is cut short. If cause is [Permanent], or without
+// Reconnect, the Client ends. Messages that were written and not flushed are lost, and reported
+// (see [LossError]). Disconnect does not block, and may be called from anywhere, hooks included.
+// After Close it does nothing.
+func (c *Client) Disconnect(cause error) {
+	reason := ErrDisconnected
+	if cause != nil {
+		reason = &wire.DisconnectedError{Cause: cause}
+	}
+	if errors.As(cause, new(*permanentError)) {
+		reason = Permanent(reason)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.link.Load(); l != nil && !l.wire.IsDead() { // else its last words are still read
+		l.wire.Kill(reason)
+	}
+	c.connector.hurryUp()
 }
 
 // enter begins a phase, of which no further messages are taken, and wakes those who wait for a

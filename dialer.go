@@ -212,6 +212,12 @@ func (d *Dialer) config() *config {
 	}
 }
 
+// onDemand reports whether connections are made when a call needs one.
+func (c *config) onDemand() bool { return c.backoff != nil && c.backoff.OnDemand }
+
+// failsFast reports whether calls that find no connection do not wait for one.
+func (c *config) failsFast() bool { return c.backoff != nil && c.backoff.FailFast }
+
 // renegotiates reports whether the server may begin another handshake at any time.
 func (c *config) renegotiates() bool {
 	return c.tlsConfig != nil && c.tlsConfig.Renegotiation != tls.RenegotiateNever

@@ -73,6 +73,14 @@ func (e multiError) Error() string {
 
 func (e multiError) Unwrap() []error { return e }
 
+// withReason returns err, and the reason for it if there is one that says more.
+func withReason(err, reason error) error {
+	if reason == nil || errors.Is(reason, err) {
+		return err
+	}
+	return multiError{err, reason}
+}
+
 // The sentinels. [errors.Is] finds them in the [OpError] of a call.
 var (
 	// ErrClosed: Close or Shutdown has closed the Client. It Is [net.ErrClosed].

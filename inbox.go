@@ -25,6 +25,8 @@ const (
 // producer, fills the last slab and publishes what is whole before it waits for the socket,
 // so that a burst costs one lock and one wake-up.
 type inbox struct {
+	demand *demand // of those who wait here; nil: a connection is there without
+
 	ready chan struct{} // one slot: somebody waits, and there may be something
 	room  chan struct{} // one slot: the reader waits, and there may be room
 
@@ -67,8 +69,8 @@ func (in *inbox) next(c *cursor) ([]byte, bool) {
 	return c.view[start:end:end], true
 }
 
-func newInbox(limit int) *inbox {
-	return &inbox{limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+func newInbox(limit int, d *demand) *inbox {
+	return &inbox{demand: d, limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
 // receive returns the next message in buf's memory, or in memory traded for buf. It
@@ -149,11 +151,13 @@ func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 		}
 		in.waiting++
 		in.mu.Unlock()
+		in.demand.begin()
 		select {
 		case <-in.ready:
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
+		in.demand.end()
 		in.mu.Lock()
 		in.waiting--
 		if err != nil {

@@ -34,6 +34,7 @@ type outcome struct {
 	loss       error // messages are lost, which was not reported; else nil. Whoever reports it asks for that
 	peerClosed bool  // the peer's FIN has come, and was expected
 	unfinished bool  // calls waited for replies, or messages were not handed over
+	answered   bool  // a request had its reply
 }
 
 // hungUp reports whether the peer has ended the connection between two messages, and nothing
@@ -75,17 +76,16 @@ func (l *link) end(err error, finExpected bool) outcome {
 	if l.wire.Cause() == nil && (errors.Is(err, io.EOF) || l.out.transport.readerOwes()) {
 		l.out.awaitLastWords()
 	}
-	o := outcome{peerClosed: (finExpected || l.out.hasSentFIN()) && errors.Is(err, io.EOF) && l.wire.Cause() == nil}
-	if o.peerClosed {
+	peerClosed := (finExpected || l.out.hasSentFIN()) && errors.Is(err, io.EOF) && l.wire.Cause() == nil
+	if peerClosed {
 		err = ErrClosed // the peer's answer to our FIN
 	}
 	l.calls.ending()
-	o.reason = l.wire.Kill(err)
+	reason := l.wire.Kill(err)
 	l.out.end()
-	hadPending := l.calls.end(o.reason)
-	o.unfinished = hadPending || l.out.hasLost()
+	hadPending, answered := l.calls.end(reason)
 	l.wire.Join()
-	return o
+	return outcome{reason: reason, peerClosed: peerClosed, unfinished: hadPending || l.out.hasLost(), answered: answered}
 }
 
 // outcomeSoFar is the outcome of a link that was killed, whose reader is held up in code of the

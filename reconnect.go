@@ -3,7 +3,9 @@ package tcpclient
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,40 +16,48 @@ import (
 // begins again if there is a Backoff. dialing is Dial's context.
 func (c *Client) run(dialing context.Context) {
 	defer close(c.done)
-	backoff := c.config.backoff
-	ctx, cancel := context.WithCancel(dialing)
-	stop := context.AfterFunc(c.life, cancel)
-	conn, err := c.connector.connect(ctx, backoff != nil && backoff.FirstDial)
-	stop()
-	cancel()
+	conn, err := c.firstConnection(dialing)
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		c.attemptFailed(err) // for Dial
+	}
 	for err == nil {
 		began := time.Now()
-		err = c.use(c.attach(conn))
-		if backoff == nil {
-			break
+		o := c.use(c.attach(conn))
+		if err = o.reason; c.config.backoff == nil || Classify(err) == ClassPermanent {
+			break // permanent: our own end, or a Disconnect for good
 		}
-		if err != ErrClosed {
-			c.producer.lose(err)
-		}
+		c.producer.lose(err)
 		if c.isEnding() {
 			err = ErrClosed // a loss is reported once, this for good
 			break
 		}
-		c.connector.retries.ended(err, time.Since(began))
+		c.connector.ended(o, time.Since(began))
 		conn, err = c.connector.connect(c.life, true)
 	}
-	if c.life.Err() != nil && c.isEnding() && (backoff != nil || !errors.Is(err, ErrDisconnected)) {
+	if c.life.Err() != nil && c.isEnding() && (c.config.backoff != nil || !errors.Is(err, ErrDisconnected)) {
 		err = ErrClosed
 	}
 	c.finish(err)
 }
 
-// use reads from l until it has ended, and returns why it has.
-func (c *Client) use(l *link) (reason error) {
+// firstConnection makes the first connection, for a Dial whose context is dialing, or later.
+func (c *Client) firstConnection(dialing context.Context) (*Conn, error) {
+	if c.config.onDemand() {
+		return c.connector.connect(c.life, true)
+	}
+	ctx, cancel := context.WithCancel(dialing)
+	defer cancel()
+	defer context.AfterFunc(c.life, cancel)()
+	return c.connector.connect(ctx, c.config.backoff != nil && c.config.backoff.FirstDial)
+}
+
+// use reads from l until it has ended, and returns how it has.
+func (c *Client) use(l *link) (o outcome) {
 	err := errGoexit // until the reader returns
 	defer func() {
-		reason = c.detach(l, err)
+		o = c.detach(l, err)
 		if err == errGoexit {
+			reason := o.reason
 			if c.config.backoff != nil && reason != ErrClosed {
 				c.producer.lose(reason) // run does not come to it
 				if reason = errGoexit; c.isEnding() {
@@ -60,7 +70,7 @@ func (c *Client) use(l *link) (reason error) {
 	if err = l.reader.run(); err == ErrClosed {
 		err = &wire.DisconnectedError{Cause: err} // a Framer's or the connection's word, not ours
 	}
-	return // reason, from detach
+	return // o, from detach
 }
 
 // attach puts a new connection to use.
@@ -70,7 +80,8 @@ func (c *Client) attach(conn *Conn) *link {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last = l
+	c.last, c.failure = l, nil
+	c.connector.unhurry()
 	c.changedLocked()
 	if c.phase != clientRunning {
 		l.wire.Kill(ErrClosed) // and neither Close nor Shutdown is to see this one
@@ -80,9 +91,9 @@ func (c *Client) attach(conn *Conn) *link {
 	return l
 }
 
-// detach ends l, which err has made unreadable. It returns, when no one uses l any more, why it
+// detach ends l, which err has made unreadable. It returns, when no one uses l any more, how it
 // has ended.
-func (c *Client) detach(l *link, err error) error {
+func (c *Client) detach(l *link, err error) outcome {
 	o := l.end(err, c.isClosing())
 
 	c.mu.Lock()
@@ -96,7 +107,28 @@ func (c *Client) detach(l *link, err error) error {
 	c.link.Store(nil)
 	c.changedLocked()
 	c.trace.disconnected(l.addr, o.reason)
-	return o.reason
+	return o
+}
+
+// attemptFailed notes why there is no connection.
+func (c *Client) attemptFailed(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failure = err
+	c.failed++
+	c.changedLocked()
+}
+
+// whyNotLocked returns why there is no connection, while there is none: the last failure to make
+// one, or else the end of the last. nil: no attempt was made.
+func (c *Client) whyNotLocked() error {
+	switch {
+	case c.failure != nil:
+		return c.failure
+	case c.last != nil:
+		return c.last.wire.Cause()
+	}
+	return nil
 }
 
 // finish tells everybody that there will be no other connection.
@@ -117,93 +149,237 @@ type connector struct {
 	network   string
 	addresses []string
 	trace     *tracer
+	demand    *demand         // nil: there always is
+	failed    func(err error) // is told of a failed attempt that is to be followed by another
 
-	retries retries
+	retries  retries
+	first    int           // address with which the next round begins
+	current  int           // that of the last connection
+	unneeded time.Duration // how long there was no demand for that
 
-	failed atomic.Pointer[error] // the last failure of an attempt that was to be followed by another, for any goroutine
+	tried atomic.Pointer[string] // the addresses tried in this round, or the last, for any goroutine
+	hurry chan struct{}          // one slot: the next wait is not to be
 }
 
-// lastFailure returns why the last attempt failed that was to be followed by another; nil if
-// there is none.
-func (r *connector) lastFailure() error {
-	if err := r.failed.Load(); err != nil {
-		return *err
+func newConnector(config *config, network string, addresses []string, trace *tracer, failed func(error)) *connector {
+	r := &connector{
+		config:    config,
+		network:   network,
+		addresses: slices.Clone(addresses),
+		trace:     trace,
+		failed:    failed,
+		retries:   retries{backoff: config.backoff},
+		hurry:     make(chan struct{}, 1),
 	}
-	return nil
+	if config.onDemand() {
+		r.demand = newDemand()
+	}
+	return r
+}
+
+// address returns what the connector is at, for an error: the addresses that were tried in this
+// round, or all before the first.
+func (r *connector) address() string {
+	if tried := r.tried.Load(); tried != nil {
+		return *tried
+	}
+	return strings.Join(r.addresses, ", ")
+}
+
+// hurryUp cuts the wait for the next attempt short, the present one or the next.
+func (r *connector) hurryUp() {
+	select {
+	case r.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// unhurry forgets a hurryUp.
+func (r *connector) unhurry() {
+	select {
+	case <-r.hurry:
+	default:
+	}
+}
+
+// ended records how the last connection has ended, which has lived so long, and chooses the
+// address that comes next.
+func (r *connector) ended(o outcome, lived time.Duration) {
+	switch verdict := r.retries.ended(o, lived, r.unneeded); {
+	case len(r.hurry) > 0: // by Disconnect
+		r.retries.restart()
+		fallthrough
+	case verdict == tooShort:
+		r.first = (r.current + 1) % len(r.addresses)
+	case verdict == orderly:
+		r.first = r.current
+	default:
+		r.first = 0
+	}
 }
 
 // errGoexit is the error of a hook that has called runtime.Goexit, as t.FailNow does.
 var errGoexit = Permanent(errors.New("a hook has ended its goroutine"))
 
-// connect is connectHere on a goroutine of its own, for which it waits. Dialing needs a
-// deeper stack than reading, and a goroutine that has once grown it keeps it: 4 KiB for every
-// idle Client.
-func (r *connector) connect(ctx context.Context, again bool) (conn *Conn, err error) {
-	made := make(chan struct{})
-	err = errGoexit
-	go func() {
-		defer close(made)
-		conn, err = r.connectHere(ctx, again)
-	}()
-	<-made
-	return conn, err
-}
-
-// connectHere makes the next connection, waiting before each attempt but the first, and
+// connect makes the next connection, waiting before each attempt but the first, and
 // trying again until ctx ends, the attempts are used up or an error is permanent.
-func (r *connector) connectHere(ctx context.Context, again bool) (*Conn, error) {
+func (r *connector) connect(ctx context.Context, again bool) (*Conn, error) {
+	r.unneeded = 0
 	for {
-		if r.retries.failures > 0 {
-			if r.retries.exhausted() {
-				return nil, exhausted(r.retries.attempts, r.retries.err)
-			}
-			if err := r.wait(ctx); err != nil {
-				return nil, err
-			}
+		if err := r.awaitTurn(ctx); err != nil {
+			return nil, err
 		}
-		conn, err := r.dialAll(ctx)
+		conn, err := r.dialApart(ctx)
 		if err == nil || !again || ctx.Err() != nil || Classify(err) == ClassPermanent {
 			return conn, err
 		}
 		r.retries.failed(err)
-		r.failed.Store(&err)
+		r.failed(err)
 	}
+}
+
+// awaitTurn returns when the next attempt is to be made.
+func (r *connector) awaitTurn(ctx context.Context) error {
+	if r.retries.failures > 0 {
+		if r.retries.exhausted() {
+			return exhausted(r.retries.attempts, r.retries.err)
+		}
+		if err := r.wait(ctx); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	err := r.demand.await(ctx)
+	r.unneeded += time.Since(began)
+	return err
 }
 
 // wait lets the delay before the next attempt pass.
 func (r *connector) wait(ctx context.Context) error {
 	delay := r.retries.delay()
+	select {
+	case <-r.hurry:
+		delay = 0
+	default:
+	}
 	r.trace.waiting(r.retries.attempt(), delay)
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
+	case <-r.hurry:
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	return ctx.Err()
 }
 
-// dialAll tries all addresses once.
-func (r *connector) dialAll(ctx context.Context) (*Conn, error) {
-	var errs []error
-	for _, address := range r.addresses {
+// dialApart is dialRound on a goroutine of its own, for which it waits. Dialing needs a
+// deeper stack than reading, and a goroutine that has once grown it keeps it: 4 KiB for every
+// idle Client.
+func (r *connector) dialApart(ctx context.Context) (conn *Conn, err error) {
+	made := make(chan struct{})
+	err = errGoexit
+	go func() {
+		defer close(made)
+		conn, err = r.dialRound(ctx)
+	}()
+	<-made
+	return conn, err
+}
+
+// dialRound tries all addresses once.
+func (r *connector) dialRound(ctx context.Context) (*Conn, error) {
+	var tried []string
+	var errs multiError
+	for i := range r.addresses {
+		r.current = (r.first + i) % len(r.addresses)
+		address := r.addresses[r.current]
+		tried = append(tried, address)
+		all := strings.Join(tried, ", ")
+		r.tried.Store(&all)
+
 		r.trace.connecting(address, r.retries.attempt())
 		began := time.Now()
-		a := attempt{config: r.config, network: r.network, address: address}
+		a := attempt{config: r.config, network: r.network, address: address, timeout: r.share(ctx, len(r.addresses)-i)}
 		conn, err := a.connect(ctx)
 		if err == nil {
 			r.trace.connected(address, r.retries.attempt(), time.Since(began))
 			return conn, nil
 		}
 		r.trace.connectFailed(address, r.retries.attempt(), err)
-		errs = append(errs, err)
-		if ctx.Err() != nil {
+		over := ctx.Err() != nil
+		if !over || len(errs) == 0 { // else err says no more than that
+			errs = append(errs, err)
+		}
+		if over {
 			break
 		}
 	}
-	if len(errs) == 1 {
+	if len(tried) == 1 {
 		return nil, errs[0]
 	}
-	return nil, &OpError{Op: opDial, Addr: strings.Join(r.addresses, ", "), Err: multiError(errs)}
+	return nil, &OpError{Op: opDial, Addr: *r.tried.Load(), Err: errs}
+}
+
+// share returns the time for the next of so many addresses that are left: the Timeout, or less if
+// ctx ends so soon that the others would have none. 0: without bound.
+func (r *connector) share(ctx context.Context, left int) time.Duration {
+	timeout := r.config.timeout
+	if due, ok := ctx.Deadline(); ok && left > 1 {
+		if share := max(time.Until(due)/time.Duration(left), 1); timeout == 0 || share < timeout {
+			return share
+		}
+	}
+	return timeout
+}
+
+// A demand is the calls that wait for a connection. The nil demand never ends.
+type demand struct {
+	begun chan struct{} // one slot: a call has begun to wait
+
+	mu      sync.Mutex // guards following
+	waiting int
+}
+
+func newDemand() *demand { return &demand{begun: make(chan struct{}, 1)} }
+
+// begin notes that a call waits, until end.
+func (d *demand) begin() {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting++
+	select {
+	case d.begun <- struct{}{}:
+	default:
+	}
+}
+
+func (d *demand) end() {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting--
+}
+
+func (d *demand) isThere() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.waiting > 0
+}
+
+// await returns when a call waits, or ctx is done.
+func (d *demand) await(ctx context.Context) error {
+	for d != nil && !d.isThere() {
+		select {
+		case <-d.begun:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
