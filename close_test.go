@@ -633,7 +633,8 @@ func TestConnectionWithSlowClose(t *testing.T) {
 	t.Run("does not hold up a Shutdown whose context ends", testkit.InBubble(func(t *testing.T) { // P2
 		c, _ := connect(t, tcpclient.Dialer{})
 		requireTakes(t, 500*time.Millisecond, func() {
-			require.ErrorIs(t, c.Shutdown(testkit.Within(t, 100*time.Millisecond)), context.DeadlineExceeded)
+			// All was flushed, and there is no half-close to answer.
+			require.NoError(t, c.Shutdown(testkit.Within(t, 100*time.Millisecond)))
 		})
 	}))
 

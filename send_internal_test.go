@@ -67,7 +67,7 @@ func (r ready) tryWrite(b *batch) (done bool) { return r.write(b) }
 // newTestOutbox is the writing side of a connection over raw, without a reader.
 func newTestOutbox(d *Dialer, raw net.Conn, over func(*plainTransport) transport) *outbox {
 	c := d.config()
-	w := wire.New(raw, c.writeTimeout, newFrameWatch(0))
+	w := wire.New(raw, c.writeTimeout, c.readBuffer, newFrameWatch(0))
 	count := new(counters)
 	return newOutbox(c, c.framing, w, over(newPlainTransport(w)), newCalls(nil, count), count, nil)
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // Faults say what goes wrong on a connection, in each direction as seen by the wrapped
@@ -430,6 +432,9 @@ func (c *faulty) setDeadline(t time.Time, next func(time.Time) error, lanes ...*
 	}
 	return next(t)
 }
+
+// RealDeadlines reports whether the deadlines of the wrapped connection are real.
+func (c *faulty) RealDeadlines() bool { return wire.HasRealDeadlines(c.conn) }
 
 // LocalAddr returns the address of the wrapped connection.
 func (c *faulty) LocalAddr() net.Addr { return c.conn.LocalAddr() }

@@ -40,7 +40,7 @@ func newWilling(t *testing.T, write func(c *Conn, p []byte) (int, error)) *Conn 
 	t.Helper()
 	near, far := net.Pipe()
 	t.Cleanup(func() { near.Close(); far.Close() })
-	c := New(near, time.Second, silent{})
+	c := New(near, time.Second, 64<<10, silent{})
 	each := func(p []byte) (int, error) { return write(c, p) }
 	c.conn = &willing{try: each, write: each}
 	c.Watch(silent{})
