@@ -18,6 +18,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 )
 
@@ -139,6 +140,37 @@ func TestForeignConnection(t *testing.T) {
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrClosed)
 	}))
+}
+
+// A wrapper of a socket passes the tests of sockets, but for what takes half-close, which it hides.
+func TestForeignConnectionPassesTheTestsOfSockets(t *testing.T) {
+	wrapped := testkit.Transport{Name: "wrapped", Listen: func(t testing.TB) *testkit.Listener {
+		l := testkit.ListenTCP(t)
+		return &testkit.Listener{Listener: l.Listener, Network: "tcp", Setup: func(d *tcpclient.Dialer) {
+			if d.DialContext == nil {
+				d.DialContext = testkit.Wrapping(nil, func(conn net.Conn) net.Conn {
+					conn.(*net.TCPConn).SetWriteBuffer(64 << 10)
+					return struct{ net.Conn }{conn}
+				})
+			}
+		}}
+	}}
+	for name, test := range transporttest.Tests {
+		if name == "Shutdown" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) { test(t, wrapped) }) // D1
+	}
+
+	t.Run("Shutdown closes it after the flush", func(t *testing.T) { // P7, D1
+		c, p := wrapped.Connect(t, tcpclient.Dialer{})
+		require.NoError(t, c.Write(t.Context(), []byte("last")))
+		require.NoError(t, c.Shutdown(t.Context()))
+		got, err := p.All()
+		require.Equal(t, []string{"last"}, got)
+		require.Equal(t, io.EOF, err)
+		require.NoError(t, c.Close())
+	})
 }
 
 // When closing a connection does not end its Read, nothing waits for that Read.
