@@ -32,6 +32,9 @@ type cutOff struct {
 	taken []byte
 }
 
+// RealDeadlines returns true: what Write says that it has written can be relied on.
+func (c *cutOff) RealDeadlines() bool { return true }
+
 func newCutOff(t testing.TB, left int) *cutOff {
 	near, far := net.Pipe()
 	t.Cleanup(func() { near.Close(); far.Close() })

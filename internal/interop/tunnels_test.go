@@ -36,9 +36,12 @@ func tunnel(name string) testkit.Transport {
 	panic("no tunnel " + name)
 }
 
-// small is the size of the buffers of all sockets: what a test leaves stuck does not find room
-// in them later.
-const small = 64 << 10
+// Buffers of all sockets are small: what a test leaves stuck does not find room in them later, not
+// even in the four of a proxy. A receiver's that is smaller makes TCP slow.
+const (
+	smallRead  = 64 << 10
+	smallWrite = 16 << 10
+)
 
 // dialSmall makes the connection below a tunnel.
 func dialSmall(ctx context.Context, network, address string) (net.Conn, error) {
@@ -51,8 +54,8 @@ func dialSmall(ctx context.Context, network, address string) (net.Conn, error) {
 
 func shrink(conn net.Conn) {
 	tcp := conn.(*net.TCPConn)
-	tcp.SetReadBuffer(small)
-	tcp.SetWriteBuffer(small)
+	tcp.SetReadBuffer(smallRead)
+	tcp.SetWriteBuffer(smallWrite)
 }
 
 // A dialFunc is for the field of that name in the Dialer.
@@ -85,10 +88,21 @@ func (a accepter) Accept() (net.Conn, error) {
 // closeLater closes sessions when the test ends.
 func closeLater(t testing.TB, session io.Closer) { t.Cleanup(func() { session.Close() }) }
 
+// A meeting lets a peer begin when the client has its stream. The first frame of a stream may
+// arrive before the client's OpenStream has returned, which then fails if the peer hangs up.
+type meeting struct{ opened sync.Map }
+
+// of returns what is closed when the client whose connection has that address has its stream.
+func (m *meeting) of(client net.Addr) chan struct{} {
+	opened, _ := m.opened.LoadOrStore(client.String(), make(chan struct{}))
+	return opened.(chan struct{})
+}
+
 func listenYamux(t testing.TB) *testkit.Listener {
 	config := yamux.DefaultConfig()
 	config.EnableKeepAlive = false
 	config.LogOutput = io.Discard
+	var m meeting
 	l := accepter{testkit.ListenTCP(t).Listener, func(tcp *net.TCPConn) (net.Conn, error) {
 		session, err := yamux.Server(tcp, config)
 		if err != nil {
@@ -99,6 +113,7 @@ func listenYamux(t testing.TB) *testkit.Listener {
 		if err != nil {
 			return nil, err
 		}
+		<-m.of(tcp.RemoteAddr())
 		// Close of a stream is a half-close.
 		return newPeerEnd(stream, tcp, stream.Close, func() { stream.Close(); session.Close() }), nil
 	}}
@@ -112,6 +127,7 @@ func listenYamux(t testing.TB) *testkit.Listener {
 			return nil, err
 		}
 		closeLater(t, session)
+		defer close(m.of(tcp.LocalAddr()))
 		return session.OpenStream()
 	})
 }
@@ -120,6 +136,7 @@ func listenSmux(t testing.TB) *testkit.Listener {
 	config := smux.DefaultConfig()
 	config.Version = 2 // with flow control for each stream
 	config.KeepAliveDisabled = true
+	var m meeting
 	l := accepter{testkit.ListenTCP(t).Listener, func(tcp *net.TCPConn) (net.Conn, error) {
 		session, err := smux.Server(tcp, config)
 		if err != nil {
@@ -130,6 +147,7 @@ func listenSmux(t testing.TB) *testkit.Listener {
 		if err != nil {
 			return nil, err
 		}
+		<-m.of(tcp.RemoteAddr())
 		return newPeerEnd(stream, tcp, stream.CloseWrite, func() { stream.Close(); session.Close() }), nil
 	}}
 	return listener(l, func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -142,6 +160,7 @@ func listenSmux(t testing.TB) *testkit.Listener {
 			return nil, err
 		}
 		closeLater(t, session)
+		defer close(m.of(tcp.LocalAddr()))
 		return session.OpenStream()
 	})
 }
@@ -415,7 +434,8 @@ func acceptSOCKS(conn net.Conn) (target net.Conn, err error) {
 // relay copies both ways, FIN and RST included, until both have ended.
 func relay(a, b *net.TCPConn) {
 	pass := func(to, from *net.TCPConn) {
-		_, err := io.Copy(to, from)
+		// A proxy of the kernel's (splice) would have room for more.
+		_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 4<<10))
 		if err == nil {
 			to.CloseWrite()
 			return

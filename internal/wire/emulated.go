@@ -19,10 +19,6 @@ const (
 	// of a write that goes on cannot be seen: a peer that takes less than this within a
 	// WriteTimeout looks like one that takes nothing.
 	emulatedWrite = 64 << 10
-
-	// lastResult is how long a write that goes on is waited for after Close. What it returns
-	// says which bytes were handed over; else all of them may have been.
-	lastResult = 10 * time.Millisecond
 )
 
 // An emulated is a connection whose deadlines are not real, such as a multiplexer's stream, an
@@ -68,9 +64,8 @@ type pendingIO struct {
 
 // A result is what a read or a write of the connection returned.
 type result struct {
-	n        int
-	err      error
-	returned bool // else it has panicked, or ended its goroutine
+	n   int
+	err error
 }
 
 // A pendingRead is a read of which bytes may be left over for the next call.
@@ -302,36 +297,21 @@ func (w *pendingWrite) write(p []byte, conn net.Conn) (int, error) {
 		w.inFlight.Store(int64(len(w.buf)))
 	}
 	res, err := w.await(func() (int, error) { return writeOnce(conn, w.buf) })
-	if err == net.ErrClosed && w.begun {
-		res, err = w.awaitLast()
-	}
 	if w.begun {
 		return 0, err
 	}
 	w.inFlight.Store(0)
 	switch {
 	case err != nil:
-	case !res.returned:
-		res.n, err = len(w.buf), res.err // how many it was cannot be known
+		return 0, err // it was not begun
 	case res.err != nil:
-		err = res.err
+		// How many it was cannot be known. A WebSocket says that none were, whatever has left,
+		// as a socket on Windows does at a deadline.
+		return len(w.buf), res.err
 	case res.n < len(p):
-		err = errExpired // come again for the rest
+		return res.n, errExpired // come again for the rest
 	}
-	return res.n, err
-}
-
-// awaitLast waits after Close for the result of the write that goes on, but not for long.
-func (w *pendingWrite) awaitLast() (result, error) {
-	late := time.NewTimer(lastResult)
-	defer late.Stop()
-	select {
-	case res := <-w.done:
-		w.begun = false
-		return res, nil
-	case <-late.C:
-		return result{}, net.ErrClosed
-	}
+	return res.n, nil
 }
 
 func (p *pendingIO) init(calls *callGroup) {
@@ -373,7 +353,6 @@ func (p *pendingIO) run(op func() (int, error)) {
 		p.done <- res
 	}()
 	res.n, res.err = op()
-	res.returned = true
 }
 
 // errGoexit is the result of a method that has called runtime.Goexit, as t.FailNow does.

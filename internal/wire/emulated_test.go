@@ -172,15 +172,17 @@ func TestEmulatedDeadline(t *testing.T) {
 		})
 	})
 
-	t.Run("of a write takes its bytes back that were not handed over", func(t *testing.T) { // P4
+	t.Run("of a write counts all bytes of one that fails as handed over, whatever it says", func(t *testing.T) { // P4, D2
 		synctest.Test(t, func(t *testing.T) {
-			f := newFake()
-			f.write = func([]byte) (int, error) { return 3, io.ErrClosedPipe }
-			c := newConn(t, bare{f}, time.Second)
-			n, err := c.Write([]byte("hello"))
-			require.ErrorIs(t, err, io.ErrClosedPipe)
-			require.Equal(t, 3, n)
-			require.Equal(t, int64(3), c.Handed())
+			for _, says := range []int{0, 3} {
+				f := newFake()
+				f.write = func([]byte) (int, error) { return says, io.ErrClosedPipe }
+				c := newConn(t, bare{f}, time.Second)
+				n, err := c.Write([]byte("hello"))
+				require.ErrorIs(t, err, io.ErrClosedPipe)
+				require.Equal(t, 5, n)
+				require.Equal(t, int64(5), c.Handed())
+			}
 		})
 	})
 
@@ -304,26 +306,20 @@ func TestCloseOfForeignConnection(t *testing.T) {
 		})
 	})
 
-	t.Run("waits 10 ms to learn what a write has handed over", func(t *testing.T) { // P4, D1
+	t.Run("ends a write, whose bytes may have been handed over", func(t *testing.T) { // P4, P7, D1
 		synctest.Test(t, func(t *testing.T) {
-			for _, returns := range []bool{true, false} {
-				s := newStuck()
-				c := newConn(t, s, time.Minute)
-				wrote := begin(func() (int, error) { return c.Write([]byte("hello")) })
-				time.Sleep(time.Second)
-				c.Kill(io.ErrClosedPipe)
-				time.Sleep(9 * time.Millisecond)
-				if returns {
-					close(s.goOn)
-					require.Equal(t, outcome{5, nil, time.Second + 9*time.Millisecond}, <-wrote)
-				} else {
-					o := <-wrote
-					require.ErrorIs(t, o.err, io.ErrClosedPipe)
-					require.Equal(t, time.Second+10*time.Millisecond, o.took)
-					close(s.goOn)
-				}
-				require.EqualValues(t, 5, c.Handed(), "what may have left counts")
-			}
+			s := newStuck()
+			c := newConn(t, s, time.Minute)
+			wrote := begin(func() (int, error) { return c.Write([]byte("hello")) })
+			time.Sleep(time.Second)
+			c.Kill(io.ErrClosedPipe)
+			o := <-wrote
+			require.ErrorIs(t, o.err, io.ErrClosedPipe)
+			require.Equal(t, time.Second, o.took)
+			require.EqualValues(t, 5, c.Handed())
+			close(s.goOn)
+			<-c.Left()
+			require.EqualValues(t, 5, c.Handed())
 		})
 	})
 
