@@ -253,6 +253,53 @@ func TestForeignConnectionThatReadsOnAfterItsClose(t *testing.T) {
 	}))
 }
 
+// A lingeringConn takes its time to close.
+type lingeringConn struct {
+	net.Conn
+	closed atomic.Bool
+}
+
+func (l *lingeringConn) Close() error {
+	time.Sleep(300 * time.Millisecond)
+	l.closed.Store(true)
+	return l.Conn.Close()
+}
+
+func TestForeignConnectionThatTakesItsTimeToClose(t *testing.T) {
+	for name, end := range map[string]func(c *tcpclient.Client) error{
+		"Close":    (*tcpclient.Client).Close,
+		"Shutdown": func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
+	} {
+		t.Run("is closed when "+name+" returns", testkit.InBubble(func(t *testing.T) { // P6, P7, D1
+			n := tcpclienttest.NewNetwork()
+			var conn *lingeringConn
+			c, _ := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
+				DialContext: testkit.Wrapping(n.DialContext, func(raw net.Conn) net.Conn {
+					conn = &lingeringConn{Conn: raw}
+					return conn
+				}),
+			})
+			began := time.Now()
+			require.NoError(t, end(c))
+			require.Equal(t, 300*time.Millisecond, time.Since(began))
+			require.True(t, conn.closed.Load())
+		}))
+	}
+
+	t.Run("holds up neither the report of its loss nor the next connection", testkit.InBubble(func(t *testing.T) { // P5, P8, D1
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		c, p := l.Connect(t, tcpclient.Dialer{
+			Reconnect:   &tcpclient.Backoff{Min: time.Nanosecond, Max: time.Nanosecond},
+			DialContext: testkit.Wrapping(n.DialContext, func(raw net.Conn) net.Conn { return &lingeringConn{Conn: raw} }),
+		})
+		began := time.Now()
+		testkit.HangUp(p)
+		testkit.RequireAliveAfterLoss(t, c, l.AcceptPeer(t))
+		require.LessOrEqual(t, time.Since(began), time.Millisecond)
+	}))
+}
+
 // A forgetfulConn is one whose Write that has ended at its deadline says that it has written nothing,
 // although bytes went out: a socket on Windows (go.dev/issue/24727).
 type forgetfulConn struct{ net.Conn }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,12 +266,13 @@ func (b bareCloser) CloseWrite() error { return b.half.CloseWrite() }
 // Reading, closing and half-closing wait for go ahead, as on a stream of a stalled multiplexer.
 type stuck struct {
 	bare
-	goOn chan struct{}
+	goOn  chan struct{}
+	reads atomic.Int32 // that were begun
 }
 
-func newStuck() *stuck { return &stuck{bare{newFake()}, make(chan struct{})} }
+func newStuck() *stuck { return &stuck{bare: bare{newFake()}, goOn: make(chan struct{})} }
 
-func (s *stuck) Read([]byte) (int, error)    { <-s.goOn; return 0, io.EOF }
+func (s *stuck) Read([]byte) (int, error)    { s.reads.Add(1); <-s.goOn; return 0, io.EOF }
 func (s *stuck) Write(p []byte) (int, error) { <-s.goOn; return len(p), nil }
 func (s *stuck) CloseWrite() error           { <-s.goOn; return nil }
 func (s *stuck) Close() error                { <-s.goOn; return s.bare.Close() }
@@ -297,12 +299,17 @@ func TestCloseOfForeignConnection(t *testing.T) {
 			c.Join()
 			require.Equal(t, outcome{0, net.ErrClosed, 0}, <-read)
 			_, err := c.Read(make([]byte, 1))
-			require.Equal(t, net.ErrClosed, err, "no other read is begun")
+			require.Equal(t, net.ErrClosed, err)
 			time.Sleep(time.Hour)
 			require.False(t, isClosed(c.Left()), "the connection is still in its Read and its Close")
 			close(s.goOn)
 			synctest.Wait()
 			require.True(t, isClosed(c.Left()))
+			for range 2 { // the first is told of the read that went on
+				c.Read(make([]byte, 1))
+			}
+			synctest.Wait()
+			require.EqualValues(t, 1, s.reads.Load(), "no other read is begun")
 		})
 	})
 
