@@ -200,9 +200,9 @@ func (a *attempt) setOptions(socket *net.TCPConn) error {
 	return socket.SetNoDelay(!c.nagle)
 }
 
-// noSocket refuses a setting that no attempt can fulfil.
+// noSocket refuses a setting that no attempt can fulfil: it is of ClassPermanent.
 func (a *attempt) noSocket(setting string) error {
-	return Permanent(fmt.Errorf("Dialer.%s: no TCP socket can be seen below a %T: %w", setting, a.raw, errors.ErrUnsupported))
+	return fmt.Errorf("Dialer.%s: no TCP socket can be seen below a %T: %w", setting, a.raw, errors.ErrUnsupported)
 }
 
 // addressWatch is the addresses that a net.Dialer has tried for one name. Its own error

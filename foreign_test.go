@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -344,16 +345,18 @@ func TestRealDeadlines(t *testing.T) {
 		wrap func(net.Conn) net.Conn
 		want int
 	}{
-		"a wrapper costs a goroutine":              {func(conn net.Conn) net.Conn { return struct{ net.Conn }{conn} }, 2},
-		"one that has RealDeadlines costs none":    {func(conn net.Conn) net.Conn { return wrapperWithRealDeadlines{conn} }, 1},
-		"so do faults of the test kit on a socket": {tcpclienttest.Faults{}.Wrap, 1},
+		"a wrapper costs a goroutine":              {func(conn net.Conn) net.Conn { return struct{ net.Conn }{conn} }, 1},
+		"one that has RealDeadlines costs none":    {func(conn net.Conn) net.Conn { return wrapperWithRealDeadlines{conn} }, 0},
+		"so do faults of the test kit on a socket": {tcpclienttest.Faults{}.Wrap, 0},
 	} {
 		t.Run(name, func(t *testing.T) { // P6, D1
-			l := testkit.ListenTCP(t)
-			before := testkit.Goroutines()
-			c, p := l.Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(nil, test.wrap)})
+			emulating := func() int { return strings.Count(testkit.Stacks(), "wire.(*pendingIO).run(") }
+			testkit.Eventually(t, "those of other tests have ended", func() bool { return emulating() == 0 })
+			c, p := testkit.ListenTCP(t).Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(nil, test.wrap)})
 			testkit.RequireAlive(t, c, p)
-			testkit.Eventually(t, "the writers have ended", func() bool { return testkit.Goroutines()-before == test.want })
+			testkit.WaitBlocked(t, "wire.(*Conn).Read")
+			testkit.Eventually(t, "only the one that reads is left", func() bool { return emulating() == test.want })
+			require.NoError(t, c.Close())
 		})
 	}
 }
