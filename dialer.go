@@ -34,22 +34,26 @@ type Dialer struct {
 	// Deadlines are set only on a *net.TCPConn, a *net.UnixConn and the connections of
 	// tcpclienttest: those of other types may end the connection, or say that bytes were not
 	// written that were. Every other connection, such as a stream of a multiplexer, a
-	// WebSocket, an SSH channel, a *tls.Conn or a wrapper of a socket, is used without. That costs a
-	// goroutine and a copy for each read, of up to ReadBuffer bytes, and for each write, of up to
-	// 64 KiB. The Client does not wait for its Close, but Close and Shutdown do for up to a
-	// second. When that has returned, a deadline in the past is set, which
-	// ends a Read that goes on. For TLS over TCP, TLSConfig costs less than a *tls.Conn from here.
+	// WebSocket, an SSH channel, a *tls.Conn or a wrapper of a socket, is used without. That
+	// costs a goroutine and a copy for each read, of up to ReadBuffer bytes, and for each
+	// write, of up to 64 KiB. After a failed write all its bytes may have been sent. For TLS over
+	// TCP, TLSConfig costs less than a *tls.Conn from here.
+	//
+	// Only Close and Shutdown of the Client wait for the Close of such a connection, for up to a second. After
+	// its Close a deadline in the past is set, which ends a Read that goes on.
 	//
 	// The author of a wrapper can give it the method
 	//
 	//	RealDeadlines() bool
 	//
-	// If it returns true, the Client uses the connection as it uses a socket. It then has to keep
-	// what a socket does: Read and Write return at their deadline with an error that Is
-	// os.ErrDeadlineExceeded and with the number of bytes that were read or written, the connection is as good as
-	// before, and Close returns at once and ends a Read and a Write that wait. A wrapper that passes calls on to a
-	// socket keeps that. On Windows write deadlines are not used even then: sockets
-	// there do not know what they have written (go.dev/issue/24727).
+	// If it returns true, the Client uses the connection as it uses a socket. Then it has to keep
+	// what a socket keeps. Read and Write return at their deadline, with an error that Is
+	// os.ErrDeadlineExceeded and the number of bytes that were read or written, and the
+	// connection is as good as before. Close returns at once, and ends a Read and a Write that
+	// wait. A wrapper that passes calls on to a socket keeps that, except on Windows, where a
+	// socket does not know what it has written by its deadline (go.dev/issue/24727). The
+	// Client sets no write deadline on a socket there, nor on a wrapper below which it finds one
+	// (see Nagle). The method of another wrapper of a socket has to return false there.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Timeout bounds the attempt to connect to one address: lookup, TCP, TLS and

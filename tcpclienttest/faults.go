@@ -433,8 +433,10 @@ func (c *faulty) setDeadline(t time.Time, next func(time.Time) error, lanes ...*
 	return next(t)
 }
 
-// RealDeadlines reports whether the deadlines of the wrapped connection are real.
-func (c *faulty) RealDeadlines() bool { return wire.HasRealDeadlines(c.conn) }
+// RealDeadlines reports whether the deadlines of the wrapped connection are real, for writes, too.
+func (c *faulty) RealDeadlines() bool {
+	return wire.HasRealDeadlines(c.conn) && wire.WriteDeadlinesHold(c.conn)
+}
 
 // LocalAddr returns the address of the wrapped connection.
 func (c *faulty) LocalAddr() net.Addr { return c.conn.LocalAddr() }

@@ -58,10 +58,6 @@ type deadlineConn interface {
 	left() <-chan struct{}
 }
 
-// writeDeadlinesHold says whether a write of a socket that has ended at its deadline tells how
-// many bytes it has written. On Windows it says 0 although some were sent (go.dev/issue/24727).
-const writeDeadlinesHold = runtime.GOOS != "windows"
-
 // HasRealDeadlines reports whether the deadlines of conn can be relied on: it is a TCP or Unix
 // socket of package net, or its type has a method RealDeadlines() bool that says so.
 //
@@ -78,13 +74,24 @@ func HasRealDeadlines(conn net.Conn) bool {
 	return false
 }
 
+// WriteDeadlinesHold reports whether a write of conn that has ended at its deadline tells how many
+// bytes it has written, if its deadlines are real. A socket on Windows says 0 although some were
+// sent (go.dev/issue/24727), also below a wrapper.
+func WriteDeadlinesHold(conn net.Conn) bool {
+	if runtime.GOOS != "windows" {
+		return true
+	}
+	_, unix := conn.(*net.UnixConn)
+	return !unix && Socket(conn) == nil
+}
+
 // newDeadlineConn returns raw with its own deadlines if they are real, else with emulated
 // ones. maxRead is the size of the largest read of an emulated connection.
 func newDeadlineConn(raw net.Conn, maxRead int) deadlineConn {
 	switch {
 	case !HasRealDeadlines(raw) || raw.SetDeadline(time.Time{}) != nil:
 		return newEmulated(raw, maxRead)
-	case !writeDeadlinesHold:
+	case !WriteDeadlinesHold(raw):
 		return newWriteEmulated(raw)
 	}
 	return &socket{Conn: raw, try: newTryWriter(raw)}

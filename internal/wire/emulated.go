@@ -51,12 +51,18 @@ type callGroup struct {
 	running int
 }
 
-// A pendingIO is a read or a write that may outlive the call that began it.
+// A pendingIO is a read or a write that may outlive the call that began it. In a steady state it
+// allocates nothing.
 type pendingIO struct {
 	calls   *callGroup
-	done    chan result   // one slot
-	changed chan struct{} // one slot: the deadline is another
-	begun   bool          // the result is still to come; owned by the one who calls
+	op      func() (int, error) // the read or the write of the connection
+	work    func()              // run, made once
+	done    chan result         // one slot
+	changed chan struct{}       // one slot: the deadline is another
+
+	// Owned by the one who calls.
+	begun bool        // the result is still to come
+	timer *time.Timer // for the deadline; nil until first needed
 
 	mu       sync.Mutex // guards following
 	deadline time.Time  // zero: none
@@ -89,15 +95,14 @@ type pendingWrite struct {
 func newEmulated(conn net.Conn, maxRead int) *emulated {
 	e := &emulated{Conn: conn}
 	e.calls.init()
-	e.reading.init(&e.calls)
-	e.reading.maxRead = maxRead
-	e.writing.init(&e.calls)
+	e.reading.init(conn, maxRead, &e.calls)
+	e.writing.init(conn, &e.calls)
 	return e
 }
 
-func (e *emulated) Read(p []byte) (int, error) { return e.reading.read(p, e.Conn) }
+func (e *emulated) Read(p []byte) (int, error) { return e.reading.read(p) }
 
-func (e *emulated) Write(p []byte) (int, error) { return e.writing.write(p, e.Conn) }
+func (e *emulated) Write(p []byte) (int, error) { return e.writing.write(p) }
 
 // canTryWrite: each write may wait.
 func (e *emulated) canTryWrite() bool { return false }
@@ -142,11 +147,11 @@ func (e *emulated) CloseWrite() error { return e.calls.closeWrite(e.Conn) }
 func newWriteEmulated(conn net.Conn) *writeEmulated {
 	s := &writeEmulated{socket: socket{Conn: conn}}
 	s.calls.init()
-	s.writing.init(&s.calls)
+	s.writing.init(conn, &s.calls)
 	return s
 }
 
-func (s *writeEmulated) Write(p []byte) (int, error) { return s.writing.write(p, s.Conn) }
+func (s *writeEmulated) Write(p []byte) (int, error) { return s.writing.write(p) }
 
 func (s *writeEmulated) inFlight() int { return int(s.writing.inFlight.Load()) }
 
@@ -167,14 +172,14 @@ func (g *callGroup) init() {
 	g.left = make(chan struct{})
 }
 
-// start runs f on a goroutine of its own, unless close was called.
-func (g *callGroup) start(f func()) error {
+// begin notes that a call begins, unless close was called. The call ends with end.
+func (g *callGroup) begin() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.isClosed() {
 		return net.ErrClosed
 	}
-	g.goLocked(f)
+	g.running++
 	return nil
 }
 
@@ -189,21 +194,18 @@ func (g *callGroup) close(f func()) {
 	close(g.closed)
 	switch {
 	case f != nil:
-		g.goLocked(f)
+		g.running++
+		go g.run(f)
 	case g.running == 0:
 		close(g.left)
 	}
 }
 
-// goLocked runs f, which may panic: it calls a connection that is not ours. Who waits for a
-// result of it is told by f itself.
-func (g *callGroup) goLocked(f func()) {
-	g.running++
-	go func() {
-		defer g.end()
-		defer func() { _ = recover() }()
-		f()
-	}()
+// run runs f, which has begun and may panic: it calls a connection that is not ours.
+func (g *callGroup) run(f func()) {
+	defer g.end()
+	defer func() { _ = recover() }()
+	f()
 }
 
 // end notes the end of a call.
@@ -226,10 +228,11 @@ func (g *callGroup) isClosed() bool {
 
 // closeWrite sends FIN on conn, and waits for that, but not for long.
 func (g *callGroup) closeWrite(conn net.Conn) error {
-	done := make(chan error, 1)
-	if err := g.start(func() { done <- closeWrite(conn) }); err != nil {
+	if err := g.begin(); err != nil {
 		return err
 	}
+	done := make(chan error, 1)
+	go g.run(func() { done <- closeWrite(conn) })
 	late := time.NewTimer(closeTime)
 	defer late.Stop()
 	select {
@@ -242,10 +245,15 @@ func (g *callGroup) closeWrite(conn net.Conn) error {
 	}
 }
 
-// read returns what is left over, or else what conn has next.
-func (r *pendingRead) read(p []byte, conn net.Conn) (int, error) {
+func (r *pendingRead) init(conn net.Conn, maxRead int, calls *callGroup) {
+	r.maxRead = maxRead
+	r.pendingIO.init(calls, func() (int, error) { return conn.Read(r.buf) })
+}
+
+// read returns what is left over, or else what the connection has next.
+func (r *pendingRead) read(p []byte) (int, error) {
 	if len(r.rest) == 0 && r.err == nil {
-		if err := r.fill(conn); err != nil {
+		if err := r.fill(); err != nil {
 			return 0, err
 		}
 	}
@@ -260,11 +268,11 @@ func (r *pendingRead) read(p []byte, conn net.Conn) (int, error) {
 }
 
 // fill reads what comes next into rest.
-func (r *pendingRead) fill(conn net.Conn) error {
+func (r *pendingRead) fill() error {
 	if !r.begun {
 		r.grow()
 	}
-	res, err := r.await(func() (int, error) { return conn.Read(r.buf) })
+	res, err := r.await()
 	if err != nil {
 		return err
 	}
@@ -289,14 +297,18 @@ func (r *pendingRead) grow() {
 	}
 }
 
+func (w *pendingWrite) init(conn net.Conn, calls *callGroup) {
+	w.pendingIO.init(calls, func() (int, error) { return writeOnce(conn, w.buf) })
+}
+
 // write writes the first bytes of p, or waits for the write that goes on, which was begun with
 // them.
-func (w *pendingWrite) write(p []byte, conn net.Conn) (int, error) {
+func (w *pendingWrite) write(p []byte) (int, error) {
 	if !w.begun {
 		w.buf = append(w.buf[:0], p[:min(len(p), emulatedWrite)]...)
 		w.inFlight.Store(int64(len(w.buf)))
 	}
-	res, err := w.await(func() (int, error) { return writeOnce(conn, w.buf) })
+	res, err := w.await()
 	if w.begun {
 		return 0, err
 	}
@@ -314,21 +326,22 @@ func (w *pendingWrite) write(p []byte, conn net.Conn) (int, error) {
 	return res.n, nil
 }
 
-func (p *pendingIO) init(calls *callGroup) {
-	p.calls = calls
+func (p *pendingIO) init(calls *callGroup, op func() (int, error)) {
+	p.calls, p.op, p.work = calls, op, p.run
 	p.done = make(chan result, 1)
 	p.changed = make(chan struct{}, 1)
 }
 
-// await returns the result of op, which it begins unless one is under way, or
+// await returns the result of op, which it begins unless it is under way, or
 // errExpired at the deadline, or net.ErrClosed after Close. With an error of its own, begun
 // tells whether the result is still to come.
-func (p *pendingIO) await(op func() (int, error)) (result, error) {
+func (p *pendingIO) await() (result, error) {
 	if !p.begun {
-		if err := p.calls.start(func() { p.run(op) }); err != nil {
+		if err := p.calls.begin(); err != nil {
 			return result{}, err
 		}
 		p.begun = true
+		go p.work()
 	}
 	for {
 		p.mu.Lock()
@@ -344,7 +357,8 @@ func (p *pendingIO) await(op func() (int, error)) (result, error) {
 }
 
 // run runs op, and makes a result also of its panic.
-func (p *pendingIO) run(op func() (int, error)) {
+func (p *pendingIO) run() {
+	defer p.calls.end()
 	res := result{err: errGoexit}
 	defer func() {
 		if v := recover(); v != nil {
@@ -352,7 +366,7 @@ func (p *pendingIO) run(op func() (int, error)) {
 		}
 		p.done <- res
 	}()
-	res.n, res.err = op()
+	res.n, res.err = p.op()
 }
 
 // errGoexit is the result of a method that has called runtime.Goexit, as t.FailNow does.
@@ -372,9 +386,8 @@ func panicked(value any) error {
 func (p *pendingIO) waitUntil(deadline time.Time) (res result, err error, again bool) {
 	var late <-chan time.Time
 	if !deadline.IsZero() {
-		timer := time.NewTimer(time.Until(deadline))
-		defer timer.Stop()
-		late = timer.C
+		late = p.startTimer(time.Until(deadline))
+		defer p.timer.Stop()
 	}
 	select {
 	case res = <-p.done:
@@ -392,6 +405,16 @@ func (p *pendingIO) waitUntil(deadline time.Time) (res result, err error, again 
 	default:
 		return res, err, false
 	}
+}
+
+// startTimer returns what fires after d.
+func (p *pendingIO) startTimer(d time.Duration) <-chan time.Time {
+	if p.timer == nil {
+		p.timer = time.NewTimer(d)
+	} else {
+		p.timer.Reset(d)
+	}
+	return p.timer.C
 }
 
 func (p *pendingIO) setDeadline(t time.Time) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
@@ -459,6 +460,27 @@ func TestEmulatedRead(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.Equal(t, 512, largest)
+	})
+}
+
+func TestAllocationsOfForeignConnection(t *testing.T) {
+	t.Run("are none, to read and to write", func(t *testing.T) { // P12, D2, D4
+		if testkit.RaceEnabled {
+			t.Skip("the race detector allocates")
+		}
+		f := newFake()
+		f.read = func(p []byte) (int, error) { return len(p), nil }
+		f.write = func(p []byte) (int, error) { return len(p), nil }
+		due := time.Now().Add(time.Hour)
+		m := &monitor{next: func() time.Time { return due }}
+		c := wire.New(bare{f}, time.Second, 4<<10, m)
+		defer requireEnds(t, c)
+		p := make([]byte, 16<<10)
+		allocs := testing.AllocsPerRun(200, func() {
+			c.Read(p)
+			c.Write(p)
+		})
+		require.Zero(t, allocs)
 	})
 }
 
