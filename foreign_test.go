@@ -33,17 +33,17 @@ type muxStream struct {
 	read atomic.Int32 // Reads under way
 }
 
-type muxTimeout struct{}
+type muxTimeoutError struct{}
 
-func (muxTimeout) Error() string { return "i/o deadline reached" }
-func (muxTimeout) Timeout() bool { return true }
+func (muxTimeoutError) Error() string { return "i/o deadline reached" }
+func (muxTimeoutError) Timeout() bool { return true }
 
 func (s *muxStream) Read(p []byte) (int, error) {
 	s.read.Add(1)
 	defer s.read.Add(-1)
 	n, err := s.Conn.Read(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = muxTimeout{}
+		err = muxTimeoutError{}
 	}
 	return n, err
 }
@@ -51,7 +51,7 @@ func (s *muxStream) Read(p []byte) (int, error) {
 func (s *muxStream) Write(p []byte) (int, error) {
 	n, err := s.Conn.Write(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, muxTimeout{}
+		return 0, muxTimeoutError{}
 	}
 	return n, err
 }

@@ -347,7 +347,7 @@ func (p *pendingIO) await() (result, error) {
 		p.mu.Lock()
 		deadline := p.deadline
 		p.mu.Unlock()
-		res, err, again := p.waitUntil(deadline)
+		res, again, err := p.waitUntil(deadline)
 		if again {
 			continue
 		}
@@ -383,7 +383,7 @@ func panicked(value any) error {
 
 // waitUntil waits for the result until the deadline, if there is one, or until that is
 // another.
-func (p *pendingIO) waitUntil(deadline time.Time) (res result, err error, again bool) {
+func (p *pendingIO) waitUntil(deadline time.Time) (res result, again bool, err error) {
 	var late <-chan time.Time
 	if !deadline.IsZero() {
 		late = p.startTimer(time.Until(deadline))
@@ -391,9 +391,9 @@ func (p *pendingIO) waitUntil(deadline time.Time) (res result, err error, again 
 	}
 	select {
 	case res = <-p.done:
-		return res, nil, false
+		return res, false, nil
 	case <-p.changed:
-		return res, nil, true
+		return res, true, nil
 	case <-p.calls.closed:
 		err = net.ErrClosed
 	case <-late:
@@ -401,9 +401,9 @@ func (p *pendingIO) waitUntil(deadline time.Time) (res result, err error, again 
 	}
 	select {
 	case res = <-p.done: // what is here is not late
-		return res, nil, false
+		return res, false, nil
 	default:
-		return res, err, false
+		return res, false, err
 	}
 }
 

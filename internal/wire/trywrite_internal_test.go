@@ -26,7 +26,6 @@ func (w *willing) SetWriteDeadline(time.Time) error { return nil }
 func (w *willing) inFlight() int                    { return 0 }
 func (w *willing) unacknowledged() int              { return 0 }
 func (w *willing) Close() error                     { return nil }
-func (w *willing) join()                            {}
 
 // A silent is a Monitor that never says a word.
 type silent struct{}
