@@ -178,16 +178,33 @@ func (a *attempt) prepare() error {
 		}
 		return fmt.Errorf("connected to itself at %v: %w", addr, syscall.ECONNREFUSED)
 	}
-	conn, ok := raw.(*net.TCPConn)
-	if !ok {
+	return a.setOptions(wire.Socket(raw))
+}
+
+// setOptions sets what the Dialer asks for on the socket. What it asks for without one, which is
+// nil then, is refused: it would be missed in silence.
+func (a *attempt) setOptions(socket *net.TCPConn) error {
+	c := a.config
+	switch {
+	case socket != nil:
+	case c.userTimeout > 0:
+		return a.noSocket(fmt.Sprintf("UserTimeout %v", c.userTimeout))
+	case c.nagle:
+		return a.noSocket("Nagle")
+	default:
 		return nil
 	}
-	if t := a.config.userTimeout; t > 0 {
-		if err := wire.SetUserTimeout(conn, t); err != nil {
+	if c.userTimeout > 0 {
+		if err := wire.SetUserTimeout(socket, c.userTimeout); err != nil {
 			return fmt.Errorf("setting TCP_USER_TIMEOUT: %w", err)
 		}
 	}
-	return conn.SetNoDelay(!a.config.nagle)
+	return socket.SetNoDelay(!c.nagle)
+}
+
+// noSocket refuses a setting that no attempt can fulfil: it is of ClassPermanent.
+func (a *attempt) noSocket(setting string) error {
+	return fmt.Errorf("Dialer.%s: no TCP socket can be seen below a %T: %w", setting, a.raw, errors.ErrUnsupported)
 }
 
 // addressWatch is the addresses that a net.Dialer has tried for one name. Its own error

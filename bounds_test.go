@@ -32,7 +32,10 @@ func TestMemory(t *testing.T) {
 		clients := make([]*tcpclient.Client, conns)
 		var peers []net.Conn
 		for range conns {
-			near, far := net.Pipe()
+			near, err := n.DialContext(t.Context(), "tcp", l.Addr().String())
+			require.NoError(t, err)
+			far, err := l.Accept()
+			require.NoError(t, err)
 			peers = append(peers, near, far)
 		}
 		next := 0

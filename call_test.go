@@ -15,51 +15,16 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
-
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
-// correlators are the ways to find a reply, with the bytes that a request and its echo
-// have in front of what the test is about.
-var correlators = []struct {
-	name   string
-	c      tcpclient.Correlator
-	header int
-}{
-	{"in order", nil, 0},
-	{"IDPrefix", tcpclient.IDPrefix{}, 0},
-	{"IDField of one byte", tcpclient.IDField{Width: 1}, 1},
-	{"IDField like DNS", tcpclient.IDField{Width: 2}, 2},
-	{"IDField like SMPP", tcpclient.IDField{Offset: 12, Width: 4, ReplyOffset: 12}, 16},
-	{"IDField, little-endian", tcpclient.IDField{Offset: 1, Width: 3, LittleEndian: true, ReplyOffset: 1}, 4},
-}
-
 func TestCall(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		for _, k := range correlators {
-			t.Run(k.name+" returns to each of many callers their own reply", func(t *testing.T) {
-				c, p := tr.Connect(t, tcpclient.Dialer{Correlator: k.c})
-				go p.Echo()
-				var wg sync.WaitGroup
-				for g := range 16 {
-					wg.Go(func() {
-						for i := range 50 {
-							request := append(make([]byte, k.header), fmt.Sprintf("%d/%d", g, i)...)
-							reply, err := c.Call(t.Context(), request)
-							if assert.NoError(t, err) {
-								assert.Equal(t, request[k.header:], reply[k.header:])
-							}
-						}
-					})
-				}
-				wg.Wait()
-			})
-		}
-	})
+	testkit.EachTransport(t, transporttest.Call)
 }
 
 func TestCallInOrder(t *testing.T) {
@@ -194,22 +159,7 @@ func TestCallFate(t *testing.T) {
 	})
 
 	t.Run("the end of the connection ends every Call", func(t *testing.T) { // P4
-		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-			c, p := tr.Connect(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
-			var wg sync.WaitGroup
-			for range 20 {
-				wg.Go(func() {
-					_, err := c.Call(t.Context(), []byte("x"))
-					assert.ErrorIs(t, err, tcpclient.ErrDisconnected)
-					assert.False(t, testkit.OpError(t, err).Unsent)
-				})
-			}
-			for range 20 {
-				p.Receive()
-			}
-			p.Close()
-			wg.Wait()
-		})
+		testkit.EachTransport(t, transporttest.CallFate)
 	})
 
 	t.Run("a Call with a context that is done asks nothing", func(t *testing.T) { // P2, FAULTS L9
@@ -380,11 +330,11 @@ func TestCallFate(t *testing.T) {
 // The model: every Call returns once, with its own reply or an error; no late reply
 // reaches Receive; whatever is cancelled or reset in between.
 func TestCallModel(t *testing.T) { // P1, P2, P4
-	for _, k := range correlators[:4] {
-		t.Run(k.name, func(t *testing.T) {
+	for _, k := range transporttest.Correlators[:4] {
+		t.Run(k.Name, func(t *testing.T) {
 			s := tcpclienttest.NewServer(tcpclient.LengthPrefix{}, tcpclienttest.Echo)
 			defer s.Close()
-			d := tcpclient.Dialer{Correlator: k.c, Reconnect: &tcpclient.Backoff{Max: time.Millisecond}}
+			d := tcpclient.Dialer{Correlator: k.Correlator, Reconnect: &tcpclient.Backoff{Max: time.Millisecond}}
 			c, err := d.Dial(t.Context(), "tcp", s.Addr)
 			require.NoError(t, err)
 			var replies, ended atomic.Int32
@@ -397,13 +347,13 @@ func TestCallModel(t *testing.T) { // P1, P2, P4
 						if random.IntN(4) == 0 {
 							ctx, cancel = context.WithTimeout(ctx, time.Duration(random.IntN(300))*time.Microsecond)
 						}
-						request := append(make([]byte, k.header), fmt.Sprintf("%d/%d", g, i)...)
+						request := append(make([]byte, k.Header), fmt.Sprintf("%d/%d", g, i)...)
 						reply, err := c.Call(ctx, request)
 						cancel()
 						switch {
 						case err == nil:
 							replies.Add(1)
-							assert.Equal(t, request[k.header:], reply[k.header:], "another caller's reply")
+							assert.Equal(t, request[k.Header:], reply[k.Header:], "another caller's reply")
 						case errors.Is(err, context.DeadlineExceeded), errors.Is(err, tcpclient.ErrDisconnected):
 							ended.Add(1)
 						default:
@@ -420,7 +370,7 @@ func TestCallModel(t *testing.T) { // P1, P2, P4
 			require.Positive(t, replies.Load())
 			// The end is to be that of a connection which the server knows already.
 			testkit.Eventually(t, "a call is answered", func() bool {
-				_, err := c.Call(t.Context(), append(make([]byte, k.header), "last"...))
+				_, err := c.Call(t.Context(), append(make([]byte, k.Header), "last"...))
 				return err == nil
 			})
 			s.CloseConnections()

@@ -140,8 +140,11 @@ func (c *Client) Close() error {
 	c.abort()
 	select {
 	case <-c.done:
+		in := c.awaitForeign(late.C)
 		close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
-		c.trace.wait(late.C)
+		if in {
+			c.trace.wait(late.C)
+		}
 	case <-late.C:
 		close(closed)
 	}
@@ -227,8 +230,25 @@ func (c *Client) closeReason() error {
 func (c *Client) join(late <-chan time.Time) {
 	select {
 	case <-c.done:
-		c.trace.wait(late)
+		if c.awaitForeign(late) {
+			c.trace.wait(late)
+		}
 	case <-late:
+	}
+}
+
+// awaitForeign waits until no goroutine calls the last connection any more. It reports whether
+// that was before it is late: a connection without real deadlines returns when it wants.
+func (c *Client) awaitForeign(late <-chan time.Time) bool {
+	l := c.latest()
+	if l == nil {
+		return true
+	}
+	select {
+	case <-l.wire.Left():
+		return true
+	case <-late:
+		return false
 	}
 }
 

@@ -34,7 +34,7 @@ type Conn struct {
 // newConn returns raw as a Conn without TLS.
 func newConn(raw net.Conn, address string, f framing, c *config) *Conn {
 	watch := newFrameWatch(c.frameTimeout)
-	w := wire.New(raw, c.writeTimeout, watch)
+	w := wire.New(raw, c.writeTimeout, c.readBuffer, watch)
 	return &Conn{
 		addr:    address,
 		wire:    w,

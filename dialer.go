@@ -28,8 +28,32 @@ type Dialer struct {
 	// TLSConfig switches TLS on. Its ServerName defaults to the host of the address.
 	TLSConfig *tls.Config
 
-	// DialContext replaces NetDialer: proxies, tests. TLSConfig still applies. It may
+	// DialContext replaces NetDialer: proxies, tunnels, tests. TLSConfig still applies. It may
 	// block until its context ends. A connection that it returns later is closed.
+	//
+	// Deadlines are set only on a *net.TCPConn, a *net.UnixConn and the connections of
+	// tcpclienttest: those of other types may end the connection, or say that bytes were not
+	// written that were. Every other connection, such as a stream of a multiplexer, a
+	// WebSocket, an SSH channel, a *tls.Conn or a wrapper of a socket, is used without. That
+	// costs a goroutine and a copy for each read, of up to ReadBuffer bytes, and for each
+	// write, of up to 64 KiB. After a failed write all its bytes may have been sent. For TLS over
+	// TCP, TLSConfig costs less than a *tls.Conn from here.
+	//
+	// Only Close and Shutdown of the Client wait for the Close of such a connection, for up to a second. After
+	// its Close a deadline in the past is set, which ends a Read that goes on.
+	//
+	// The author of a wrapper can give it the method
+	//
+	//	RealDeadlines() bool
+	//
+	// If it returns true, the Client uses the connection as it uses a socket. Then it has to keep
+	// what a socket keeps. Read and Write return at their deadline, with an error that Is
+	// os.ErrDeadlineExceeded and the number of bytes that were read or written, and the
+	// connection is as good as before. Close returns at once, and ends a Read and a Write that
+	// wait. A wrapper that passes calls on to a socket keeps that, except on Windows, where a
+	// socket does not know what it has written by its deadline (go.dev/issue/24727). The
+	// Client sets no write deadline on a socket there, nor on a wrapper below which it finds one
+	// (see Nagle). The method of another wrapper of a socket has to return false there.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Timeout bounds the attempt to connect to one address: lookup, TCP, TLS and
@@ -38,6 +62,11 @@ type Dialer struct {
 
 	// Nagle lets the kernel hold back small writes until earlier ones are
 	// acknowledged. The default is TCP_NODELAY.
+	//
+	// Nagle and UserTimeout are set on the TCP socket. If DialContext returns a wrapper, that is
+	// looked for below it: by its method NetConn() net.Conn, or in a struct's embedded
+	// exported field. If none is found, the attempt fails with errors.ErrUnsupported, of
+	// [ClassPermanent].
 	Nagle bool
 
 	// UserTimeout is TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before
@@ -47,7 +76,7 @@ type Dialer struct {
 	// does nothing by itself on an idle connection. It overrides the keep-alive's count,
 	// and it ends a connection whose live peer keeps its window shut for so long. It
 	// must not be below the Heartbeat's Timeout. Linux only: elsewhere Dial refuses it with
-	// errors.ErrUnsupported.
+	// errors.ErrUnsupported. Of wrapped sockets see Nagle.
 	UserTimeout time.Duration
 
 	// Framer marks the messages in the stream. nil: LengthPrefix{}.

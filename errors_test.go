@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -247,30 +247,7 @@ func TestFirstErrorOfReaderAndWriter(t *testing.T) { // P9
 }
 
 func TestFirstError(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("is the same for all callers, and stays", func(t *testing.T) { // P9
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			var wg sync.WaitGroup
-			for range 3 {
-				wg.Go(func() {
-					_, err := c.Receive(t.Context())
-					assert.ErrorIs(t, err, io.ErrUnexpectedEOF)
-				})
-			}
-			p.Raw([]byte{0, 0})
-			p.HalfClose()
-			testkit.RequireFast(t, "Receive", wg.Wait)
-			for range 2 {
-				for name, err := range testkit.EveryMethod(t, t.Context(), c) {
-					require.ErrorIs(t, err, io.ErrUnexpectedEOF, name)
-					require.ErrorIs(t, err, tcpclient.ErrDisconnected, name)
-					require.NotErrorIs(t, err, tcpclient.ErrClosed, name)
-					require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), name)
-				}
-				require.NoError(t, c.Close())
-			}
-		})
-	})
+	testkit.EachTransport(t, transporttest.FirstError)
 
 	t.Run("of writing is told to those who receive, after the last words of the peer", func(t *testing.T) { // P1, P4, P9
 		synctest.Test(t, func(t *testing.T) {

@@ -2,13 +2,11 @@ package tcpclient_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,124 +14,20 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// shakeHands makes a Client whose Handshake is the given one, and hands the other end
-// of its connection to server.
-func shakeHands(t testing.TB, tr testkit.Transport, d tcpclient.Dialer, server func(p *testkit.Peer)) (*tcpclient.Client, error) {
-	t.Helper()
-	l := tr.Listen(t)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		if secure, ok := conn.(*tls.Conn); ok && secure.Handshake() != nil {
-			conn.Close()
-			return
-		}
-		server(testkit.NewPeer(t, conn))
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
-	c, err := l.TryDial(t.Context(), d)
-	if c != nil {
-		t.Cleanup(func() { c.Close() })
-	}
-	return c, err
-}
-
 func TestHandshake(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("talks in whole messages before any caller does", func(t *testing.T) { // P8
-			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-				_, isTLS := conn.NetConn().(*tls.Conn)
-				assert.Equal(t, tr.Secure, isTLS)
-				deadline, ok := ctx.Deadline()
-				assert.True(t, ok)
-				assert.InDelta(t, 10, time.Until(deadline).Seconds(), 1)
-				return testkit.Login(ctx, conn)
-			}}
-			c, err := shakeHands(t, tr, d, func(p *testkit.Peer) {
-				assert.Equal(t, "login", p.Receive())
-				p.Send("welcome")
-				p.Echo()
-			})
-			require.NoError(t, err)
-			require.NoError(t, c.Send(t.Context(), []byte("hello")))
-			msg, err := c.Receive(t.Context())
-			require.NoError(t, err)
-			require.Equal(t, "hello", string(msg))
-			require.NoError(t, c.Close())
-		})
-
-		t.Run("sees the end of the stream as io.EOF", func(t *testing.T) {
-			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-				_, err := conn.Receive(ctx)
-				assert.ErrorIs(t, err, io.EOF)
-				assert.Equal(t, "receive", testkit.OpError(t, err).Op)
-				return err
-			}}
-			_, err := shakeHands(t, tr, d, func(p *testkit.Peer) { p.Close() })
-			require.ErrorIs(t, err, io.EOF)
-			require.Equal(t, "handshake", testkit.OpError(t, err).Op)
-			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-		})
-
-		t.Run("a context of its own that ends closes the connection", func(t *testing.T) { // P2
-			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-				short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
-				defer cancel()
-				_, err := conn.Receive(short)
-				assert.ErrorIs(t, err, context.DeadlineExceeded)
-				err = conn.Send(ctx, []byte("too late"))
-				assert.Error(t, err)
-				return nil // as if nothing had happened
-			}}
-			_, err := shakeHands(t, tr, d, func(p *testkit.Peer) { io.Copy(io.Discard, p) })
-			require.Error(t, err, "the connection is gone")
-			require.NotErrorIs(t, err, context.DeadlineExceeded, "that was not Dial's")
-			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-		})
-
-		t.Run("large messages go both ways", func(t *testing.T) {
-			big := strings.Repeat("0123456789abcdef", 1<<16)
-			d := tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-				for range 3 {
-					if err := conn.Send(ctx, []byte(big)); err != nil {
-						return err
-					}
-					msg, err := conn.Receive(ctx)
-					if err != nil {
-						return err
-					}
-					assert.True(t, string(msg) == big)
-				}
-				return nil
-			}}
-			c, err := shakeHands(t, tr, d, func(p *testkit.Peer) {
-				for {
-					msg, err := p.Next() // whole, or both would write at once and neither read
-					if err != nil {
-						return
-					}
-					p.Send(msg)
-				}
-			})
-			require.NoError(t, err)
-			require.NoError(t, c.Close())
-		})
-	})
+	testkit.EachTransport(t, transporttest.Handshake)
 
 	onlyBubble := func(name string, test func(t *testing.T)) { t.Run(name, testkit.InBubble(test)) }
 
 	onlyBubble("the Conn is finished with it", func(t *testing.T) {
 		var kept *tcpclient.Conn
-		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
 			kept = conn
 			return nil
 		}}, func(p *testkit.Peer) { p.Echo() })
@@ -149,7 +43,7 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("a context that is done does no I/O and leaves the connection alone", func(t *testing.T) { // P2
-		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 			assert.ErrorIs(t, conn.Send(testkit.Canceled(t), []byte("never")), context.Canceled)
 			_, err := conn.Receive(testkit.Canceled(t))
 			assert.ErrorIs(t, err, context.Canceled)
@@ -164,7 +58,7 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("a message that the Framer refuses leaves the connection healthy", func(t *testing.T) {
-		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{
 			Framer: tcpclient.LengthPrefix{MaxSize: 8},
 			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 				err := conn.Send(ctx, []byte("too long for it"))
@@ -185,7 +79,7 @@ func TestHandshake(t *testing.T) {
 
 	onlyBubble("what the server sends ahead is kept, also half of it", func(t *testing.T) { // R6
 		for cut := range len(testkit.Frames("a", "bc")) + 1 {
-			c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{Handshake: testkit.Login}, func(p *testkit.Peer) {
+			c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: testkit.Login}, func(p *testkit.Peer) {
 				p.Receive()
 				rest := testkit.Frames("a", "bc")
 				p.Raw(append(testkit.Frame("welcome"), rest[:cut]...))
@@ -205,7 +99,7 @@ func TestHandshake(t *testing.T) {
 
 	onlyBubble("FrameTimeout rules here too", func(t *testing.T) {
 		start := time.Now()
-		_, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{FrameTimeout: 2 * time.Second, Handshake: testkit.Login}, func(p *testkit.Peer) {
+		_, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{FrameTimeout: 2 * time.Second, Handshake: testkit.Login}, func(p *testkit.Peer) {
 			p.Raw(testkit.Frame("welcome")[:6])
 			io.Copy(io.Discard, p)
 		})
@@ -214,7 +108,7 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("a long Handshake does not count as silence of the peer", func(t *testing.T) { // P5
-		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{
 			Timeout: time.Hour, Heartbeat: testkit.Pinging(),
 			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 				time.Sleep(time.Minute)
@@ -262,7 +156,7 @@ func TestHandshake(t *testing.T) {
 		boo := errors.New("boo")
 		for _, value := range []any{"boo", boo} {
 			closed := make(chan struct{})
-			_, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
+			_, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{
 				Reconnect: &tcpclient.Backoff{FirstDial: true},
 				Handshake: func(context.Context, *tcpclient.Conn) error { panic(value) },
 			}, func(p *testkit.Peer) { io.Copy(io.Discard, p); close(closed) })
@@ -363,12 +257,12 @@ func TestHandshake(t *testing.T) {
 	})
 
 	onlyBubble("Permanent(nil) is no error, and Permanent keeps its cause", func(t *testing.T) {
-		c, err := shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{
 			Handshake: func(context.Context, *tcpclient.Conn) error { return tcpclient.Permanent(nil) },
 		}, func(p *testkit.Peer) { p.Echo() })
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
-		_, err = shakeHands(t, testkit.TransportNamed("memory"), tcpclient.Dialer{
+		_, err = testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{
 			Handshake: func(context.Context, *tcpclient.Conn) error { return tcpclient.Permanent(io.ErrNoProgress) },
 		}, func(p *testkit.Peer) { p.Echo() })
 		require.ErrorIs(t, err, io.ErrNoProgress)
@@ -378,7 +272,7 @@ func TestHandshake(t *testing.T) {
 	onlyBubble("is made anew on every connection", func(t *testing.T) { // P8
 		l := testkit.ListenMemory(t)
 		var count atomic.Int32
-		wait := startDial(t, t.Context(), l, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+		wait := l.StartDial(t, t.Context(), tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 			count.Add(1)
 			return testkit.Login(ctx, conn)
 		}})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -151,22 +152,7 @@ func TestHeartbeat(t *testing.T) {
 	}))
 
 	t.Run("answers a ping that the peer's FIN follows", func(t *testing.T) { // P3
-		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-			h := testkit.Pinging()
-			h.Interval, h.Timeout = time.Hour, 2*time.Hour
-			h.Answer = func(msg []byte) ([]byte, bool) { return []byte("PONG"), string(msg) == "PING" }
-			for range 50 {
-				c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: h})
-				p.Finish("one", "PING")
-				msg, err := p.Next()
-				require.NoError(t, err)
-				require.Equal(t, "PONG", msg)
-				got, err := testkit.ReceiveAll(t, c)
-				require.Equal(t, []string{"one"}, got)
-				require.ErrorIs(t, err, io.EOF)
-				require.NoError(t, c.Close())
-			}
-		})
+		testkit.EachTransport(t, transporttest.AnswersBeforeFIN)
 	})
 
 	t.Run("answers the pings of the peer, which Receive does not see", testkit.InBubble(func(t *testing.T) {

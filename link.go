@@ -102,7 +102,14 @@ func (l *link) drain(done <-chan struct{}) {
 	case <-l.calls.whenDrained():
 	case <-done:
 	}
-	l.out.finish()
+	select {
+	case <-l.out.finish():
+		if l.out.finState() == finUnsupported {
+			l.wire.Kill(ErrClosed) // with the flush all is done that can be
+		}
+	case <-l.wire.Dead():
+	case <-done:
+	}
 }
 
 // closeGracefully flushes what was written, as long as the peer takes it, and sends FIN, for
@@ -119,7 +126,7 @@ func (l *link) closeGracefully(ended <-chan struct{}) {
 	}
 	// A socket that is closed with unread data on it resets the connection, and what
 	// was just flushed may be lost on the way. So the reader goes on until the peer
-	// has seen our FIN.
+	// has seen our FIN. A tunnel without half-close may have such a socket below.
 	late := time.NewTimer(closeNotify)
 	defer late.Stop()
 	select {

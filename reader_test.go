@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -362,97 +362,9 @@ func TestSmallMessagesAfterAStreamOfKiB(t *testing.T) {
 	}))
 }
 
-var checkableBytes = func() []byte {
-	p := make([]byte, 300<<10)
-	for i := range p {
-		p[i] = byte(i + i/251)
-	}
-	return p
-}()
-
-// checkable returns a message of that size whose content follows from its number.
-func checkable(i, size int) []byte {
-	msg := make([]byte, max(size, 8))
-	copy(msg, checkableBytes[i%251:])
-	binary.BigEndian.PutUint32(msg, uint32(i))
-	binary.BigEndian.PutUint32(msg[4:], uint32(len(msg)))
-	return msg
-}
-
-func check(msg []byte) (i int, err error) {
-	if len(msg) < 8 {
-		return 0, fmt.Errorf("%d bytes", len(msg))
-	}
-	i = int(binary.BigEndian.Uint32(msg))
-	if want := int(binary.BigEndian.Uint32(msg[4:])); want != len(msg) || !bytes.Equal(checkable(i, want), msg) {
-		return i, fmt.Errorf("message %d of %d bytes came as %d others", i, want, len(msg))
-	}
-	return i, nil
-}
-
 // Calls begin at any moment of a stream of pushes: each message goes where it belongs.
 func TestCallsAndPushesGoWhereTheyBelong(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		l := tr.Listen(t)
-		for seed := range uint64(testkit.Rounds(3)) {
-			r := rand.New(rand.NewPCG(seed, 66))
-			const pushes = 1500
-			c, p := l.Connect(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
-			var mu sync.Mutex // of writes of the peer
-			var wg sync.WaitGroup
-			size := 600 + r.IntN(7000)
-			wg.Go(func() {
-				for i := 0; i < pushes; {
-					var b []byte
-					for range 40 {
-						if i < pushes {
-							b = append(b, testkit.Frame(string(append(make([]byte, 8), checkable(i, size)...)))...)
-							i++
-						}
-					}
-					mu.Lock()
-					p.Write(b)
-					mu.Unlock()
-				}
-			})
-			wg.Go(func() {
-				for {
-					msg, err := p.Next()
-					if err != nil {
-						return
-					}
-					mu.Lock()
-					p.Write(testkit.Frame(msg))
-					mu.Unlock()
-				}
-			})
-			var calls sync.WaitGroup
-			at := r.IntN(pushes)
-			for i := range pushes {
-				msg, err := c.Receive(t.Context())
-				require.NoError(t, err)
-				k, err := check(msg[8:])
-				require.NoError(t, err)
-				require.Equal(t, i, k)
-				if i == at {
-					for j := range 3 {
-						calls.Go(func() {
-							for n := range 20 {
-								req := checkable(j*100+n, 600+n*100)
-								reply, err := c.Call(t.Context(), req)
-								assert.NoError(t, err)
-								assert.True(t, bytes.Equal(req, reply))
-							}
-						})
-					}
-				}
-			}
-			calls.Wait()
-			c.Close()
-			testkit.HangUp(p.Conn)
-			wg.Wait()
-		}
-	})
+	testkit.EachTransport(t, transporttest.CallsAndPushes)
 }
 
 // The peer hangs up anywhere in a stream; with Reconnect the next connection goes on, and Close comes
@@ -481,11 +393,11 @@ func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 						var b []byte
 						size := 600 + r.IntN(7000)
 						for range 50 + r.IntN(150) {
-							b = append(b, testkit.Frame(string(checkable(next, size/2+r.IntN(size/2))))...)
+							b = append(b, testkit.Frame(string(testkit.Checkable(next, size/2+r.IntN(size/2))))...)
 							next++
 						}
 						whole <- next
-						conn.Write(append(b, testkit.Frame(string(checkable(0, 6000)))[:r.IntN(5000)]...))
+						conn.Write(append(b, testkit.Frame(string(testkit.Checkable(0, 6000)))[:r.IntN(5000)]...))
 						if r.IntN(4) > 0 {
 							conn.Close()
 						}
@@ -499,7 +411,7 @@ func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 					if r.IntN(2) == 0 {
 						buf, err = c.ReceiveInto(t.Context(), buf)
 						if err == nil {
-							k, err := check(buf)
+							k, err := testkit.Check(buf)
 							require.NoError(t, err)
 							require.Equal(t, want, k)
 							want++
@@ -510,7 +422,7 @@ func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 							if err = e; e != nil {
 								break
 							}
-							k, err := check(msg)
+							k, err := testkit.Check(msg)
 							require.NoError(t, err)
 							require.Equal(t, want, k)
 							want++

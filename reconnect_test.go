@@ -16,68 +16,14 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 func TestReconnect(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("goes on with the next connection, after one ErrDisconnected in its place", func(t *testing.T) { // P8
-			l := tr.Listen(t)
-			rec := testkit.NewRecorder()
-			c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff(), Trace: rec.Trace()})
-			for i := range 5 {
-				p.Send(fmt.Sprint("last words ", i))
-				testkit.HangUp(p)
-				p = l.AcceptPeer(t)
-				p.Send(fmt.Sprint("first words ", i+1))
-			}
-			for i := range 5 {
-				msg, err := c.Receive(t.Context())
-				require.NoError(t, err)
-				require.Equal(t, fmt.Sprint("last words ", i), string(msg))
-				_, err = c.Receive(t.Context())
-				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-				require.Equal(t, "receive", testkit.OpError(t, err).Op)
-				msg, err = c.Receive(t.Context())
-				require.NoError(t, err)
-				require.Equal(t, fmt.Sprint("first words ", i+1), string(msg))
-			}
-			testkit.RequireAlive(t, c, p)
-			require.EqualValues(t, 6, c.Stats().Connects)
-			require.NoError(t, c.Close())
-			rec.RequireOrder(t, 1)
-			require.Len(t, rec.All("Connected"), 6)
-			require.Len(t, rec.All("Disconnected"), 6)
-			last := rec.All("Disconnected")[5].Err
-			require.True(t, last == tcpclient.ErrClosed, "our own Close: %v", last)
-		})
-
-		t.Run("Messages ends at each lost connection and can go on", func(t *testing.T) {
-			l := tr.Listen(t)
-			c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
-			for i := range 3 {
-				p.Send("a", "b")
-				testkit.HangUp(p)
-				if i < 2 {
-					p = l.AcceptPeer(t)
-				}
-			}
-			for range 3 {
-				var got []string
-				for msg, err := range c.Messages(t.Context()) {
-					if err != nil {
-						require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-						continue
-					}
-					got = append(got, string(msg))
-				}
-				require.Equal(t, []string{"a", "b"}, got)
-			}
-		})
-	})
+	testkit.EachTransport(t, transporttest.Reconnect)
 
 	t.Run("off unless asked for", func(t *testing.T) { // P8
 		l := testkit.ListenTCP(t)
@@ -153,7 +99,7 @@ func TestReconnect(t *testing.T) {
 	t.Run("Dial's context is forgotten once it has returned", testkit.InBubble(func(t *testing.T) { // P2
 		l := testkit.ListenMemory(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		wait := startDial(t, ctx, l, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
+		wait := l.StartDial(t, ctx, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
 		p := l.AcceptPeer(t)
 		c := wait()
 		cancel()
@@ -340,7 +286,7 @@ func TestReconnect(t *testing.T) {
 
 	t.Run("a server that answers the handshake with something else is tried again", testkit.InBubble(func(t *testing.T) { // P8
 		l := testkit.ListenMemory(t)
-		wait := startDial(t, t.Context(), l, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Handshake: testkit.Login})
+		wait := l.StartDial(t, t.Context(), tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}, Handshake: testkit.Login})
 		p := l.AcceptPeer(t)
 		p.Send("welcome")
 		c := wait()

@@ -32,6 +32,9 @@ type cutOff struct {
 	taken []byte
 }
 
+// RealDeadlines returns true: what Write says that it has written can be relied on.
+func (c *cutOff) RealDeadlines() bool { return true }
+
 func newCutOff(t testing.TB, left int) *cutOff {
 	near, far := net.Pipe()
 	t.Cleanup(func() { near.Close(); far.Close() })
@@ -67,7 +70,7 @@ func (r ready) tryWrite(b *batch) (done bool) { return r.write(b) }
 // newTestOutbox is the writing side of a connection over raw, without a reader.
 func newTestOutbox(d *Dialer, raw net.Conn, over func(*plainTransport) transport) *outbox {
 	c := d.config()
-	w := wire.New(raw, c.writeTimeout, newFrameWatch(0))
+	w := wire.New(raw, c.writeTimeout, c.readBuffer, newFrameWatch(0))
 	count := new(counters)
 	return newOutbox(c, c.framing, w, over(newPlainTransport(w)), newCalls(callSettings{}, count, new(tracer), w), count, nil)
 }

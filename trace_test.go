@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -85,24 +86,7 @@ func TestTrace(t *testing.T) {
 	}))
 
 	t.Run("our own end is ErrClosed, whoever hangs up first", func(t *testing.T) {
-		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-			for name, end := range map[string]func(c *tcpclient.Client) error{
-				"Close":                         func(c *tcpclient.Client) error { return c.Close() },
-				"Shutdown":                      func(c *tcpclient.Client) error { return c.Shutdown(t.Context()) },
-				"Close with something to flush": func(c *tcpclient.Client) error { c.Write(t.Context(), []byte("last")); return c.Close() },
-			} {
-				rec := testkit.NewRecorder()
-				c, p := tr.Connect(t, tcpclient.Dialer{Trace: rec.Trace(), Reconnect: testkit.FastBackoff()})
-				done := make(chan struct{})
-				go func() { defer close(done); p.All(); testkit.HangUp(p) }()
-				require.NoError(t, end(c), name)
-				require.NoError(t, c.Close()) // which waits for the callbacks
-				<-done
-				lost := rec.All("Disconnected")
-				require.Len(t, lost, 1, name)
-				require.True(t, lost[0].Err == tcpclient.ErrClosed, "%s: %v", name, lost[0].Err)
-			}
-		})
+		testkit.EachTransport(t, transporttest.OwnEnd)
 	})
 
 	t.Run("without a function nothing happens", testkit.InBubble(func(t *testing.T) {

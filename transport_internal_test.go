@@ -12,7 +12,7 @@ import (
 
 // newTestBuffer is a tlsBuffer over raw, of a connection that ends with the test.
 func newTestBuffer(t testing.TB, raw net.Conn) *tlsBuffer {
-	w := wire.New(raw, 0, newFrameWatch(0))
+	w := wire.New(raw, 0, defaultBuffer, newFrameWatch(0))
 	t.Cleanup(func() {
 		w.Kill(ErrClosed)
 		w.Join()

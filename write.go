@@ -160,7 +160,8 @@ func (o *outbox) writeFlightLocked() {
 	}
 }
 
-// closeWriteLocked sends FIN. The lock is released meanwhile.
+// closeWriteLocked sends FIN. Where there is no half-close, it is for who has asked for it to close
+// the connection. The lock is released meanwhile.
 func (o *outbox) closeWriteLocked() {
 	o.fin.Store(int32(finBegun))
 	o.mu.Unlock()
@@ -169,7 +170,6 @@ func (o *outbox) closeWriteLocked() {
 	o.fin.Store(int32(finSent))
 	if err != nil && !o.wire.IsDead() {
 		o.fin.Store(int32(finUnsupported))
-		o.wire.Kill(ErrClosed) // with the flush all is done that can be
 	}
 	close(o.finished)
 }

@@ -14,50 +14,25 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// answersPings answers each "ping?" with reply.
-func answersPings(reply []byte) tcpclient.Heartbeat {
-	return tcpclient.Heartbeat{Answer: func(msg []byte) ([]byte, bool) { return reply, string(msg) == "ping?" }}
-}
-
 func TestControlFrames(t *testing.T) {
 	t.Run("a ping takes its place after what was written before it", func(t *testing.T) { // P3, FIELD A4
-		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-			written := make(chan struct{})
-			c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
-				Interval: 20 * time.Millisecond, Timeout: time.Hour,
-				Ping: func() []byte { <-written; return []byte("2") },
-			}})
-			require.NoError(t, c.Write(t.Context(), []byte("1")))
-			close(written)
-			require.Equal(t, "1", p.Receive())
-			require.Equal(t, "2", p.Receive())
-		})
+		testkit.EachTransport(t, transporttest.PingsKeepTheirPlace)
 	})
 
 	t.Run("an answer takes its place after what was written before it", func(t *testing.T) { // P3, FIELD A4
-		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-			c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: answersPings([]byte("2"))})
-			for range 20 {
-				require.NoError(t, c.Write(t.Context(), []byte("1")))
-				p.Send("ping?")
-				require.Equal(t, "1", p.Receive())
-				require.Equal(t, "2", p.Receive())
-			}
-			require.NoError(t, c.Close())
-			rest, _ := p.All()
-			require.Empty(t, rest)
-		})
+		testkit.EachTransport(t, transporttest.AnswersKeepTheirPlace)
 	})
 
 	for name, framer := range waysToSend {
 		t.Run("go into a full WriteBuffer, and no message overtakes them: "+name, testkit.InBubble(func(t *testing.T) { // P3, P6
 			c, p := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{
-				Framer: framer, WriteBuffer: 100, WriteTimeout: -1, Heartbeat: answersPings([]byte("answer")),
+				Framer: framer, WriteBuffer: 100, WriteTimeout: -1, Heartbeat: testkit.AnsweringPings([]byte("answer")),
 			})
 			flight, full := string(testkit.Pattern(90)), string(testkit.Pattern(96))
 			require.NoError(t, c.Write(t.Context(), []byte(flight)))
@@ -126,7 +101,7 @@ func TestControlFrames(t *testing.T) {
 
 	t.Run("come after a Send that is stuck, and before one that comes later", func(t *testing.T) { // P3
 		synctest.Test(t, func(t *testing.T) {
-			c, p := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: answersPings([]byte("answer"))})
+			c, p := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{WriteTimeout: -1, Heartbeat: testkit.AnsweringPings([]byte("answer"))})
 			stuck := testkit.Start(t, func() error { return c.Send(t.Context(), testkit.Pattern(100)) })
 			synctest.Wait()
 			p.Send("ping?")
@@ -142,24 +117,9 @@ func TestControlFrames(t *testing.T) {
 	})
 }
 
-// helping counts the goroutines that write for the callers.
-func helping() (n int) { return strings.Count(testkit.Stacks(), "(*outbox).help(") }
-
 func TestHelper(t *testing.T) {
 	t.Run("writes what the socket does not take at once, and ends", func(t *testing.T) { // P2, P6
-		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-			c, p := tr.Connect(t, tcpclient.Dialer{WriteTimeout: -1, Framer: tcpclient.LengthPrefix{MaxSize: 1 << 30}})
-			msg := string(testkit.Pattern(16 << 20))
-			ctx, cancel := context.WithCancel(t.Context())
-			sent := testkit.Start(t, func() error { return c.Send(ctx, []byte(msg)) })
-			testkit.WaitBlocked(t, "(*outbox).help(")
-			cancel()
-			require.ErrorIs(t, sent(), context.Canceled, "the caller does not write")
-			require.Equal(t, 1, helping())
-			require.True(t, msg == p.Receive(), "another message")
-			testkit.Eventually(t, "the helper has ended", func() bool { return helping() == 0 })
-			testkit.RequireAlive(t, c, p)
-		})
+		testkit.EachTransport(t, transporttest.Helper)
 	})
 
 	for name, write := range map[string]func(t *testing.T, c *tcpclient.Client, p *testkit.Peer){
@@ -180,16 +140,16 @@ func TestHelper(t *testing.T) {
 		"an answer": func(t *testing.T, _ *tcpclient.Client, p *testkit.Peer) { p.Send("ping?") },
 	} {
 		t.Run("ends when it has written "+name, func(t *testing.T) { // P6
-			testkit.Eventually(t, "the helpers of other tests have ended", func() bool { return helping() == 0 })
+			testkit.Eventually(t, "the helpers of other tests have ended", func() bool { return testkit.Helpers() == 0 })
 			synctest.Test(t, func(t *testing.T) {
-				c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{FlushDelay: time.Second, Heartbeat: answersPings([]byte("answer"))}, nil)
+				c, p, w := testkit.ConnectHooked(t, tcpclient.Dialer{FlushDelay: time.Second, Heartbeat: testkit.AnsweringPings([]byte("answer"))}, nil)
 				for range 3 {
 					before := w.Writes()
 					write(t, c, p)
 					time.Sleep(time.Minute)
 					synctest.Wait()
 					require.Equal(t, before+1, w.Writes())
-					require.Zero(t, helping())
+					require.Zero(t, testkit.Helpers())
 				}
 				require.NoError(t, c.Close())
 				testkit.RequireNoGoroutines(t)
@@ -224,7 +184,7 @@ func TestHelper(t *testing.T) {
 				}
 				var inside atomic.Int32
 				d := tcpclient.Dialer{
-					WriteBuffer: 100, FlushDelay: time.Microsecond, Heartbeat: answersPings([]byte("answer")),
+					WriteBuffer: 100, FlushDelay: time.Microsecond, Heartbeat: testkit.AnsweringPings([]byte("answer")),
 					Correlator: tcpclient.IDPrefix{},
 				}
 				d.DialContext = testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {

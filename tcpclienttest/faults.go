@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // Faults say what goes wrong on a connection, in each direction as seen by the wrapped
@@ -429,6 +431,11 @@ func (c *faulty) setDeadline(t time.Time, next func(time.Time) error, lanes ...*
 		return nil
 	}
 	return next(t)
+}
+
+// RealDeadlines reports whether the deadlines of the wrapped connection are real, for writes, too.
+func (c *faulty) RealDeadlines() bool {
+	return wire.HasRealDeadlines(c.conn) && wire.WriteDeadlinesHold(c.conn)
 }
 
 // LocalAddr returns the address of the wrapped connection.

@@ -220,6 +220,9 @@ func (e *end) setDeadlines(t time.Time, deadlines ...*deadline) error {
 	return nil
 }
 
+// RealDeadlines returns true: see [tcpclient.Dialer].
+func (e *end) RealDeadlines() bool { return true }
+
 // LocalAddr returns the address of this end: the listener's, or one made up by DialContext.
 func (e *end) LocalAddr() net.Addr { return e.local }
 

@@ -688,7 +688,7 @@ func faultNoDeadlinesClose(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { c.Send(t.Context(), testkit.Pattern(10_000)) })
 		wg.Go(func() { c.Receive(t.Context()) })
-		testkit.WaitBlocked(t, "(*pendingWrite).write.func1", ".Write(")
+		testkit.WaitBlocked(t, "(*pendingIO).run", ".Write(")
 		began := time.Now()
 		require.Error(t, c.Close())
 		require.Less(t, time.Since(began), testkit.CloseTime)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -157,17 +158,23 @@ func faultIdleClients(t *testing.T) {
 			conn.Close()
 		}
 	}()
+	network := tcpclienttest.NewNetwork()
+	l := testkit.ListenNetwork(t, network)
 	d := tcpclient.Dialer{
 		Heartbeat: testkit.Pinging(), Reconnect: &tcpclient.Backoff{},
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			near, far := net.Pipe()
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			near, err := network.DialContext(ctx, "tcp", address)
+			if err != nil {
+				return nil, err
+			}
+			far, err := l.Accept()
 			ends = append(ends, far)
-			return near, nil
+			return near, err
 		},
 	}
 	before, goroutines := testkit.MemoryInUse(), runtime.NumGoroutine()
 	for range n {
-		c, err := d.Dial(t.Context(), "pipe", "far")
+		c, err := d.Dial(t.Context(), "tcp", l.Addr().String())
 		require.NoError(t, err)
 		clients = append(clients, c)
 	}
@@ -175,6 +182,6 @@ func faultIdleClients(t *testing.T) {
 	each := (testkit.MemoryInUse() - before) / int64(n)
 	t.Logf("%d goroutines and %d bytes for %d Clients", runtime.NumGoroutine()-goroutines, each, n)
 	if !testkit.RaceEnabled {
-		require.Less(t, each, int64(16<<10), "with both ends of a pipe")
+		require.Less(t, each, int64(16<<10), "with both ends of a connection in memory")
 	}
 }

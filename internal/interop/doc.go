@@ -1,7 +1,8 @@
-// Package interop holds tests of tcpclient against real servers: Redis, dnsmasq and
-// unbound. It is a module of its own, so that what the tests need is no requirement of
-// those who import tcpclient.
+// Package interop holds tests of tcpclient against real servers, Redis, dnsmasq and unbound,
+// and through connections that are no sockets: streams of yamux and smux, a WebSocket, and a SOCKS5 proxy by
+// golang.org/x/net/proxy. The latter pass the tests of internal/transporttest, as sockets do. It
+// is a module of its own, so that what the tests need is no requirement of those who
+// import tcpclient.
 //
-// A test whose server is not installed is skipped, and fails where CI or
-// TCPCLIENT_INTEROP_REQUIRED is set in the environment.
+// A test whose server is not installed fails.
 package interop

@@ -5,8 +5,11 @@ go 1.25.0
 replace github.com/seed-d0aa0aa7/tcpclient => ../..
 
 require (
+	github.com/coder/websocket v1.8.15
+	github.com/hashicorp/yamux v0.1.2
 	github.com/seed-d0aa0aa7/tcpclient v0.0.0-00010101000000-000000000000
 	github.com/stretchr/testify v1.12.1
+	github.com/xtaci/smux v1.5.58
 	go.uber.org/goleak v1.3.0
 	golang.org/x/net v0.58.0
 )

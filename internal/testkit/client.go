@@ -164,3 +164,8 @@ func RequireHeartbeatTimeout(t testing.TB, err error) {
 	require.NotErrorIs(t, err, context.DeadlineExceeded)
 	require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
 }
+
+// AnsweringPings is a Heartbeat that answers each "ping?" with reply.
+func AnsweringPings(reply []byte) tcpclient.Heartbeat {
+	return tcpclient.Heartbeat{Answer: func(msg []byte) ([]byte, bool) { return reply, string(msg) == "ping?" }}
+}

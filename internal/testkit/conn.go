@@ -80,6 +80,10 @@ func (w *HookedConn) SetWriteDeadline(t time.Time) error {
 	return w.Conn.SetWriteDeadline(t)
 }
 
+// RealDeadlines returns true, as OnDeadline may or may not have it: the Client takes the connection
+// for a socket, unless its deadlines return an error.
+func (w *HookedConn) RealDeadlines() bool { return true }
+
 // SetOnWrite replaces OnWrite of a connection that is in use.
 func (w *HookedConn) SetOnWrite(write func(p []byte) (int, error)) {
 	w.mu.Lock()

@@ -74,7 +74,7 @@ func libraryStacks() (own []string) {
 	const module = "github.com/seed-d0aa0aa7/tcpclient"
 	for _, stack := range strings.Split(Stacks(), "\n\n") {
 		if contains(stack, module+".(", module+"/internal/") &&
-			!contains(stack, module+"_test.", module+"/internal/testkit.", module+"/internal/faults.", module+"/internal/soak.") {
+			!contains(stack, module+"_test.", module+"/internal/testkit.", module+"/internal/transporttest.", module+"/internal/faults.", module+"/internal/soak.") {
 			own = append(own, stack)
 		}
 	}
@@ -102,3 +102,6 @@ func RequireNoGoroutines(t testing.TB) {
 		require.Less(t, time.Since(began), limit, "P7: Close returns after the last goroutine\n%s", Stacks())
 	}
 }
+
+// Helpers counts the goroutines that write for the callers of all Clients.
+func Helpers() int { return strings.Count(Stacks(), "(*outbox).help(") }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -240,4 +241,47 @@ func shortDir(t testing.TB) string {
 	require.NoError(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
+}
+
+// StartDial dials in the background, for an AcceptPeer in the foreground.
+func (l *Listener) StartDial(t *testing.T, ctx context.Context, d tcpclient.Dialer) (wait func() *tcpclient.Client) {
+	t.Helper()
+	w := Start(t, func() *tcpclient.Client {
+		c, err := l.TryDial(ctx, d)
+		assert.NoError(t, err)
+		return c
+	})
+	return func() *tcpclient.Client {
+		t.Helper()
+		c := w()
+		require.NotNil(t, c)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+}
+
+// ShakeHands makes a Client whose Handshake is d's, and hands the other end of its connection
+// to server.
+func (tr Transport) ShakeHands(t testing.TB, d tcpclient.Dialer, server func(p *Peer)) (*tcpclient.Client, error) {
+	t.Helper()
+	l := tr.Listen(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if secure, ok := conn.(*tls.Conn); ok && secure.Handshake() != nil {
+			conn.Close()
+			return
+		}
+		server(NewPeer(t, conn))
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	c, err := l.TryDial(t.Context(), d)
+	if c != nil {
+		t.Cleanup(func() { c.Close() })
+	}
+	return c, err
 }

@@ -5,20 +5,25 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"time"
 )
 
 // closeTime is how long a CloseWrite of a connection without deadlines is waited for.
 const closeTime = 100 * time.Millisecond
 
+// errExpired is what a read or a write of a deadlineConn returns at its deadline. An error of
+// the connection's own that Is os.ErrDeadlineExceeded is another: the connection has ended.
+var errExpired = errors.New("deadline of the wire expired")
+
 // A deadlineConn is a raw connection whose deadlines hold: a read or a write returns at its
-// deadline, with an error for which IsTimeout, and the connection is as good as before.
+// deadline, with errExpired, and the connection is as good as before.
 //
 // At most one goroutine reads and one writes.
 type deadlineConn interface {
 	Read(p []byte) (int, error)
 
-	// Write may end before its deadline with a part of p, and an error for which IsTimeout.
+	// Write may end before its deadline with a part of p, and errExpired.
 	// It may go on after its deadline. Then inFlight is not 0, and the next Write must be
 	// given the same bytes in front.
 	Write(p []byte) (int, error)
@@ -43,20 +48,51 @@ type deadlineConn interface {
 
 	// CloseWrite sends FIN. Without half-close it reports errors.ErrUnsupported.
 	CloseWrite() error
+
+	// Close closes the connection. Reads and writes return, even if those of the raw
+	// connection do not.
 	Close() error
 
-	// join returns, after Close, when no goroutine of the deadlineConn is left. It starts
-	// none from now on.
-	join()
+	// left returns a channel that is closed when, after Close, no call of the raw connection
+	// is under way on a goroutine of the deadlineConn.
+	left() <-chan struct{}
 }
 
-// newDeadlineConn returns raw itself if its deadlines can be used. A connection that hides
-// another, as a *tls.Conn does, counts as one without: TLS is spoiled by a write that has
-// timed out.
-func newDeadlineConn(raw net.Conn) deadlineConn {
-	_, layered := raw.(interface{ NetConn() net.Conn })
-	if layered || raw.SetDeadline(time.Time{}) != nil {
-		return newEmulated(raw)
+// HasRealDeadlines reports whether the deadlines of conn can be relied on: it is a TCP or Unix
+// socket of package net, or its type has a method RealDeadlines() bool that says so.
+//
+// No other type is trusted. A multiplexer's stream reports an expired deadline with an error
+// of its own, a WebSocket is closed by one, TLS is spoiled by a write that has timed out, and
+// some say that they have written nothing when bytes went out.
+func HasRealDeadlines(conn net.Conn) bool {
+	switch conn := conn.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return true
+	case interface{ RealDeadlines() bool }:
+		return conn.RealDeadlines()
+	}
+	return false
+}
+
+// WriteDeadlinesHold reports whether a write of conn that has ended at its deadline tells how many
+// bytes it has written, if its deadlines are real. A socket on Windows says 0 although some were
+// sent (go.dev/issue/24727), also below a wrapper.
+func WriteDeadlinesHold(conn net.Conn) bool {
+	if runtime.GOOS != "windows" {
+		return true
+	}
+	_, unix := conn.(*net.UnixConn)
+	return !unix && Socket(conn) == nil
+}
+
+// newDeadlineConn returns raw with its own deadlines if they are real, else with emulated
+// ones. maxRead is the size of the largest read of an emulated connection.
+func newDeadlineConn(raw net.Conn, maxRead int) deadlineConn {
+	switch {
+	case !HasRealDeadlines(raw) || raw.SetDeadline(time.Time{}) != nil:
+		return newEmulated(raw, maxRead)
+	case !WriteDeadlinesHold(raw):
+		return newWriteEmulated(raw)
 	}
 	return &socket{Conn: raw, try: newTryWriter(raw)}
 }
@@ -67,7 +103,21 @@ type socket struct {
 	try *tryWriter // nil: it has no way to write without waiting
 }
 
-func (s *socket) Write(p []byte) (int, error) { return writeOnce(s.Conn, p) }
+func (s *socket) Read(p []byte) (int, error) {
+	n, err := s.Conn.Read(p)
+	if err != nil && IsTimeout(err) {
+		err = errExpired
+	}
+	return n, err
+}
+
+func (s *socket) Write(p []byte) (int, error) {
+	n, err := writeOnce(s.Conn, p)
+	if err != nil && IsTimeout(err) {
+		err = errExpired
+	}
+	return n, err
+}
 
 func (s *socket) canTryWrite() bool { return s.try != nil }
 
@@ -84,7 +134,14 @@ func (s *socket) unacknowledged() int { return unacknowledged(s.Conn) }
 
 func (s *socket) CloseWrite() error { return closeWrite(s.Conn) }
 
-func (s *socket) join() {}
+func (s *socket) left() <-chan struct{} { return nobody }
+
+// nobody is closed: it has always left.
+var nobody = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // writeOnce is conn.Write held to the contract of io.Writer.
 func writeOnce(conn net.Conn, p []byte) (int, error) {

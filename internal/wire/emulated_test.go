@@ -1,16 +1,20 @@
 package wire_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
@@ -42,14 +46,14 @@ func TestEmulatedDeadline(t *testing.T) {
 						next:    func() time.Time { return began.Add(time.Second) },
 						expired: func(now, due time.Time) error { return io.ErrNoProgress },
 					}
-					c := wire.New(kind(t, near), 2*time.Second, m)
+					c := wire.New(kind(t, near), 2*time.Second, 64<<10, m)
 					read := begin(func() (int, error) { return c.Read(make([]byte, 10)) })
 					write := begin(func() (int, error) { return c.Write(pattern(2000)) })
 					require.Equal(t, outcome{0, io.ErrNoProgress, time.Second}, <-read)
 					o := <-write
 					require.ErrorIs(t, o.err, wire.ErrWriteTimeout)
 					require.Equal(t, 2*time.Second, o.took)
-					c.Join()
+					<-c.Left()
 					_, err := near.Read(nil)
 					require.ErrorIs(t, err, net.ErrClosed)
 				})
@@ -64,7 +68,7 @@ func TestEmulatedDeadline(t *testing.T) {
 			due := began
 			m := &monitor{next: func() time.Time { return due }}
 			m.expired = func(now, then time.Time) error { due = due.Add(70 * time.Millisecond); return nil }
-			c := wire.New(bare{near}, 0, m)
+			c := wire.New(bare{near}, 0, 64<<10, m)
 			defer requireEnds(t, c)
 			p := pattern(5000)
 			go func() {
@@ -170,15 +174,17 @@ func TestEmulatedDeadline(t *testing.T) {
 		})
 	})
 
-	t.Run("of a write takes its bytes back that were not handed over", func(t *testing.T) { // P4
+	t.Run("of a write counts all bytes of one that fails as handed over, whatever it says", func(t *testing.T) { // P4, D2
 		synctest.Test(t, func(t *testing.T) {
-			f := newFake()
-			f.write = func([]byte) (int, error) { return 3, io.ErrClosedPipe }
-			c := newConn(t, bare{f}, time.Second)
-			n, err := c.Write([]byte("hello"))
-			require.ErrorIs(t, err, io.ErrClosedPipe)
-			require.Equal(t, 3, n)
-			require.Equal(t, int64(3), c.Handed())
+			for _, says := range []int{0, 3} {
+				f := newFake()
+				f.write = func([]byte) (int, error) { return says, io.ErrClosedPipe }
+				c := newConn(t, bare{f}, time.Second)
+				n, err := c.Write([]byte("hello"))
+				require.ErrorIs(t, err, io.ErrClosedPipe)
+				require.Equal(t, 5, n)
+				require.Equal(t, int64(5), c.Handed())
+			}
 		})
 	})
 
@@ -190,7 +196,7 @@ func TestEmulatedDeadline(t *testing.T) {
 			require.ErrorIs(t, err, wire.ErrWriteTimeout)
 			require.Zero(t, n)
 			require.Equal(t, int64(2000), c.Handed())
-			c.Join()
+			<-c.Left()
 			require.Equal(t, int64(2000), c.Handed())
 		})
 	})
@@ -257,34 +263,256 @@ type bareCloser struct {
 
 func (b bareCloser) CloseWrite() error { return b.half.CloseWrite() }
 
-func TestJoin(t *testing.T) {
-	t.Run("waits for reads and writes that go on, and begins none after that", func(t *testing.T) { // P6, P7
+// A stuck is a connection without real deadlines whose methods return only when a test lets them.
+// Reading, closing and half-closing wait for go ahead, as on a stream of a stalled multiplexer.
+type stuck struct {
+	bare
+	goOn  chan struct{}
+	reads atomic.Int32 // that were begun
+}
+
+func newStuck() *stuck { return &stuck{bare: bare{newFake()}, goOn: make(chan struct{})} }
+
+func (s *stuck) Read([]byte) (int, error)    { s.reads.Add(1); <-s.goOn; return 0, io.EOF }
+func (s *stuck) Write(p []byte) (int, error) { <-s.goOn; return len(p), nil }
+func (s *stuck) CloseWrite() error           { <-s.goOn; return nil }
+func (s *stuck) Close() error                { <-s.goOn; return s.bare.Close() }
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func TestCloseOfForeignConnection(t *testing.T) {
+	t.Run("ends reads at once, and says when those of the connection have returned", func(t *testing.T) { // P7, D1
 		synctest.Test(t, func(t *testing.T) {
-			f := newFake()
-			slow := func([]byte) (int, error) {
-				<-f.closed
-				time.Sleep(time.Minute) // a tunnel that takes its time
-				return 0, os.ErrClosed
-			}
-			f.read, f.write = slow, slow
-			c := wire.New(bare{f}, time.Second, &monitor{
-				next:    time.Now,
-				expired: func(now, due time.Time) error { return io.ErrNoProgress },
-			})
-			_, err := c.Read(make([]byte, 1))
-			require.Equal(t, io.ErrNoProgress, err)
-			wrote := begin(func() (int, error) { return c.Write([]byte("hello")) })
+			s := newStuck()
+			m := new(monitor)
+			c := wire.New(s, time.Second, 64<<10, m)
+			c.Watch(m)
+			read := begin(func() (int, error) { return c.Read(make([]byte, 1)) })
 			synctest.Wait()
-			began := time.Now()
-			cause := c.Kill(err)
+			c.Kill(wire.ErrClosed)
 			c.Join()
-			require.Equal(t, time.Minute, time.Since(began))
-			require.Equal(t, cause, (<-wrote).err)
-			// The read that went on is told; the next is not begun.
-			_, err = c.Read(make([]byte, 1))
-			require.ErrorIs(t, err, os.ErrClosed)
-			_, err = c.Read(make([]byte, 1))
-			require.ErrorIs(t, err, net.ErrClosed)
+			require.Equal(t, outcome{0, net.ErrClosed, 0}, <-read)
+			_, err := c.Read(make([]byte, 1))
+			require.Equal(t, net.ErrClosed, err)
+			time.Sleep(time.Hour)
+			require.False(t, isClosed(c.Left()), "the connection is still in its Read and its Close")
+			close(s.goOn)
+			synctest.Wait()
+			require.True(t, isClosed(c.Left()))
+			for range 2 { // the first is told of the read that went on
+				c.Read(make([]byte, 1))
+			}
+			synctest.Wait()
+			require.EqualValues(t, 1, s.reads.Load(), "no other read is begun")
 		})
+	})
+
+	t.Run("ends a write, whose bytes may have been handed over", func(t *testing.T) { // P4, P7, D1
+		synctest.Test(t, func(t *testing.T) {
+			s := newStuck()
+			c := newConn(t, s, time.Minute)
+			wrote := begin(func() (int, error) { return c.Write([]byte("hello")) })
+			time.Sleep(time.Second)
+			c.Kill(io.ErrClosedPipe)
+			o := <-wrote
+			require.ErrorIs(t, o.err, io.ErrClosedPipe)
+			require.Equal(t, time.Second, o.took)
+			require.EqualValues(t, 5, c.Handed())
+			close(s.goOn)
+			<-c.Left()
+			require.EqualValues(t, 5, c.Handed())
+		})
+	})
+
+	t.Run("ends a CloseWrite", func(t *testing.T) { // P7, D1
+		synctest.Test(t, func(t *testing.T) {
+			s := newStuck()
+			c := newConn(t, s, 0)
+			finished := begin(func() (int, error) { return 0, c.CloseWrite() })
+			synctest.Wait()
+			c.Kill(wire.ErrClosed)
+			require.Equal(t, outcome{0, net.ErrClosed, 0}, <-finished)
+			close(s.goOn)
+		})
+	})
+
+	t.Run("ends a Read that only a deadline ends", func(t *testing.T) { // P6, D1
+		// As on a stream of yamux, which after Close reads on until the peer has closed it.
+		synctest.Test(t, func(t *testing.T) {
+			near, _ := inMemory(t, 1000)
+			c := newConn(t, halfClosing{near}, 0)
+			read := begin(func() (int, error) { return c.Read(make([]byte, 1)) })
+			synctest.Wait()
+			c.Kill(wire.ErrClosed)
+			require.Equal(t, outcome{0, net.ErrClosed, 0}, <-read)
+			synctest.Wait()
+			require.True(t, isClosed(c.Left()))
+		})
+	})
+
+	t.Run("is not waited for by the handshake of TLS", func(t *testing.T) { // P2, D1
+		synctest.Test(t, func(t *testing.T) {
+			s := newStuck()
+			c := newConn(t, s, 0)
+			require.NoError(t, c.Close())
+			require.NoError(t, c.Close(), "which closes again when it fails")
+			close(s.goOn)
+		})
+	})
+}
+
+// A halfClosing is a connection whose Close is a half-close.
+type halfClosing struct{ net.Conn }
+
+func (h halfClosing) Close() error { return h.Conn.(interface{ CloseWrite() error }).CloseWrite() }
+
+// A forgetful is a connection as a socket on Windows is: a Write that has ended at its deadline
+// says that it has written nothing, although bytes have left. Its reads do not heed deadlines.
+type forgetful struct{ net.Conn }
+
+func (f forgetful) Write(p []byte) (int, error) {
+	n, err := f.Conn.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, err
+	}
+	return n, err
+}
+
+func TestConnectionThatForgetsWhatItHasWritten(t *testing.T) {
+	t.Run("gives the peer no byte twice", func(t *testing.T) { // P1, P4, D2
+		synctest.Test(t, func(t *testing.T) {
+			near, far := inMemory(t, 1000)
+			c := newConn(t, forgetful{near}, 10*time.Second)
+			p := pattern(300_000)
+			done := begin(func() (int, error) { return c.Write(p) })
+			time.Sleep(time.Second) // the buffer is full, and deadlines would have passed
+			got := readAll(far)
+			o := <-done
+			require.NoError(t, o.err)
+			c.Kill(wire.ErrClosed)
+			require.True(t, bytes.Equal(p, <-got), "the peer got other bytes")
+		})
+	})
+
+	t.Run("is given nothing more when its own deadline has passed", func(t *testing.T) { // P1, P4, D2
+		// Nobody has set one here: a multiplexer has, for the connection that it is on.
+		f := newFake()
+		writes := 0
+		f.write = func([]byte) (int, error) { writes++; return 0, os.ErrDeadlineExceeded }
+		c := newConn(t, bare{f}, time.Minute)
+		_, err := c.Write([]byte("hello"))
+		require.ErrorIs(t, err, wire.ErrDisconnected)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, 1, writes)
+	})
+
+	t.Run("ends when a read says so of its own accord", func(t *testing.T) { // P5, D1
+		f := newFake()
+		f.read = func([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
+		_, err := newConn(t, bare{f}, 0).Read(make([]byte, 1))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	})
+}
+
+func TestEmulatedRead(t *testing.T) {
+	// sizes returns the sizes of the reads of a connection that fills each of them.
+	sizes := func(t *testing.T, maxRead int) (got []int) {
+		f := newFake()
+		f.read = func(p []byte) (int, error) {
+			got = append(got, len(p))
+			return len(p), nil
+		}
+		m := new(monitor)
+		c := wire.New(bare{f}, 0, maxRead, m)
+		defer requireEnds(t, c)
+		for range 200 {
+			_, err := c.Read(make([]byte, maxRead))
+			require.NoError(t, err)
+		}
+		return got
+	}
+
+	t.Run("becomes as large as ReadBuffer while more is waiting", func(t *testing.T) { // P12, D4
+		require.Equal(t, []int{512, 2048, 8192, 32768, 100_000, 100_000}, sizes(t, 100_000)[:6])
+	})
+
+	t.Run("is never larger", func(t *testing.T) { // P6, D4
+		require.Equal(t, []int{300, 300}, sizes(t, 300)[:2])
+	})
+
+	t.Run("stays small while little comes", func(t *testing.T) { // P6, D4
+		f := newFake()
+		largest := 0
+		f.read = func(p []byte) (int, error) {
+			largest = max(largest, len(p))
+			return copy(p, pattern(511)), nil
+		}
+		c := newConn(t, bare{f}, 0)
+		for range 10 {
+			_, err := c.Read(make([]byte, 64<<10))
+			require.NoError(t, err)
+		}
+		require.Equal(t, 512, largest)
+	})
+}
+
+func TestAllocationsOfForeignConnection(t *testing.T) {
+	t.Run("are none, to read and to write", func(t *testing.T) { // P12, D2, D4
+		if testkit.RaceEnabled {
+			t.Skip("the race detector allocates")
+		}
+		f := newFake()
+		f.read = func(p []byte) (int, error) { return len(p), nil }
+		f.write = func(p []byte) (int, error) { return len(p), nil }
+		due := time.Now().Add(time.Hour)
+		m := &monitor{next: func() time.Time { return due }}
+		c := wire.New(bare{f}, time.Second, 4<<10, m)
+		defer requireEnds(t, c)
+		p := make([]byte, 16<<10)
+		allocs := testing.AllocsPerRun(200, func() {
+			c.Read(p)
+			c.Write(p)
+		})
+		require.Zero(t, allocs)
+	})
+}
+
+func TestPanicOfForeignConnection(t *testing.T) {
+	broken := errors.New("broken")
+	for name, fail := range map[string]func(){
+		"a panic":         func() { panic(broken) },
+		"a Goexit":        runtime.Goexit,
+		"another's panic": func() { var none []int; none[0] = 1 },
+	} {
+		t.Run("is the end of the connection: "+name, func(t *testing.T) { // P1, P4
+			f := newFake()
+			f.read = func([]byte) (int, error) { fail(); return 0, nil }
+			f.write = func([]byte) (int, error) { fail(); return 0, nil }
+			c := newConn(t, bare{f}, 0)
+			_, err := c.Read(make([]byte, 1))
+			require.Error(t, err)
+			if name == "a panic" {
+				require.ErrorIs(t, err, broken)
+				require.ErrorContains(t, err, "emulated_test.go", "where it was")
+			}
+			_, err = c.Write([]byte("hello"))
+			require.ErrorIs(t, err, wire.ErrDisconnected)
+			require.EqualValues(t, 5, c.Handed(), "how many have left cannot be known")
+		})
+	}
+
+	t.Run("in its Close is dropped", func(t *testing.T) {
+		f := newFake()
+		f.close = func() { panic(broken) }
+		c := wire.New(bare{f}, 0, 64<<10, new(monitor))
+		c.Kill(wire.ErrClosed)
+		<-c.Left()
 	})
 }

@@ -75,6 +75,7 @@ func (f *fake) Close() error {
 func (*fake) LocalAddr() net.Addr         { return nil }
 func (*fake) RemoteAddr() net.Addr        { return nil }
 func (*fake) SetDeadline(time.Time) error { return nil }
+func (*fake) RealDeadlines() bool         { return true }
 
 func (f *fake) SetReadDeadline(t time.Time) error {
 	f.mu.Lock()
@@ -139,7 +140,7 @@ func onTCP(t testing.TB) (near, far *net.TCPConn) {
 func newConn(t testing.TB, raw net.Conn, writeTimeout time.Duration) *wire.Conn {
 	t.Helper()
 	m := new(monitor)
-	c := wire.New(raw, writeTimeout, m)
+	c := wire.New(raw, writeTimeout, 64<<10, m)
 	c.Watch(m)
 	t.Cleanup(func() { requireEnds(t, c) })
 	return c

@@ -27,12 +27,12 @@ func (c *Conn) Read(p []byte) (int, error) {
 		}
 		if n > 0 {
 			c.monitor.Arrived()
-			if IsTimeout(err) {
+			if err == errExpired {
 				err = nil
 			}
 			return n, err
 		}
-		expired = IsTimeout(err)
+		expired = err == errExpired
 		switch {
 		case err == nil:
 			if empty++; empty == maxEmptyReads {

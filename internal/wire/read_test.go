@@ -28,7 +28,7 @@ func TestRead(t *testing.T) {
 				due = due.Add(time.Second)
 				return nil
 			}
-			c := wire.New(near, 0, m)
+			c := wire.New(near, 0, 64<<10, m)
 			defer requireEnds(t, c)
 			go func() {
 				time.Sleep(2500 * time.Millisecond)
@@ -51,7 +51,7 @@ func TestRead(t *testing.T) {
 				next:    func() time.Time { return began.Add(time.Second) },
 				expired: func(now, due time.Time) error { return io.ErrNoProgress },
 			}
-			c := wire.New(near, 0, m)
+			c := wire.New(near, 0, 64<<10, m)
 			defer requireEnds(t, c)
 			_, err := c.Read(make([]byte, 10))
 			require.Equal(t, io.ErrNoProgress, err)
@@ -70,7 +70,7 @@ func TestRead(t *testing.T) {
 				require.Equal(t, began.Add(5*time.Second), now)
 				return io.ErrNoProgress
 			}
-			c := wire.New(near, 0, m)
+			c := wire.New(near, 0, 64<<10, m)
 			defer requireEnds(t, c)
 			far.Write([]byte("x"))
 			_, err := c.Read(make([]byte, 10)) // leaves the deadline in a second
@@ -85,7 +85,7 @@ func TestRead(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			near, _ := inMemory(t, 1000)
 			due := time.Now().Add(time.Second)
-			c := wire.New(near, 0, &monitor{next: func() time.Time { panic("the one of the handshake") }})
+			c := wire.New(near, 0, 64<<10, &monitor{next: func() time.Time { panic("the one of the handshake") }})
 			defer requireEnds(t, c)
 			c.Watch(&monitor{
 				next:    func() time.Time { return due },
@@ -134,7 +134,7 @@ func TestRead(t *testing.T) {
 		f := newFake()
 		f.read = func(p []byte) (int, error) { return 1, nil }
 		due := time.Now().Add(time.Hour)
-		c := wire.New(f, 0, &monitor{next: func() time.Time { due = due.Add(time.Second); return due }})
+		c := wire.New(f, 0, 64<<10, &monitor{next: func() time.Time { due = due.Add(time.Second); return due }})
 		defer requireEnds(t, c)
 		for range 1000 {
 			_, err := c.Read(make([]byte, 10))
@@ -169,7 +169,7 @@ func TestReadOn(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			near, _ := inMemory(t, 1000)
 			began := time.Now()
-			c := wire.New(near, 0, &monitor{
+			c := wire.New(near, 0, 64<<10, &monitor{
 				next:    func() time.Time { return began.Add(300 * time.Millisecond) },
 				expired: func(now, due time.Time) error { return io.ErrNoProgress },
 			})
@@ -189,7 +189,7 @@ func TestReadOn(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				near, _ := inMemory(t, 1000)
 				due := time.Now().Add(time.Hour)
-				c := wire.New(kind(near), 0, &monitor{next: func() time.Time { return due }})
+				c := wire.New(kind(near), 0, 64<<10, &monitor{next: func() time.Time { return due }})
 				defer requireEnds(t, c)
 				done := begin(func() (int, error) { return c.Read(make([]byte, 10)) })
 				synctest.Wait()
@@ -206,7 +206,7 @@ func TestReadOn(t *testing.T) {
 			near, _ := inMemory(t, 1000)
 			began := time.Now()
 			due := began.Add(300 * time.Millisecond)
-			c := wire.New(near, 0, &monitor{
+			c := wire.New(near, 0, 64<<10, &monitor{
 				next:    func() time.Time { return due },
 				expired: func(now, then time.Time) error { due = began.Add(time.Hour); return nil },
 			})

@@ -61,7 +61,7 @@ func TestBrokenPipe(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake()
 			f.write = func([]byte) (int, error) { return 0, syscall.EPIPE }
-			c := wire.New(f, 0, new(monitor))
+			c := wire.New(f, 0, 64<<10, new(monitor))
 			defer requireEnds(t, c)
 			began := time.Now()
 			_, err := c.Write([]byte("hello"))

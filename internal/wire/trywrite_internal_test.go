@@ -26,7 +26,6 @@ func (w *willing) SetWriteDeadline(time.Time) error { return nil }
 func (w *willing) inFlight() int                    { return 0 }
 func (w *willing) unacknowledged() int              { return 0 }
 func (w *willing) Close() error                     { return nil }
-func (w *willing) join()                            {}
 
 // A silent is a Monitor that never says a word.
 type silent struct{}
@@ -40,7 +39,7 @@ func newWilling(t *testing.T, write func(c *Conn, p []byte) (int, error)) *Conn 
 	t.Helper()
 	near, far := net.Pipe()
 	t.Cleanup(func() { near.Close(); far.Close() })
-	c := New(near, time.Second, silent{})
+	c := New(near, time.Second, 64<<10, silent{})
 	each := func(p []byte) (int, error) { return write(c, p) }
 	c.conn = &willing{try: each, write: each}
 	c.Watch(silent{})

@@ -39,8 +39,8 @@ const (
 //
 // One goroutine at a time reads: calls Read or Watch. One goroutine at a time writes: calls
 // TryWrite, Write or CloseWrite. Any goroutine may call the other methods at any time. A Conn keeps no
-// bytes to write, and starts no goroutine but the one that closes the connection and those of emulated
-// deadlines.
+// bytes to write, and starts no goroutine but the one that closes the connection and those of
+// emulated deadlines.
 //
 // The first error wins (P9): it is what Cause returns from then on, and what every Write that
 // follows fails with.
@@ -97,12 +97,12 @@ const (
 // New returns raw as a Conn. With a writeTimeout a Write that makes no progress for that
 // long ends the connection; 0: none.
 //
-// A connection whose deadlines cannot be used, which refuses them or is a layer around another
-// (its type has a method NetConn), gets emulated ones.
-func New(raw net.Conn, writeTimeout time.Duration, m Monitor) *Conn {
+// Real deadlines are used where HasRealDeadlines. Other connections, and those that refuse them, get
+// emulated ones. These are read maxRead bytes at a time at the most.
+func New(raw net.Conn, writeTimeout time.Duration, maxRead int, m Monitor) *Conn {
 	return &Conn{
 		raw:     raw,
-		conn:    newDeadlineConn(raw),
+		conn:    newDeadlineConn(raw, maxRead),
 		monitor: m,
 		dead:    make(chan struct{}),
 		stall:   stallWatch{timeout: writeTimeout},
@@ -217,7 +217,7 @@ func (c *Conn) killLocked(reason error) error {
 		c.endLocked(closed, Disconnected(reason))
 	}
 	c.phase = closed
-	c.closing.Go(func() { c.conn.Close() }) // a tunnel may take its time
+	c.closing.Go(func() { c.conn.Close() }) // whatever it takes: we have the lock
 	return c.cause
 }
 
@@ -227,14 +227,17 @@ func (c *Conn) endLocked(to phase, cause error) {
 	close(c.dead)
 }
 
-// Join returns, after Kill, when no goroutine of the Conn is left.
-func (c *Conn) Join() {
-	c.closing.Wait()
-	c.conn.join()
-}
+// Join returns, after Kill, when a socket is closed. It does not wait for a connection with
+// emulated deadlines: see Left.
+func (c *Conn) Join() { c.closing.Wait() }
+
+// Left returns a channel that is closed, after Kill, when no goroutine of the Conn is left that
+// calls the connection. On one with emulated deadlines, that may be long after: its Close may wait
+// for the peer, and need not end its Read.
+func (c *Conn) Left() <-chan struct{} { return c.conn.left() }
 
 // Close closes the connection, without a Cause. It is for TLS, whose handshake closes the
-// connection when its context ends.
+// connection when its context ends. It does not wait for a connection with emulated deadlines.
 func (c *Conn) Close() error { return c.conn.Close() }
 
 // awaitReader gives the reader time to say why the connection is gone, when a write has

@@ -14,7 +14,7 @@ func TestQuestions(t *testing.T) {
 	t.Run("that are said to take no lock take none", func(t *testing.T) { // P2
 		near, far := net.Pipe()
 		defer far.Close()
-		c := New(near, 0, silent{})
+		c := New(near, 0, 64<<10, silent{})
 		c.mu.Lock()
 		asked := make(chan struct{})
 		go func() {
@@ -38,7 +38,7 @@ func TestQuestions(t *testing.T) {
 	t.Run("may be asked while the connection ends", func(t *testing.T) { // P9
 		for range 100 {
 			near, far := net.Pipe()
-			c := New(near, 0, silent{})
+			c := New(near, 0, 64<<10, silent{})
 			var all sync.WaitGroup
 			for range 4 {
 				all.Go(func() {

@@ -79,7 +79,7 @@ func TestKill(t *testing.T) {
 			f := newFake()
 			closes := make(chan struct{}, 9)
 			f.close = func() { closes <- struct{}{}; time.Sleep(time.Minute) }
-			c := wire.New(f, 0, new(monitor))
+			c := wire.New(f, 0, 64<<10, new(monitor))
 			began := time.Now()
 			var all sync.WaitGroup
 			for range 10 {

@@ -122,7 +122,7 @@ func (c *Conn) wrote(k int, err error, due time.Time) (time.Time, error) {
 		c.stall.moved(now)
 		return time.Time{}, nil // all was written, also if the connection has ended since
 	}
-	if !IsTimeout(err) {
+	if err != errExpired {
 		c.failWriteLocked(err)
 	} else if c.stall.note(now, due, k, unacked) {
 		c.killLocked(ErrWriteTimeout)

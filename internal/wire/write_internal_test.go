@@ -2,7 +2,6 @@ package wire
 
 import (
 	"net"
-	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,7 +102,7 @@ type slowPeer struct {
 
 func (p *slowPeer) Write([]byte) (int, error) {
 	time.Sleep(time.Until(p.due))
-	return 0, os.ErrDeadlineExceeded
+	return 0, errExpired
 }
 
 func (p *slowPeer) SetWriteDeadline(t time.Time) error {
@@ -118,7 +117,6 @@ func (p *slowPeer) unacknowledged() int {
 
 func (p *slowPeer) inFlight() int { return 0 }
 func (p *slowPeer) Close() error  { return nil }
-func (p *slowPeer) join()         {}
 
 func TestWriteProgress(t *testing.T) {
 	t.Run("is also that the peer's TCP acknowledges", func(t *testing.T) { // P5
@@ -126,7 +124,7 @@ func TestWriteProgress(t *testing.T) {
 			near, far := net.Pipe()
 			defer near.Close()
 			defer far.Close()
-			c := New(near, time.Second, nil)
+			c := New(near, time.Second, 64<<10, nil)
 			c.conn = &slowPeer{unacked: 100}
 			began := time.Now()
 			_, err := c.Write([]byte("hello"))

@@ -1,0 +1,234 @@
+package transporttest
+
+import (
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Close is for Client.Close.
+func Close(t *testing.T, tr testkit.Transport) {
+	t.Run("returns nil, also again and concurrently", func(t *testing.T) { // P7
+		c, _ := tr.Connect(t, tcpclient.Dialer{})
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() { assert.NoError(t, c.Close()) })
+		}
+		testkit.RequireFast(t, "Close", wg.Wait)
+		require.NoError(t, c.Close())
+	})
+
+	t.Run("shows the peer an orderly end", func(t *testing.T) {
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		require.NoError(t, c.Close())
+		_, err := p.All()
+		require.Equal(t, io.EOF, err)
+	})
+
+	t.Run("shows the peer an orderly end after messages", func(t *testing.T) {
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		require.NoError(t, c.Send(t.Context(), []byte("one")))
+		require.NoError(t, c.Write(t.Context(), []byte("two")))
+		wait := testkit.Start(t, c.Close)
+		msgs, err := p.All()
+		require.Equal(t, []string{"one", "two"}, msgs)
+		require.Equal(t, io.EOF, err)
+		require.NoError(t, wait())
+	})
+
+	t.Run("delivers what a short-lived client wrote", func(t *testing.T) {
+		l := tr.Listen(t)
+		for _, size := range []int{5, 30_000} {
+			done := make(chan error, 1)
+			go func() {
+				c, err := l.TryDial(t.Context(), tcpclient.Dialer{})
+				if err == nil {
+					err = c.Write(t.Context(), testkit.Pattern(size))
+				}
+				if err == nil {
+					err = c.Close()
+				}
+				done <- err
+			}()
+			p := l.AcceptPeer(t)
+			msgs, err := p.All()
+			require.Equal(t, io.EOF, err)
+			require.Equal(t, []string{string(testkit.Pattern(size))}, msgs)
+			require.NoError(t, <-done)
+		}
+	})
+
+	t.Run("delivers what it wrote to a peer whose messages were not received", func(t *testing.T) {
+		// Closing a socket with unread data on it sends RST, which may overtake
+		// what was flushed.
+		c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1})
+		wait := testkit.Start(t, func() error {
+			_, err := p.Write(testkit.Frames(testkit.Numbered(100, 300)...))
+			return err
+		})
+		require.NoError(t, wait())
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(20_000)))
+		closed := testkit.Start(t, c.Close)
+		require.Equal(t, string(testkit.Pattern(20_000)), p.Receive())
+		_, err := p.Next()
+		require.Equal(t, io.EOF, err)
+		require.NoError(t, closed())
+	})
+
+	t.Run("wakes all who wait with ErrClosed", func(t *testing.T) { // P7, FAULTS L1, L2
+		testkit.SkipIfShort(t)
+		c, _ := tr.ConnectSmall(t, tcpclient.Dialer{WriteBuffer: 1000})
+		testkit.Stall(t, c)
+		var wg sync.WaitGroup
+		wake := func(what string, f func() error) {
+			for range 2 {
+				wg.Go(func() {
+					err := f()
+					assert.ErrorIs(t, err, tcpclient.ErrClosed, what)
+					assert.ErrorIs(t, err, net.ErrClosed, what)
+					assert.NotErrorIs(t, err, tcpclient.ErrDisconnected, what)
+					assert.NotErrorIs(t, err, io.EOF, what)
+					assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err), what)
+				})
+			}
+		}
+		wake("Receive", func() error { _, err := c.Receive(t.Context()); return err })
+		wake("ReceiveInto", func() error { _, err := c.ReceiveInto(t.Context(), nil); return err })
+		wake("Messages", func() (end error) {
+			for _, err := range c.Messages(t.Context()) {
+				end = err
+			}
+			return end
+		})
+		wake("Send", func() error { return c.Send(t.Context(), testkit.Pattern(2000)) })
+		wake("Write", func() (err error) {
+			for err == nil { // until the buffer is full
+				err = c.Write(t.Context(), testkit.Pattern(2000))
+			}
+			return err
+		})
+		wake("Flush", func() error { return c.Flush(t.Context()) })
+		testkit.WaitBlocked(t, "(*Client).Flush", "(*outbox).await")
+		testkit.WaitBlocked(t, "(*Client).Write", "(*outbox).await")
+		testkit.WaitBlocked(t, "(*Client).Messages")
+		began := time.Now()
+		testkit.RequireFast(t, "Close", func() { c.Close() })
+		assert.Less(t, time.Since(began), testkit.CloseTime, "P7: within a second")
+		testkit.RequireFast(t, "the others", wg.Wait)
+	})
+
+	t.Run("returns within a second when the peer has stopped reading, and tells of the loss", func(t *testing.T) { // P4, P7
+		testkit.SkipIfShort(t)
+		c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
+		sent := testkit.Stall(t, c)
+		require.NoError(t, c.Write(t.Context(), []byte("never")))
+		began := time.Now()
+		err := c.Close()
+		require.Less(t, time.Since(began), testkit.CloseTime)
+		require.Error(t, err, "what was written could not be flushed")
+		require.Equal(t, "close", testkit.OpError(t, err).Op)
+		require.NoError(t, c.Close())
+		msgs, _ := p.All()
+		require.Less(t, len(msgs), len(sent)+1)
+		require.NotContains(t, msgs, "never")
+	})
+
+	t.Run("flushes to a peer that is slow but reads", func(t *testing.T) {
+		testkit.SkipIfShort(t)
+		c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
+		sent := testkit.Stall(t, c)
+		require.NoError(t, c.Write(t.Context(), []byte("last")))
+		first, err := p.Next() // that it reads is to be seen in 200 ms
+		require.NoError(t, err)
+		msgs := []string{first}
+		read := testkit.Start(t, func() error {
+			rest, err := p.All()
+			msgs = append(msgs, rest...)
+			return err
+		})
+		require.NoError(t, c.Close())
+		require.Equal(t, io.EOF, read())
+		require.True(t, msgs[len(msgs)-1] == "last")
+		require.Len(t, msgs, len(sent)+1)
+	})
+
+	t.Run("drops the Inbox, and everything says ErrClosed from then on", func(t *testing.T) { // P7, FAULTS L24
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		p.Send("unreceived", "too")
+		testkit.Eventually(t, "the messages are in the Inbox", func() bool { return c.Stats().MessagesReceived == 2 })
+		require.NoError(t, c.Close())
+		for name, err := range testkit.EveryMethod(t, t.Context(), c) {
+			require.ErrorIs(t, err, tcpclient.ErrClosed, name)
+			require.NotErrorIs(t, err, tcpclient.ErrDisconnected, name)
+		}
+		require.False(t, c.Stats().Connected)
+		require.NotNil(t, c.LocalAddr())
+		require.NotNil(t, c.RemoteAddr())
+	})
+
+	t.Run("returns nil after a connection that died without a loss", func(t *testing.T) { // P4, P9
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		p.HalfClose()
+		_, first := c.Receive(t.Context())
+		require.ErrorIs(t, first, io.EOF)
+		require.NoError(t, c.Close())
+		for name, err := range testkit.EveryMethod(t, t.Context(), c) {
+			require.ErrorIs(t, err, io.EOF, "%s: the first error stays, also after Close", name)
+			require.NotErrorIs(t, err, tcpclient.ErrClosed, name)
+		}
+	})
+
+	t.Run("while others write, loses nothing in silence", func(t *testing.T) { // P4
+		for range 20 {
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			got := testkit.Start(t, func() []string { msgs, _ := p.All(); return msgs })
+			var mu sync.Mutex
+			taken, unsent := map[string]bool{}, map[string]bool{}
+			var wg sync.WaitGroup
+			for g := range 4 {
+				wg.Go(func() {
+					for i := range 10_000 {
+						msg := string(rune('a'+g)) + testkit.Numbered(i+1, 0)[i]
+						var err error
+						if i%3 == 0 {
+							err = c.Send(t.Context(), []byte(msg))
+						} else {
+							err = c.Write(t.Context(), []byte(msg))
+						}
+						mu.Lock()
+						switch {
+						case err == nil:
+							taken[msg] = true
+						case testkit.OpError(t, err).Unsent:
+							unsent[msg] = true
+						}
+						mu.Unlock()
+						if err != nil {
+							assert.ErrorIs(t, err, tcpclient.ErrClosed)
+							return
+						}
+					}
+				})
+			}
+			err := c.Close()
+			testkit.RequireFast(t, "writers", wg.Wait)
+			msgs := got()
+			for _, msg := range msgs {
+				require.False(t, unsent[msg], "%s is Unsent and was received", msg)
+			}
+			if err == nil {
+				for msg := range taken {
+					require.True(t, slices.Contains(msgs, msg), "Close returned nil, but %q did not arrive", msg)
+				}
+			}
+		}
+	})
+}

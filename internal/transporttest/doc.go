@@ -1,0 +1,35 @@
+// Package transporttest has the tests that a Client passes on every kind of connection: those
+// of testkit.Transports, which the module's own tests use, and those of connections that are no
+// sockets, in module internal/interop.
+package transporttest
+
+import (
+	"testing"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+)
+
+// Tests are all of them, by what each is about.
+var Tests = map[string]func(t *testing.T, tr testkit.Transport){
+	"Dial":                  Dial,
+	"Handshake":             Handshake,
+	"Receive":               Receive,
+	"ReceiveInto":           ReceiveInto,
+	"Messages":              Messages,
+	"Write":                 Write,
+	"Helper":                Helper,
+	"Context":               Context,
+	"Call":                  Call,
+	"CallFate":              CallFate,
+	"CallsAndPushes":        CallsAndPushes,
+	"PingsKeepTheirPlace":   PingsKeepTheirPlace,
+	"AnswersKeepTheirPlace": AnswersKeepTheirPlace,
+	"AnswersBeforeFIN":      AnswersBeforeFIN,
+	"FirstError":            FirstError,
+	"Loss":                  Loss,
+	"Unsent":                Unsent,
+	"Reconnect":             Reconnect,
+	"Close":                 Close,
+	"Shutdown":              Shutdown,
+	"OwnEnd":                OwnEnd,
+}

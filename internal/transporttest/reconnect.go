@@ -1,0 +1,68 @@
+package transporttest
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/stretchr/testify/require"
+)
+
+// Reconnect is for the next connection.
+func Reconnect(t *testing.T, tr testkit.Transport) {
+	t.Run("goes on with the next connection, after one ErrDisconnected in its place", func(t *testing.T) { // P8
+		l := tr.Listen(t)
+		rec := testkit.NewRecorder()
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff(), Trace: rec.Trace()})
+		for i := range 5 {
+			p.Send(fmt.Sprint("last words ", i))
+			testkit.HangUp(p)
+			p = l.AcceptPeer(t)
+			p.Send(fmt.Sprint("first words ", i+1))
+		}
+		for i := range 5 {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint("last words ", i), string(msg))
+			_, err = c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+			require.Equal(t, "receive", testkit.OpError(t, err).Op)
+			msg, err = c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint("first words ", i+1), string(msg))
+		}
+		testkit.RequireAlive(t, c, p)
+		require.EqualValues(t, 6, c.Stats().Connects)
+		require.NoError(t, c.Close())
+		rec.RequireOrder(t, 1)
+		require.Len(t, rec.All("Connected"), 6)
+		require.Len(t, rec.All("Disconnected"), 6)
+		last := rec.All("Disconnected")[5].Err
+		require.True(t, last == tcpclient.ErrClosed, "our own Close: %v", last)
+	})
+
+	t.Run("Messages ends at each lost connection and can go on", func(t *testing.T) {
+		l := tr.Listen(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
+		for i := range 3 {
+			p.Send("a", "b")
+			testkit.HangUp(p)
+			if i < 2 {
+				p = l.AcceptPeer(t)
+			}
+		}
+		for range 3 {
+			var got []string
+			for msg, err := range c.Messages(t.Context()) {
+				if err != nil {
+					require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+					continue
+				}
+				got = append(got, string(msg))
+			}
+			require.Equal(t, []string{"a", "b"}, got)
+		}
+	})
+}

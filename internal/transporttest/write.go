@@ -1,0 +1,129 @@
+package transporttest
+
+import (
+	"context"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Write is for Client.Write and Flush.
+func Write(t *testing.T, tr testkit.Transport) {
+	t.Run("sends nothing before a flush", func(t *testing.T) { // P12
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		require.NoError(t, c.Write(t.Context(), []byte("later")))
+		p.RequireSilence(20 * time.Millisecond)
+		require.NoError(t, c.Flush(t.Context()))
+		require.Equal(t, "later", p.Receive())
+	})
+
+	t.Run("borrows the message until it returns", func(t *testing.T) {
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		for _, size := range []int{3, 600, 5000, 100_000} {
+			msg := testkit.Pattern(size)
+			wait := testkit.Start(t, func() string { return p.Receive() })
+			require.NoError(t, c.Write(t.Context(), msg))
+			for i := range msg {
+				msg[i] = '!'
+			}
+			require.NoError(t, c.Flush(t.Context()))
+			require.True(t, string(testkit.Pattern(size)) == wait())
+		}
+	})
+
+	t.Run("writes messages of every size around the buffers", func(t *testing.T) { // P1, FAULTS S4
+		c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 16 << 10})
+		var want []string
+		for _, n := range boundaries(16<<10, 64<<10) {
+			want = append(want, string(testkit.Pattern(n)))
+		}
+		type result struct {
+			got []string
+			err error
+		}
+		wait := testkit.Start(t, func() result { got, err := p.All(); return result{got, err} })
+		for i, msg := range want {
+			require.NoError(t, c.Write(t.Context(), []byte(msg)))
+			if i%3 == 0 {
+				require.NoError(t, c.Flush(t.Context()))
+			}
+		}
+		require.NoError(t, c.Close())
+		r := wait()
+		require.Equal(t, len(want), len(r.got))
+		for i := range want {
+			require.True(t, want[i] == r.got[i], "message %d of %d bytes", i, len(want[i]))
+		}
+		require.ErrorIs(t, r.err, io.EOF)
+	})
+
+	t.Run("flushes by itself when WriteBuffer is full", func(t *testing.T) { // P6
+		c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 1000})
+		for range 100 {
+			require.NoError(t, c.Write(t.Context(), testkit.Pattern(100)))
+		}
+		for range 90 {
+			require.Equal(t, string(testkit.Pattern(100)), p.Receive())
+		}
+	})
+
+	t.Run("keeps the order of one goroutine and never interleaves frames", func(t *testing.T) { // P3
+		writers, each := 16, 200
+		c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 4000})
+		var wg sync.WaitGroup
+		for g := range writers {
+			wg.Go(func() {
+				for i := range each {
+					msg := make([]byte, 4+i*13%300)
+					msg[0], msg[1], msg[2] = byte(g), byte(i>>8), byte(i)
+					for j := range msg[3:] {
+						msg[3+j] = byte(g)
+					}
+					var err error
+					switch i % 3 {
+					case 0:
+						err = c.Write(t.Context(), msg)
+					case 1:
+						err = c.Send(t.Context(), msg)
+					case 2:
+						if err = c.Write(t.Context(), msg); err == nil {
+							err = c.Flush(t.Context())
+						}
+					}
+					assert.NoError(t, err)
+				}
+			})
+		}
+		next := make([]int, writers)
+		for range writers * each {
+			msg := p.Receive()
+			g := int(msg[0])
+			require.Equal(t, next[g], int(msg[1])<<8|int(msg[2]))
+			next[g]++
+			require.Equal(t, strings.Repeat(string(msg[0]), len(msg)-3), msg[3:])
+		}
+		wg.Wait()
+	})
+}
+
+// Helper is for messages that a connection does not take at once.
+func Helper(t *testing.T, tr testkit.Transport) {
+	c, p := tr.Connect(t, tcpclient.Dialer{WriteTimeout: -1, Framer: tcpclient.LengthPrefix{MaxSize: 1 << 30}})
+	msg := string(testkit.Pattern(16 << 20))
+	ctx, cancel := context.WithCancel(t.Context())
+	sent := testkit.Start(t, func() error { return c.Send(ctx, []byte(msg)) })
+	testkit.WaitBlocked(t, "(*outbox).help(")
+	cancel()
+	require.ErrorIs(t, sent(), context.Canceled, "the caller does not write")
+	require.Equal(t, 1, testkit.Helpers())
+	require.True(t, msg == p.Receive(), "another message")
+	testkit.Eventually(t, "the helper has ended", func() bool { return testkit.Helpers() == 0 })
+	testkit.RequireAlive(t, c, p)
+}
