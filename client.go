@@ -261,6 +261,7 @@ func (c *Client) RemoteAddr() net.Addr { return c.latest().wire.RemoteAddr() }
 func (c *Client) Stats() Stats {
 	s := c.count.stats()
 	s.Connected = c.link.Load() != nil
+	s.TraceDropped = c.trace.dropped.Load()
 	return s
 }
 

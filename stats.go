@@ -16,6 +16,7 @@ type Stats struct {
 	Connected        bool          // there is a connection now
 	RTT              time.Duration // round-trip time of the last ping that was answered; 0: none yet
 	MessagesLost     uint64        // messages lost with their connection, as a LossError reports them
+	TraceDropped     uint64        // events that were not told: too many waited for a function of the Trace
 }
 
 // counters are the sources of Stats. They are updated once a batch.
