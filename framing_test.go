@@ -736,6 +736,32 @@ func TestUnterminatedMessage(t *testing.T) {
 	})
 }
 
+// What dst holds is the caller's: a Framer appends to it, and takes nothing away.
+func TestEmptyMessageLeavesWhatDstHolds(t *testing.T) {
+	for name, test := range map[string]struct {
+		framer tcpclient.Framer
+		stream string
+	}{
+		"Lines":                        {tcpclient.Lines{}, "\n"},
+		"Lines with CRLF":              {tcpclient.Lines{}, "\r\n"},
+		"Lines, the end of the stream": {tcpclient.Lines{AllowUnterminated: true}, "\n"},
+		"Delimiter":                    {tcpclient.Delimiter{}, "\n"},
+		"Delimiter of two bytes":       {tcpclient.Delimiter{Delim: []byte("\r\n")}, "\r\n"},
+		"Netstring":                    {tcpclient.Netstring(), "0:,"},
+		"LengthPrefix":                 {tcpclient.LengthPrefix{}, "\x00\x00\x00\x00"},
+	} {
+		for _, dst := range []string{"\r", "before\r", "before\r\n", "\n", "\r\n"} {
+			t.Run(fmt.Sprintf("%s, dst is %q", name, dst), func(t *testing.T) { // P1
+				for _, size := range []int{len(dst), 100} { // of its memory
+					msg, err := test.framer.ReadFrame(bufio.NewReader(strings.NewReader(test.stream)), append(make([]byte, 0, size), dst...))
+					require.NoError(t, err)
+					require.Equal(t, dst, string(msg))
+				}
+			})
+		}
+	}
+}
+
 // A peeking is a Framer of a user that has its WriteFrame from one of ours. Its messages
 // have a fixed size, and are what Peek shows: the memory of the bufio.Reader.
 type peeking struct {
