@@ -2,7 +2,6 @@ package tcpclient
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,21 +134,6 @@ func TestSlab(t *testing.T) {
 		require.Equal(t, first, string(msg))
 		in.release(&at)
 	})
-
-	t.Run("is anybody else's only when what was read after its messages is copied", func(t *testing.T) { // P1
-		in, p := newTestInbox(1 << 20)
-		p.rotate(nil)
-		s := p.slab
-		p.record(copy(s.free(), "message"), len("message"))
-		rest := s.free()[:copy(s.free(), "the start of the next")]
-		p.publish()
-		_, err := in.receive(t.Context(), nil)
-		require.NoError(t, err)
-		p.rotate(rest) // s is over, and used again as soon as it is closed
-		again := in.free.first
-		require.Same(t, s, again)
-		require.Equal(t, "the start of the next", string(p.slab.free()[:len(rest)]))
-	})
 }
 
 // ended returns a context that is done.
@@ -176,73 +160,41 @@ func TestMakeRoom(t *testing.T) {
 		in.release(&at)
 	})
 
-	t.Run("counts what loops take while it is being woken", func(t *testing.T) { // P2
-		for range 30 {
-			synctest.Test(t, func(t *testing.T) {
-				in, p := newTestInbox(1000)
-				from := new(calmUpstream)
-				for range 5 {
-					require.NoError(t, p.put("a message", from))
-				}
-				p.publish()
-				var at cursor
-				_, err := in.advance(t.Context(), &at)
-				require.NoError(t, err)
-				began := time.Now()
-				got := make(chan error, 1)
-				go func() { got <- p.makeRoom(1000-10, from) }()
-				synctest.Wait()
-				require.Equal(t, 1, from.stalls)
-				// The first wakes it, and from then on the others need no lock.
-				require.Equal(t, 4, in.takeAll(&at))
-				require.NoError(t, <-got)
-				require.Zero(t, time.Since(began), "it did not wait for its timer")
-				in.release(&at)
-			})
-		}
-	})
-}
-
-// A loss is an event like a message: whoever takes it wakes the next one who waits.
-func TestReceiverOfALossWakesTheNext(t *testing.T) {
-	lost := []error{errors.New("first"), errors.New("second"), errors.New("third")}
-	for name, more := range map[string]func(in *inbox, p *producer){
-		"for a message": func(in *inbox, p *producer) {
-			s := new(slab)
-			s.allocate(1)
-			s.add(0, 0)
-			in.publishLocked(s, overhead)
-		},
-		"for another loss": func(in *inbox, p *producer) {
-			in.queue.push(&slab{loss: lost[1]})
-			in.losses++
-			in.passOnLocked()
-		},
-		"for the end": func(in *inbox, p *producer) {
-			in.end = lost[2]
-			in.passOnLocked()
-		},
+	for name, apart := range map[string]bool{
+		"while it is being woken":      false, // the first wakes it, and from then on the others need no lock
+		"after it was woken too early": true,
 	} {
-		t.Run(name, func(t *testing.T) { // P8
-			synctest.Test(t, func(t *testing.T) {
-				in, p := newTestInbox(1000)
-				for range 2 {
-					go in.receive(context.Background(), nil)
-				}
-				synctest.Wait()
-				in.mu.Lock() // no one comes in between
-				in.queue.push(&slab{loss: lost[0]})
-				in.losses++
-				in.passOnLocked()
-				more(in, p)
-				in.mu.Unlock()
-				synctest.Wait()
-				in.mu.Lock()
-				defer in.mu.Unlock()
-				assert.Zero(t, in.waiting, "someone waits for what is there")
-				in.end = lost[2]
-				in.passOnLocked()
-			})
+		t.Run("counts what loops take "+name, func(t *testing.T) { // P2
+			for range 30 {
+				synctest.Test(t, func(t *testing.T) {
+					in, p := newTestInbox(1000)
+					from := new(calmUpstream)
+					for range 5 {
+						require.NoError(t, p.put("a message", from))
+					}
+					p.publish()
+					var at cursor
+					_, err := in.advance(t.Context(), &at)
+					require.NoError(t, err)
+					began := time.Now()
+					waited := make(chan time.Duration, 1)
+					go func() {
+						assert.NoError(t, p.makeRoom(1000-10, from))
+						waited <- time.Since(began)
+					}()
+					synctest.Wait()
+					require.Equal(t, 1, from.stalls, "it waits")
+					if apart {
+						_, ok := in.next(&at)
+						require.True(t, ok)
+						synctest.Wait()
+					}
+					in.takeAll(&at)
+					time.Sleep(time.Hour)
+					in.release(&at) // at the latest now there is room
+					require.Zero(t, <-waited, "it waited for more than the messages")
+				})
+			}
 		})
 	}
 }
