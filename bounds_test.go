@@ -470,3 +470,108 @@ func TestInboxMemory(t *testing.T) {
 		}
 	}))
 }
+
+// With other Framers than LengthPrefix{}, too, slabs are filled, whatever the sizes of the messages
+// and of the reads.
+func TestInboxMemoryWithMixedSizes(t *testing.T) {
+	small := func(n int) []int { return append([]int{4090}, make([]int, n)...) }
+	for framer, f := range map[string]tcpclient.Framer{
+		"Netstring": tcpclient.Netstring(),
+		"Lines":     tcpclient.Lines{},
+		"a user's":  testkit.FuncFramer{},
+	} {
+		for name, sizes := range map[string][]int{
+			"just below 4 KiB and empty ones in turn":        small(1),
+			"just below 4 KiB and nine empty ones in turn":   small(9),
+			"1 KiB and six of a byte in turn":                {1 << 10, 1, 1, 1, 1, 1, 1},
+			"just below 4 KiB and one of 100 bytes in turn":  {4000, 100},
+			"just below 4 KiB and ten of 20 bytes in turn":   {3700, 20, 20, 20, 20, 20, 20, 20, 20, 20, 20},
+			"just below 4 KiB, as many as empty ones in row": append(small(4), 4090, 4090, 4090),
+		} {
+			for how, whole := range map[string]bool{"each in a read of its own": true, "in large reads": false} {
+				t.Run(framer+", messages of "+name+", "+how, testkit.InBubble(func(t *testing.T) { // P6, F8
+					var stream []byte
+					var reads []int
+					for i := range 5000 {
+						frame := testkit.Encode(t, f, make([]byte, sizes[i%len(sizes)]))
+						stream = append(stream, frame...)
+						reads = append(reads, len(frame))
+					}
+					s := script{data: stream, size: bursts, begin: make(chan struct{})}
+					if whole {
+						s.size = func() int {
+							n := reads[0]
+							reads = reads[1:]
+							return n
+						}
+					}
+					const inbox, readBuffer = 256 << 10, 8 << 10
+					c, _ := s.play(t, tcpclient.Dialer{Framer: f, Inbox: inbox, ReadBuffer: readBuffer})
+					requireHeap(t, 2*inbox+readBuffer, func() { close(s.begin); synctest.Wait() })
+					require.Positive(t, c.Stats().MessagesReceived)
+				}))
+			}
+		}
+	}
+}
+
+// What large messages have needed is given up when they do not come any more.
+func TestMemoryOfLargeMessagesIsGivenUp(t *testing.T) {
+	const large, small = 3, 2000
+	loops := map[string]func(*testing.T, *tcpclient.Client) int{
+		"Messages": func(t *testing.T, c *tcpclient.Client) (n int) {
+			for _, err := range c.Messages(t.Context()) {
+				require.NoError(t, err)
+				if n++; n == large+small {
+					break
+				}
+			}
+			return n
+		},
+		"ReceiveInto memory that is larger still": func(t *testing.T, c *tcpclient.Client) (n int) {
+			for ; n < large+small; n++ {
+				var buf []byte
+				if n < 2*large {
+					buf = make([]byte, 0, 5<<20)
+				}
+				_, err := c.ReceiveInto(t.Context(), buf)
+				require.NoError(t, err)
+			}
+			return n
+		},
+	}
+	for framer, f := range map[string]tcpclient.Framer{
+		"LengthPrefix": tcpclient.LengthPrefix{},
+		"Netstring":    tcpclient.Netstring(),
+		"Lines":        tcpclient.Lines{MaxSize: 8 << 20},
+		"a user's":     testkit.FuncFramer{},
+	} {
+		for loop, receive := range loops {
+			for inbox, size := range map[string]int{"a small Inbox": 0, "an Inbox for all of them": 64 << 20} {
+				for reads, most := range map[string]int{"small reads": 700, "large reads": bursts()} {
+					t.Run(fmt.Sprintf("%s, %s, %s, %s", framer, loop, inbox, reads), testkit.InBubble(func(t *testing.T) { // P6, E2
+						var msgs [][]byte
+						for i := range large + small {
+							n := 100
+							if i < large {
+								n = 4<<20 - 1
+							}
+							msgs = append(msgs, make([]byte, n))
+						}
+						s := script{data: testkit.Encode(t, f, msgs...), size: func() int { return most }, begin: make(chan struct{})}
+						c, _ := s.play(t, tcpclient.Dialer{Framer: f, Inbox: size})
+						requireHeap(t, 1<<20, func() {
+							close(s.begin)
+							if size > 0 {
+								synctest.Wait() // all are in the Inbox
+							}
+							require.Equal(t, large+small, receive(t, c))
+						})
+						runtime.KeepAlive(msgs)
+						runtime.KeepAlive(c)
+					}))
+				}
+			}
+		}
+	}
+}

@@ -296,6 +296,7 @@ func (c *Client) RemoteAddr() net.Addr {
 // before it can be received, and before the Send or Flush that has sent it returns.
 func (c *Client) Stats() Stats {
 	s := c.count.stats()
+	s.TraceDropped = c.trace.dropped.Load()
 	s.InboxBytes = c.in.bytes()
 	if l := c.link.Load(); l != nil {
 		s.Connected = true

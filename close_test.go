@@ -8,6 +8,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -475,6 +477,74 @@ func TestCloseWithAStalledPeer(t *testing.T) {
 		require.Error(t, c.Close(), "what was written could not be flushed")
 		require.LessOrEqual(t, time.Since(began), time.Second)
 		require.Error(t, sent())
+	}))
+}
+
+// How long Close goes on for a peer that does not read. It looks each 100 ms.
+func TestCloseGoesOnFlushing(t *testing.T) {
+	closeTook := func(c *tcpclient.Client) (took time.Duration, err error) {
+		began := time.Now()
+		err = c.Close()
+		return time.Since(began), err
+	}
+	takesSome := func(p *testkit.Peer) (all []byte) {
+		buf := make([]byte, 100)
+		for {
+			time.Sleep(90 * time.Millisecond)
+			n, err := p.Conn.Read(buf)
+			if all = append(all, buf[:n]...); err != nil {
+				return all
+			}
+		}
+	}
+
+	t.Run("for 200 ms after the last byte that the peer has taken", testkit.InBubble(func(t *testing.T) { // P7
+		c, _ := narrowly(t, tcpclient.Dialer{})
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
+		took, err := closeTook(c) // the network takes 100 bytes at once
+		require.Error(t, err)
+		require.Equal(t, 300*time.Millisecond, took)
+	}))
+
+	t.Run("for 500 ms to a peer that takes some each 90 ms", testkit.InBubble(func(t *testing.T) { // P7
+		c, p := narrowly(t, tcpclient.Dialer{})
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(10_000)))
+		got := testkit.Start(t, func() []byte { return takesSome(p) })
+		took, err := closeTook(c)
+		require.Error(t, err)
+		require.Equal(t, 500*time.Millisecond, took)
+		require.Less(t, len(got()), 10_000)
+	}))
+
+	t.Run("until all is handed over to a peer that has it within 500 ms", testkit.InBubble(func(t *testing.T) { // P7
+		c, p := narrowly(t, tcpclient.Dialer{})
+		require.NoError(t, c.Write(t.Context(), testkit.Pattern(496)))
+		got := testkit.Start(t, func() []byte { return takesSome(p) })
+		took, err := closeTook(c)
+		require.NoError(t, err)
+		require.Greater(t, took, 300*time.Millisecond)
+		require.Equal(t, testkit.Frame(string(testkit.Pattern(496))), got())
+	}))
+
+	t.Run("for 100 ms over TLS if only close_notify is left, and does not wait for the peer then", testkit.InBubble(func(t *testing.T) { // P7
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		testkit.Secure(l)
+		var w *testkit.HookedConn
+		c, p := l.Connect(t, tcpclient.Dialer{DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+			w = &testkit.HookedConn{Conn: conn}
+			return w
+		})})
+		require.NoError(t, c.Send(t.Context(), []byte("all there is")))
+		require.Equal(t, "all there is", p.Receive())
+		w.SetOnWrite(func([]byte) (int, error) {
+			time.Sleep(10 * time.Millisecond)
+			return 0, os.ErrDeadlineExceeded
+		})
+		took, err := closeTook(c)
+		require.NoError(t, err)
+		require.Less(t, took, 150*time.Millisecond)
+		require.GreaterOrEqual(t, took, 100*time.Millisecond)
 	}))
 }
 

@@ -136,7 +136,9 @@ type Dialer struct {
 	ReadBuffer, WriteBuffer int
 
 	// Inbox is the number of bytes that are kept for Receive, where each message counts its
-	// length + 64. When the Inbox is full, TCP pushes back. One message always fits.
+	// length + 64. When the Inbox is full, TCP pushes back. One message always fits. The
+	// memory for them is mostly no more than that. Where tiny and large messages alternate it
+	// is up to twice as much, and in a fast stream of those with LengthPrefix{} five times.
 	// 0: 256 KiB.
 	Inbox int
 

@@ -114,7 +114,8 @@
 // [Trace] run, and, if TLSConfig has Renegotiation set, one more for a moment while it writes. [Client.Close] returns within a second, after the last has ended. The
 // garbage collector closes nothing: a Client that is not closed stays connected. Buffers
 // begin small and grow with use, up to ReadBuffer, twice WriteBuffer and Inbox, or to the
-// largest message if that is more. When the Inbox is full, TCP makes the peer wait.
+// largest message if that is more. What large messages have needed inbound is given up when they
+// do not come any more. When the Inbox is full, TCP makes the peer wait.
 //
 // # Watching
 //

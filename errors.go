@@ -179,7 +179,7 @@ func lossIn(err error) error {
 // the connection ends, before memory was allocated for the frame. If it was to be written,
 // only the message is refused.
 type FrameTooLargeError struct {
-	Size   uint64 // of the message in bytes, as announced or given; 0: unknown, but more than Max
+	Size   uint64 // of the message in bytes, as given, or announced as far as that has arrived; 0: unknown, but more than Max
 	Max    int    // the limit in bytes
 	Header []byte // the first bytes received, at most 16; nil on writing
 }

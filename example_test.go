@@ -420,7 +420,7 @@ func ExampleClient_Stats() {
 		log.Fatal(err)
 	}
 	fmt.Println(upstream)
-	// Output: {"MessagesReceived":1,"BytesReceived":5,"MessagesSent":1,"BytesSent":9,"Flushes":1,"Connects":1,"Connected":true,"RTT":0,"MessagesLost":0,"LateReplies":0,"InFlight":0,"InboxBytes":0}
+	// Output: {"MessagesReceived":1,"BytesReceived":5,"MessagesSent":1,"BytesSent":9,"Flushes":1,"Connects":1,"Connected":true,"RTT":0,"MessagesLost":0,"LateReplies":0,"InFlight":0,"InboxBytes":0,"TraceDropped":0}
 }
 
 // How often a connection was made and lost, for a metric or an alarm. Close waits for

@@ -313,8 +313,9 @@ func addUint64(a, b uint64) uint64 {
 //	ac 02     300 bytes
 //	└ 300 ┘   └ message ┘
 //
-// A length of more than ten bytes or 64 bits is [ErrInvalidFrame]. A padded length, such
-// as 83 00 for 3, is accepted, as in Protocol Buffers. A message may be empty.
+// A length of however many bits is a [*FrameTooLargeError] at the first byte that makes it
+// exceed MaxSize. A padded length, such as 83 00 for 3, is accepted, as in Protocol Buffers,
+// up to ten bytes; one of more is [ErrInvalidFrame]. A message may be empty.
 type Varint struct {
 	MaxSize int // of a message in bytes; 0: 4 MiB
 }
@@ -330,20 +331,53 @@ func (f Varint) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 		if err != nil {
 			return dst, readError(err, len(p))
 		}
+		limit := sizeLimit(f.MaxSize, defaultMaxSize)
 		size, n := binary.Uvarint(p)
-		switch limit := sizeLimit(f.MaxSize, defaultMaxSize); {
-		case n == 0 && len(p) < binary.MaxVarintLen64:
-			need = len(p)
-			continue
-		case n <= 0:
-			return dst, invalidFrame(firstBytes(r, nil), "length of more than 64 bits")
-		case size > limit:
-			return dst, tooLarge(r, size, limit)
-		default:
+		if n > 0 && size <= limit {
 			r.Discard(n)
 			return appendBody(r, dst, int(size))
 		}
+		if least, overflow := leastVarint(p); overflow || least > limit {
+			return dst, tooLarge(r, least, limit)
+		}
+		if need = len(p); need == binary.MaxVarintLen64 {
+			return dst, f.readPadding(r, limit)
+		}
 	}
+}
+
+// leastVarint returns what p, the first bytes of a varint, at most ten, say of its value, if
+// the rest is zeros; 0 if that has more than 64 bits.
+func leastVarint(p []byte) (least uint64, overflow bool) {
+	for i, c := range p {
+		bits := uint64(c & 0x7f)
+		if i == binary.MaxVarintLen64-1 && bits > 1 {
+			return 0, true
+		}
+		if least |= bits << (7 * i); c < 0x80 {
+			break
+		}
+	}
+	return least, false
+}
+
+// readPadding returns why a length is refused whose first ten bytes neither end it nor exceed
+// limit.
+func (f Varint) readPadding(r *bufio.Reader, limit uint64) error {
+	header := firstBytes(r, nil)
+	r.Discard(binary.MaxVarintLen64)
+	for range maxHeader {
+		c, err := r.ReadByte()
+		switch {
+		case err != nil:
+			return readError(err, 1)
+		case c&0x7f != 0:
+			return &FrameTooLargeError{Max: int(limit), Header: header}
+		case c == 0:
+			return invalidFrame(header, "padded length of more than %d bytes", binary.MaxVarintLen64)
+		}
+	}
+	return invalidFrame(header, "length of more than %d bytes", maxHeader)
 }
 
 // WriteFrame writes msg to w as one frame, without flushing. It borrows msg until it

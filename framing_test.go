@@ -260,12 +260,20 @@ func TestFraming(t *testing.T) {
 			require.Equal(t, size, e.Size)
 		}
 	}
+	tooLarge := func(t *testing.T, err error) { require.ErrorAs(t, err, new(*tcpclient.FrameTooLargeError)) }
+	unlimited := func(size uint64) func(*testing.T, error) {
+		if math.MaxInt == math.MaxInt32 {
+			return tooLarge // before all digits are known
+		}
+		return large(size)
+	}
 	invalid := func(t *testing.T, err error) { require.ErrorIs(t, err, tcpclient.ErrInvalidFrame) }
 	says := func(text string) func(*testing.T, error) {
 		return func(t *testing.T, err error) { require.ErrorContains(t, err, text) }
 	}
 	type check = func(*testing.T, error)
 	u64 := tcpclient.LengthPrefix{Width: 8}
+	noLimit := tcpclient.Decimal{Separator: ':', MaxSize: math.MaxInt}
 	for _, tt := range []struct {
 		name   string
 		f      tcpclient.Framer
@@ -279,18 +287,41 @@ func TestFraming(t *testing.T) {
 		{"F3 length 2^64-1", u64, "\xff\xff\xff\xff\xff\xff\xff\xff", large(math.MaxUint64)},
 		{"F5 length below its own header", tcpclient.LengthPrefix{Adjust: -4}, "\x00\x00\x00\x03", invalid},
 		{"F6 overflow after adjustment", tcpclient.LengthPrefix{Width: 8, Adjust: 1}, "\xff\xff\xff\xff\xff\xff\xff\xff", large(math.MaxUint64)},
-		{"F8 varint of eleven bytes", tcpclient.Varint{}, strings.Repeat("\xff", 10) + "\x01", invalid},
-		{"F8 varint above 64 bits", tcpclient.Varint{}, strings.Repeat("\xff", 9) + "\x02", invalid},
+		{"F8 varint of eleven bytes", tcpclient.Varint{}, strings.Repeat("\xff", 10) + "\x01", tooLarge},
+		{"F8 varint above 64 bits", tcpclient.Varint{}, strings.Repeat("\xff", 9) + "\x02", tooLarge},
+		{"F8 varint of 2^64", tcpclient.Varint{}, strings.Repeat("\x80", 9) + "\x02", large(0)},
+		{"F8 varint of 2^70", tcpclient.Varint{}, strings.Repeat("\x80", 10) + "\x01", large(0)},
+		{"F8 varint of 2^700", tcpclient.Varint{}, strings.Repeat("\x80", 100) + "\x01", large(0)},
+		{"F8 varint of 2^63 without a limit", tcpclient.Varint{MaxSize: math.MaxInt}, strings.Repeat("\x80", 9) + "\x01", unlimited(1 << 63)},
+		{"F8 varint padded to eleven bytes", tcpclient.Varint{}, "\x83" + strings.Repeat("\x80", 9) + "\x00abc", invalid},
+		{"F8 varint padded without end", tcpclient.Varint{}, strings.Repeat("\x80", 10<<10), invalid},
 		{"F9 leading zero", tcpclient.Netstring(), "05:hello,", invalid},
 		{"F9 plus", tcpclient.Netstring(), "+5:hello,", invalid},
 		{"F9 minus", tcpclient.Netstring(), "-5:hello,", invalid},
 		{"F9 space", tcpclient.Netstring(), " 5:hello,", invalid},
-		{"F9 100 digits", tcpclient.Netstring(), strings.Repeat("9", 100), invalid},
+		{"F9 20 digits", tcpclient.Netstring(), "18446744073709551616:", tooLarge},
+		{"F9 20 digits without a limit", noLimit, "18446744073709551616:", unlimited(0)},
+		{"F9 20 digits of 64 bits, without a limit", noLimit, "18446744073709551615:", unlimited(math.MaxUint64)},
+		{"F9 100 digits", tcpclient.Netstring(), strings.Repeat("9", 100), tooLarge},
+		{"F9 100 digits of octet counting", tcpclient.OctetCounting(), strings.Repeat("9", 100) + " ", tooLarge},
+		{"F9 one above the limit", tcpclient.Netstring(), "4194305:", large(4194305)},
+		{"F9 leading zero of 100 digits", tcpclient.Netstring(), "0" + strings.Repeat("9", 99) + ":", invalid},
+		{"F9 letter after 3 digits", tcpclient.Netstring(), "999x:", invalid},
 		{"F9 no separator", tcpclient.Netstring(), "5hello,", invalid},
 		{"F9 no digits", tcpclient.Netstring(), ":hello,", invalid},
 		{"F9 wrong trailer", tcpclient.Netstring(), "5:hello;", invalid},
 		{"F9 zero without a trailer", tcpclient.OctetCounting(), "0 ", invalid},
 		{"F9 Content-Length -5", tcpclient.ContentLength{}, "Content-Length: -5\r\n\r\n", invalid},
+		{"F9 Content-Length of 20 digits", tcpclient.ContentLength{}, "Content-Length: 18446744073709551616\r\n\r\n", tooLarge},
+		{"F9 Content-Length of 20 digits without a limit", tcpclient.ContentLength{MaxSize: math.MaxInt}, "Content-Length: 18446744073709551616\r\n\r\n", unlimited(0)},
+		{"F9 Content-Length of 1000 digits", tcpclient.ContentLength{}, "content-length:" + strings.Repeat("9", 1000) + "\r\n\r\n", tooLarge},
+		{"F9 Content-Length one above the limit", tcpclient.ContentLength{}, "Content-Length: 4194305\r\n\r\n", large(4194305)},
+		{"F9 Content-Length of 20 zeros", tcpclient.ContentLength{}, "Content-Length: " + strings.Repeat("0", 20) + "\r\n\r\n", invalid},
+		{"F9 Content-Length of two numbers", tcpclient.ContentLength{}, "Content-Length: 5 99999999\r\n\r\n", invalid},
+		{"F9 Content-Length with a letter", tcpclient.ContentLength{}, "Content-Length: 5x\r\n\r\nhello", invalid},
+		{"F9 Content-Length without a number", tcpclient.ContentLength{}, "Content-Length: \r\n\r\n", invalid},
+		{"F9 Content-Length of a long line", tcpclient.ContentLength{}, "Content-Length: 5" + strings.Repeat(" ", 60) + "\r\n\r\nhello", invalid},
+		{"F9 header field without a colon", tcpclient.ContentLength{}, "Content\r\nContent-Length: 5\r\n\r\nhello", invalid},
 		{"F9 two Content-Lengths", tcpclient.ContentLength{}, "Content-Length: 5\r\ncontent-length: 5\r\n\r\nhello", invalid},
 		{"F9 no Content-Length", tcpclient.ContentLength{}, "Content-Type: x\r\n\r\n", invalid},
 		{"F9 bare LF in a header", tcpclient.ContentLength{}, "Content-Length: 5\n\nhello", invalid},
@@ -358,6 +389,60 @@ func TestFraming(t *testing.T) {
 		reads(t, tcpclient.Lines{AllowUnterminated: true}, "a\nb\r", "a", "b\r")
 		reads(t, tcpclient.Delimiter{AllowUnterminated: true}, "a\nb", "a", "b")
 	})
+}
+
+// A length that exceeds the limit is refused at the digit or byte that makes that certain: the
+// peer may send no more.
+func TestLengthAboveTheLimitIsRefusedBeforeItsEndHasCome(t *testing.T) { // section 2, E1
+	for name, test := range map[string]struct {
+		framer         tcpclient.Framer
+		within, beyond string
+		size           uint64
+	}{
+		"Netstring":            {tcpclient.Netstring(), "419430", "5", 4194305},
+		"OctetCounting":        {tcpclient.OctetCounting(), "999999", "9", 9999999},
+		"Decimal, 20 digits":   {tcpclient.Decimal{Separator: ':', MaxSize: math.MaxInt}, "1844674407370955161", "6", 0},
+		"ContentLength":        {tcpclient.ContentLength{}, "Content-Type: x\r\nContent-Length: 419430", "5", 4194305},
+		"Varint":               {tcpclient.Varint{}, "\xff\xff\xff", "\x82", 1<<22 | 1<<21 - 1},
+		"Varint of 2^63":       {tcpclient.Varint{}, strings.Repeat("\x80", 9), "\x81", 1 << 63},
+		"Varint of 2^64":       {tcpclient.Varint{}, strings.Repeat("\x80", 9), "\x82", 0},
+		"Varint of 2^77":       {tcpclient.Varint{}, strings.Repeat("\x80", 11), "\x81", 0},
+		"Varint, one too many": {tcpclient.Varint{MaxSize: 299}, "\xac", "\x02", 300},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if math.MaxInt == math.MaxInt32 && name == "Decimal, 20 digits" {
+				return // the limit is 10 digits
+			}
+			waits := func(stream string) error {
+				r := &block{[][]byte{[]byte(stream)}}
+				_, err := test.framer.ReadFrame(bufio.NewReader(r), []byte("before"))
+				return err
+			}
+			require.Equal(t, testkit.ErrWaits, waits(test.within))
+			var large *tcpclient.FrameTooLargeError
+			require.ErrorAs(t, waits(test.within+test.beyond), &large)
+			require.Equal(t, test.size, large.Size)
+		})
+	}
+}
+
+func TestLengthOfManyDigitsCostsNoMemory(t *testing.T) { // P6, E1
+	digits := strings.Repeat("9", 1<<20)
+	for name, test := range map[string]struct {
+		framer tcpclient.Framer
+		stream string
+	}{
+		"Netstring":     {tcpclient.Netstring(), digits},
+		"ContentLength": {tcpclient.ContentLength{}, "Content-Length: " + digits},
+		"Varint":        {tcpclient.Varint{}, strings.Repeat("\xff", 1<<20)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Less(t, allocated(func() {
+				_, err := testkit.Decode(test.framer, strings.NewReader(test.stream), 64)
+				require.ErrorAs(t, err, new(*tcpclient.FrameTooLargeError))
+			}), uint64(4<<10))
+		})
+	}
 }
 
 func requireRefused(t *testing.T, f tcpclient.Framer, msg []byte, want func(*testing.T, error)) {
@@ -523,7 +608,7 @@ func FuzzLengthPrefixHeader(f *testing.F) {
 }
 
 func FuzzVarint(f *testing.F) {
-	fuzzFramer(f, tcpclient.Varint{MaxSize: 1 << 16}, "\x05hello", "\x83\x00abc", strings.Repeat("\xff", 11))
+	fuzzFramer(f, tcpclient.Varint{MaxSize: 1 << 16}, "\x05hello", "\x83\x00abc", strings.Repeat("\xff", 11), strings.Repeat("\x80", 10)+"\x01", strings.Repeat("\x80", 9)+"\x02", "\x80\x80\x04", "\x83"+strings.Repeat("\x80", 9)+"\x00abc")
 }
 
 func FuzzDelimiter(f *testing.F) {
@@ -543,15 +628,15 @@ func FuzzFixed(f *testing.F) {
 }
 
 func FuzzDecimal(f *testing.F) {
-	fuzzFramer(f, tcpclient.Netstring(), "5:hello,0:,", "05:hello,", "99999999999999999999:")
+	fuzzFramer(f, tcpclient.Netstring(), "5:hello,0:,", "05:hello,", "99999999999999999999:", "4194305:", strings.Repeat("1", 100)+",")
 }
 
 func FuzzOctetCounting(f *testing.F) {
-	fuzzFramer(f, tcpclient.OctetCounting(), "5 hello1 x", "0 ", "12")
+	fuzzFramer(f, tcpclient.OctetCounting(), "5 hello1 x", "0 ", "12", "18446744073709551616 ")
 }
 
 func FuzzContentLength(f *testing.F) {
-	fuzzFramer(f, tcpclient.ContentLength{MaxSize: 1 << 16}, "Content-Length: 5\r\n\r\nhello", "content-type: x\r\nCONTENT-LENGTH:1\r\n\r\nx", "HTTP/1.1 400 Bad Request\r\n")
+	fuzzFramer(f, tcpclient.ContentLength{MaxSize: 1 << 16}, "Content-Length: 5\r\n\r\nhello", "content-type: x\r\nCONTENT-LENGTH:1\r\n\r\nx", "HTTP/1.1 400 Bad Request\r\n", "Content-Length: 65537\r\n\r\n", "Content-Length: 18446744073709551616\r\n\r\n", "Content-Length: 00000000000000000005\r\n\r\nhello", "Content-Length: 5 6\r\n\r\nhello")
 }
 
 func BenchmarkReadFrame(b *testing.B) {
@@ -649,6 +734,32 @@ func TestUnterminatedMessage(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "abc\r", string(msg))
 	})
+}
+
+// What dst holds is the caller's: a Framer appends to it, and takes nothing away.
+func TestEmptyMessageLeavesWhatDstHolds(t *testing.T) {
+	for name, test := range map[string]struct {
+		framer tcpclient.Framer
+		stream string
+	}{
+		"Lines":                        {tcpclient.Lines{}, "\n"},
+		"Lines with CRLF":              {tcpclient.Lines{}, "\r\n"},
+		"Lines, the end of the stream": {tcpclient.Lines{AllowUnterminated: true}, "\n"},
+		"Delimiter":                    {tcpclient.Delimiter{}, "\n"},
+		"Delimiter of two bytes":       {tcpclient.Delimiter{Delim: []byte("\r\n")}, "\r\n"},
+		"Netstring":                    {tcpclient.Netstring(), "0:,"},
+		"LengthPrefix":                 {tcpclient.LengthPrefix{}, "\x00\x00\x00\x00"},
+	} {
+		for _, dst := range []string{"\r", "before\r", "before\r\n", "\n", "\r\n"} {
+			t.Run(fmt.Sprintf("%s, dst is %q", name, dst), func(t *testing.T) { // P1
+				for _, size := range []int{len(dst), 100} { // of its memory
+					msg, err := test.framer.ReadFrame(bufio.NewReader(strings.NewReader(test.stream)), append(make([]byte, 0, size), dst...))
+					require.NoError(t, err)
+					require.Equal(t, dst, string(msg))
+				}
+			})
+		}
+	}
 }
 
 // A peeking is a Framer of a user that has its WriteFrame from one of ours. Its messages

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -16,7 +17,9 @@ import (
 //	5   h e l l o       OctetCounting()
 //
 // A length with a sign, a space or a leading zero is [ErrInvalidFrame]. So is a length of
-// 0 without a Trailer: netstrings may be empty, syslog messages may not.
+// 0 without a Trailer: netstrings may be empty, syslog messages may not. A length of
+// however many digits is a [*FrameTooLargeError] at the first digit that makes it exceed
+// MaxSize.
 type Decimal struct {
 	// Separator follows the length. It must be set, and not be a digit.
 	Separator byte
@@ -43,28 +46,27 @@ func (f Decimal) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
 		return dst, badSettings(err)
 	}
-	var seen [maxDigits + 1]byte
-	size, n := uint64(0), 0
-	for ; ; n++ {
+	var seen [maxDigits + 1]byte // a number of more digits exceeds every limit
+	limit, length := sizeLimit(f.MaxSize, defaultMaxSize), decimal{}
+	for n := 0; ; n++ {
 		c, err := r.ReadByte()
 		if err != nil {
 			return dst, readError(err, n)
 		}
+		seen[n] = c
 		if c == f.Separator && n > 0 {
 			break
 		}
-		seen[min(n, maxDigits)] = c
-		if c < '0' || c > '9' || n == maxDigits || n > 0 && seen[0] == '0' {
+		if !isDigit(c) || n > 0 && seen[0] == '0' {
 			return dst, invalidFrame(firstBytes(r, bytes.Clone(seen[:n+1])), "want a length and %q", f.Separator)
 		}
-		size = 10*size + uint64(c-'0')
+		if length.add(c); length.exceeds(limit) {
+			return dst, length.tooLarge(r, limit, seen[:n+1])
+		}
 	}
-	head := func() []byte { return firstBytes(r, append(bytes.Clone(seen[:n]), f.Separator)) }
+	size := length.value
 	if size == 0 && f.Trailer == "" {
-		return dst, invalidFrame(head(), "length 0")
-	}
-	if limit := sizeLimit(f.MaxSize, defaultMaxSize); size > limit {
-		return dst, &FrameTooLargeError{Size: size, Max: int(limit), Header: head()}
+		return dst, invalidFrame(firstBytes(r, bytes.Clone(seen[:2])), "length 0")
 	}
 	msg, err := appendBody(r, dst, int(size))
 	if err != nil {
@@ -80,6 +82,39 @@ func (f Decimal) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 		}
 	}
 	return msg, nil
+}
+
+// A decimal is a number of which the digits come one by one.
+type decimal struct {
+	value    uint64
+	digits   int
+	overflow bool // it has more than 64 bits, and value says nothing
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// add appends the digit c.
+func (d *decimal) add(c byte) {
+	d.digits++
+	d.overflow = d.overflow || d.value > (math.MaxUint64-uint64(c-'0'))/10
+	d.value = 10*d.value + uint64(c-'0')
+}
+
+// exceeds reports whether the number is above limit, whatever digits follow.
+func (d *decimal) exceeds(limit uint64) bool { return d.overflow || d.value > limit }
+
+// tooLarge refuses the frame of that length. read are the first bytes of the frame, which were
+// taken from r. The Size is the number as far as r has it already: the rest is not waited for.
+func (d *decimal) tooLarge(r *bufio.Reader, limit uint64, read []byte) error {
+	header := firstBytes(r, bytes.Clone(read))
+	more, _ := r.Peek(r.Buffered())
+	for i := 0; i < len(more) && isDigit(more[i]) && !d.overflow; i++ {
+		d.add(more[i])
+	}
+	if d.overflow {
+		d.value = 0
+	}
+	return &FrameTooLargeError{Size: d.value, Max: int(limit), Header: header}
 }
 
 // WriteFrame writes msg to w as one frame, without flushing. It borrows msg until it
@@ -117,7 +152,9 @@ func (f Decimal) validate() error {
 //	hello
 //
 // ReadFrame ignores the case of field names, and skips fields other than Content-Length. A
-// header of more than 8 KiB is [ErrInvalidFrame]. A message may be empty.
+// header of more than 8 KiB is [ErrInvalidFrame]. A length of however many digits is a
+// [*FrameTooLargeError] at the first digit that makes it exceed MaxSize. A message may be
+// empty.
 type ContentLength struct {
 	MaxSize int // of a message in bytes, without the header; 0: 4 MiB
 }
@@ -135,78 +172,126 @@ func (f ContentLength) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
 		return dst, badSettings(err)
 	}
+	limit := sizeLimit(f.MaxSize, defaultMaxSize)
 	size, found := uint64(0), false
 	for total := 0; ; {
-		var field [maxField]byte
-		n, err := readField(r, field[:], maxHeader-total)
-		total += n
+		var field headerField
+		err := field.read(r, maxHeader-total, limit)
+		total += field.n
 		switch {
 		case err == io.EOF && total > 0:
 			return dst, io.ErrUnexpectedEOF
 		case err != nil:
 			return dst, err
 		}
-		line := field[:min(max(n-2, 0), maxField)]
-		if n == 2 { // the empty line that ends the header
+		if field.isEmpty() { // the line that ends the header
 			break
 		}
-		name, value, ok := bytes.Cut(line, []byte{':'})
-		if !ok && n-2 <= maxField {
-			return dst, invalidFrame(firstBytes(r, bytes.Clone(line)), "want a header field")
-		}
-		if !ok || !strings.EqualFold(string(name), "Content-Length") {
+		switch {
+		case field.name == nameMissing && field.isWhole():
+			return dst, invalidFrame(firstBytes(r, field.quoted()), "want a header field")
+		case field.name != nameContentLength:
 			continue
+		case found || !field.isNumber() || !field.isWhole():
+			return dst, invalidFrame(field.quoted(), "want one Content-Length in digits")
 		}
-		length := bytes.Trim(value, " \t")
-		size, ok = parseDigits(length)
-		if !ok || found || n-2 > maxField {
-			return dst, invalidFrame(bytes.Clone(line), "want one Content-Length in digits")
-		}
-		found = true
+		size, found = field.length.value, true
 	}
 	if !found {
 		return dst, fmt.Errorf("%w: header without Content-Length", ErrInvalidFrame)
 	}
-	if limit := sizeLimit(f.MaxSize, defaultMaxSize); size > limit {
-		return dst, tooLarge(r, size, limit)
-	}
 	return appendBody(r, dst, int(size))
 }
 
-// readField reads a header line of at most limit bytes into field, as far as it fits, and
-// returns the length of the line, CRLF included.
-func readField(r *bufio.Reader, field []byte, limit int) (n int, err error) {
-	cr := false
-	for n < limit {
+// A headerField is a line of a header.
+type headerField struct {
+	line   [maxField]byte // the first bytes
+	n      int            // length of the line, CRLF included
+	name   fieldName
+	length decimal // value of a Content-Length
+	part   valuePart
+}
+
+// A fieldName is what the name of a headerField is.
+type fieldName int
+
+const (
+	nameMissing fieldName = iota // there is no colon in line
+	nameOther
+	nameContentLength
+)
+
+// A valuePart is what a Content-Length has come to.
+type valuePart int
+
+const (
+	valueBlank   valuePart = iota // spaces before the number
+	valueDigits                   // the number
+	valueTrailer                  // spaces after it, or the end of the line
+	valueInvalid                  // it is no number
+)
+
+// read reads a line of at most that many bytes. It stops where a Content-Length exceeds limit.
+func (h *headerField) read(r *bufio.Reader, most int, limit uint64) error {
+	for cr := false; h.n < most; {
 		c, err := r.ReadByte()
 		if err != nil {
-			return n, err
+			return err
 		}
-		if n < len(field) {
-			field[n] = c
+		if h.n < maxField {
+			h.line[h.n] = c
 		}
-		n++
+		h.n++
 		switch {
 		case c == '\n' && cr:
-			return n, nil
+			return nil
 		case c == '\n' || cr:
-			return n, invalidFrame(firstBytes(r, bytes.Clone(field[:min(n, len(field))])), "header line without CRLF")
+			return invalidFrame(firstBytes(r, h.begun()), "header line without CRLF")
+		case h.name == nameContentLength:
+			if h.addValue(c); h.part == valueDigits && h.length.exceeds(limit) {
+				return h.length.tooLarge(r, limit, h.begun())
+			}
+		case c == ':' && h.name == nameMissing && h.n <= maxField:
+			h.name = nameOther
+			if strings.EqualFold(string(h.line[:h.n-1]), "Content-Length") {
+				h.name = nameContentLength
+			}
 		}
 		cr = c == '\r'
 	}
-	return n, invalidFrame(firstBytes(r, bytes.Clone(field[:min(n, len(field))])), "header of more than %d bytes", maxHeader)
+	return invalidFrame(firstBytes(r, h.begun()), "header of more than %d bytes", maxHeader)
 }
 
-// parseDigits returns the number p, which must be 1 to 19 digits and nothing else.
-func parseDigits(p []byte) (n uint64, ok bool) {
-	for _, c := range p {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = 10*n + uint64(c-'0')
+// addValue takes the next byte of the value of a Content-Length.
+func (h *headerField) addValue(c byte) {
+	blank := c == ' ' || c == '\t' || c == '\r'
+	switch {
+	case isDigit(c) && h.part <= valueDigits:
+		h.part = valueDigits
+		h.length.add(c)
+	case blank && h.part == valueDigits:
+		h.part = valueTrailer
+	case !blank:
+		h.part = valueInvalid
 	}
-	return n, len(p) > 0 && len(p) <= maxDigits
 }
+
+// isEmpty reports whether there is nothing before CRLF.
+func (h *headerField) isEmpty() bool { return h.n == 2 }
+
+// isWhole reports whether line has all but CRLF.
+func (h *headerField) isWhole() bool { return h.n-2 <= maxField }
+
+// isNumber reports whether the value is a number. Only zeros can make it as long as that.
+func (h *headerField) isNumber() bool {
+	return (h.part == valueDigits || h.part == valueTrailer) && h.length.digits <= maxDigits
+}
+
+// begun returns a copy of what line has so far.
+func (h *headerField) begun() []byte { return bytes.Clone(h.line[:min(h.n, maxField)]) }
+
+// quoted returns a copy of line, without CRLF.
+func (h *headerField) quoted() []byte { return bytes.Clone(h.line[:min(h.n-2, maxField)]) }
 
 // WriteFrame writes msg to w as one frame, without flushing. It borrows msg until it
 // returns.

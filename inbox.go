@@ -282,11 +282,12 @@ func (in *inbox) hasRoomLocked(need int) bool { return in.used == 0 || in.used+n
 // recycleLocked keeps s for its memory, within reason.
 func (in *inbox) recycleLocked(s *slab) { in.free.put(s, in.limit) }
 
-// newSlab returns an empty slab.
-func (in *inbox) newSlab() *slab {
+// newSlab returns an empty slab with at most that much memory, and how many bytes wait to be
+// received.
+func (in *inbox) newSlab(most int) (s *slab, used int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.free.get()
+	return in.free.get(most), in.used
 }
 
 // lose puts the loss of a connection after all that it brought.
@@ -388,6 +389,9 @@ type slab struct {
 
 // isFull reports whether the slab takes no more messages.
 func (s *slab) isFull() bool { return s.n == slabMessages || len(s.data) >= slabBytes }
+
+// isHalfFull reports whether the messages take half of the memory.
+func (s *slab) isHalfFull() bool { return len(s.data) >= cap(s.data)/2 }
 
 // free returns the memory after the messages.
 func (s *slab) free() []byte { return s.data[len(s.data):cap(s.data)] }
@@ -514,22 +518,28 @@ func (q *slabQueue) pop() *slab {
 
 // A slabPool is slabs that wait for their next use.
 type slabPool struct {
-	first *slab
-	bytes int // of their memory
+	first   *slab
+	bytes   int // of their memory
+	largest int // no slab here has more memory
+	most    int // memory of more is given up: it was for messages larger than those of late
 }
 
 // put keeps s for its memory, as long as that of all does not exceed limit; one is always kept.
 func (p *slabPool) put(s *slab, limit int) {
-	if p.first != nil && p.bytes+cap(s.data) > limit {
+	if cap(s.data) > p.most || p.first != nil && p.bytes+cap(s.data) > limit {
 		return
 	}
 	s.reset()
 	s.next, p.first = p.first, s
 	p.bytes += cap(s.data)
+	p.largest = max(p.largest, cap(s.data))
 }
 
-// get returns an empty slab.
-func (p *slabPool) get() *slab {
+// get returns an empty slab. From now on most is what counts.
+func (p *slabPool) get(most int) *slab {
+	if p.most = most; p.largest > most {
+		p.trim()
+	}
 	s := p.first
 	if s == nil {
 		return new(slab)
@@ -537,4 +547,16 @@ func (p *slabPool) get() *slab {
 	p.first, s.next = s.next, nil
 	p.bytes -= cap(s.data)
 	return s
+}
+
+// trim gives up memory of more than most, wherever it is in the pool.
+func (p *slabPool) trim() {
+	p.bytes, p.largest = 0, 0
+	for s := p.first; s != nil; s = s.next {
+		if cap(s.data) > p.most {
+			s.data = nil
+		}
+		p.bytes += cap(s.data)
+		p.largest = max(p.largest, cap(s.data))
+	}
 }

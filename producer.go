@@ -1,6 +1,7 @@
 package tcpclient
 
 import (
+	"math"
 	"runtime"
 	"time"
 )
@@ -30,15 +31,17 @@ type upstream interface {
 type producer struct {
 	inbox   *inbox
 	count   *counters
-	slab    *slab // takes messages
-	pending int   // bytes added since publish, each message with its overhead
-	budget  int   // room as of the last publication
-	burst   int   // memory for the next slab, as bursts have needed it
-	typical int   // size of the larger messages of late
-	yields  bool  // somebody was woken: let them run before the next read
-	replies int   // that calls were given since the last read
-	seen    int   // messages not yet counted
-	bytes   int   // their sizes
+	slab    *slab  // takes messages
+	pending int    // bytes added since publish, each message with its overhead
+	budget  int    // room as of the last publication
+	burst   int    // memory for the next slab, as bursts have needed it
+	typical int    // size of the larger messages of late
+	backlog int    // bytes in the inbox as of the last new slab
+	scratch []byte // memory for a message that may not fit into the slab; empty
+	yields  bool   // somebody was woken: let them run before the next read
+	replies int    // that calls were given since the last read
+	seen    int    // messages not yet counted
+	bytes   int    // their sizes
 	stall   *time.Timer
 }
 
@@ -49,20 +52,41 @@ func newProducer(in *inbox, count *counters) *producer {
 // storage returns memory for the next message: empty, with some capacity.
 func (t *producer) storage() []byte {
 	s := t.slab
-	if s != nil && s.n > 0 && s.room() < t.typical {
-		if 2*(s.n-s.published) > s.n { // filled by a burst: more may follow
-			t.burst = min(2*max(t.burst, cap(s.data)), slabBytes)
+	switch {
+	case s == nil || s.n == 0:
+		s = t.emptySlab()
+	case s.room() >= t.typical:
+	case s.isHalfFull():
+		s = t.nextSlab()
+	default: // to close it now would waste most of its memory, if the message is a small one
+		if t.scratch == nil {
+			t.scratch = make([]byte, 0, slabBytes/2)
 		}
-		t.closeSlab()
-		s = nil
-	}
-	if s == nil {
-		s = t.newSlab()
-	}
-	if s.n == 0 && t.typical < slabBytes/2 {
-		s.allocate(max(minSlab, min(slabMessages*t.typical, t.burst)))
+		return t.scratch
 	}
 	return s.free()[:0]
+}
+
+// nextSlab closes the slab, which has messages, and begins another with memory.
+func (t *producer) nextSlab() *slab {
+	if s := t.slab; 2*(s.n-s.published) > s.n { // filled by a burst: more may follow
+		t.burst = min(2*max(t.burst, cap(s.data)), slabBytes)
+	}
+	t.closeSlab()
+	return t.emptySlab()
+}
+
+// emptySlab returns the slab, which has no messages, or a new one, with memory for some. That
+// is not more than what waits to be received: memory follows what has come.
+func (t *producer) emptySlab() *slab {
+	if t.slab == nil {
+		t.newSlab()
+	}
+	if t.typical < slabBytes/2 {
+		some := min(slabMessages*t.typical, max(t.burst, t.backlog))
+		t.slab.allocate(max(minSlab, min(some, slabBytes+t.typical))) // the last one may begin before slabBytes
+	}
+	return t.slab
 }
 
 // add takes msg, which is in the memory of storage or has outgrown it. ours says that no one
@@ -74,7 +98,7 @@ func (t *producer) add(msg []byte, ours bool, from upstream) error {
 	switch free := s.free(); {
 	case len(msg) == 0 || len(free) > 0 && &msg[0] == &free[0]:
 		t.addBytes(len(msg), len(msg))
-	case !ours:
+	case !ours || len(msg) <= slabBytes/2: // in the scratch memory, or outgrown
 		t.appendCopy(msg)
 	default:
 		if s.n > 0 {
@@ -99,9 +123,12 @@ func (t *producer) appendCopy(msg []byte) {
 	s := t.slab
 	if s == nil || s.room() < len(msg) {
 		t.typical = max(t.typical, len(msg))
-		t.storage()
-		s = t.slab
-		s.allocate(len(msg)) // of no effect where there are messages: there is room then
+		if s == nil || s.n == 0 {
+			s = t.emptySlab()
+		} else {
+			s = t.nextSlab()
+		}
+		s.allocate(len(msg))
 	}
 	copy(s.free(), msg)
 	t.addBytes(len(msg), len(msg))
@@ -120,7 +147,7 @@ func (t *producer) addRun(p []byte, limit uint64) (taken int) {
 	if s == nil || s.room() < frameHeader+int(first) {
 		t.closeSlab()
 		s = t.newSlab()
-		s.allocate(min(max(len(p), minSlab), slabBytes))
+		s.allocate(min(max(len(p), minSlab, t.backlog), slabBytes))
 	}
 	p = p[:min(s.room(), len(p))]
 	before, need := s.n, 0
@@ -181,9 +208,12 @@ func (t *producer) record(used, size int) {
 
 // newSlab begins a new slab.
 func (t *producer) newSlab() *slab {
-	t.slab = t.inbox.newSlab()
+	t.slab, t.backlog = t.inbox.newSlab(t.largestSlab())
 	return t.slab
 }
+
+// largestSlab returns how much memory may be used again for messages as they were of late.
+func (t *producer) largestSlab() int { return max(2*directSlab, min(t.typical, math.MaxInt/8)*8) }
 
 // publish makes what was added receivable.
 func (t *producer) publish() {

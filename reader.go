@@ -239,7 +239,7 @@ func (t *producer) cut(rest int, largest uint64, from upstream) (left int, err e
 // rotate makes a new slab the one that takes messages, with rest after them, which was read
 // after those of the old one.
 func (t *producer) rotate(rest []byte) {
-	next := t.inbox.newSlab()
+	next, _ := t.inbox.newSlab(t.largestSlab())
 	if cap(next.data) != directSlab { // or larger, for a large message: offsets would not fit
 		next.trade(make([]byte, 0, directSlab))
 	}

@@ -16,7 +16,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/liveness"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -438,5 +440,94 @@ func TestWriter(t *testing.T) {
 		require.Equal(t, slices.Repeat([]int{each}, senders), next)
 		o.running.Wait() // no helper is left, nor the timer
 		requireOutboxEnds(t, o)
+	})
+}
+
+// What the monitor has to know: whether a ping waits after others, and whether the peer's TCP has
+// acknowledged what came before it.
+func TestOutbound(t *testing.T) {
+	t.Run("says that a ping is not queued if the reader can write it, and nothing is under way", func(t *testing.T) { // P5
+		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), readyTransport)
+		defer requireOutboxEnds(t, o)
+		require.Equal(t, liveness.Outbound{}, o.outbound())
+		o.mu.Lock()
+		o.writer = writerHelper
+		o.mu.Unlock()
+		assert.Equal(t, liveness.Outbound{Queued: true}, o.outbound())
+		o.mu.Lock()
+		o.writer = writerNone
+		o.mu.Unlock()
+	})
+
+	t.Run("says that a ping is queued if it takes the helper to write it", func(t *testing.T) { // P5
+		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), func(p *plainTransport) transport { return p })
+		defer requireOutboxEnds(t, o)
+		require.Equal(t, liveness.Outbound{Queued: true}, o.outbound())
+	})
+
+	t.Run("says that a ping is behind until it was handed over", func(t *testing.T) { // P5
+		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), readyTransport)
+		defer requireOutboxEnds(t, o)
+		o.mu.Lock()
+		o.writer = writerHelper // someone writes
+		o.mu.Unlock()
+		require.NoError(t, o.writeControl([]byte("ping")))
+		assert.Equal(t, liveness.Outbound{Queued: true, Behind: true}, o.outbound())
+		o.mu.Lock()
+		o.tryOpenLocked()
+		require.Equal(t, liveness.Outbound{Acked: 8}, o.outbound())
+	})
+
+	t.Run("over a socket says that a ping is queued and behind until its bytes are acknowledged", func(t *testing.T) { // P5
+		if runtime.GOOS != "linux" {
+			return // what is not acknowledged is not known
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer l.Close()
+		raw, err := net.Dial("tcp", l.Addr().String())
+		require.NoError(t, err)
+		require.NoError(t, raw.(*net.TCPConn).SetWriteBuffer(1<<20))
+		peer, err := l.Accept()
+		require.NoError(t, err)
+		defer peer.Close()
+		o := newTestOutbox(new(Dialer), raw, func(p *plainTransport) transport { return p })
+		defer requireOutboxEnds(t, o)
+		eventually := func(what string, holds func() bool) {
+			t.Helper()
+			for late := time.Now().Add(20 * time.Second); !holds(); runtime.Gosched() {
+				require.True(t, time.Now().Before(late), "waited in vain until %s", what)
+			}
+		}
+		// The peer does not read. Its window is shut when for a while nothing is acknowledged
+		// any more; the kernel here has room for more all the same.
+		stuck := func() bool {
+			before := o.wire.Unacknowledged()
+			for began := time.Now(); time.Since(began) < 50*time.Millisecond; {
+				if o.wire.Unacknowledged() != before {
+					return false
+				}
+			}
+			return before > 0
+		}
+		for filled := 0; !stuck(); filled += 128 << 10 {
+			require.Less(t, filled, 64<<20)
+			_, err := o.wire.TryWrite(make([]byte, 128<<10))
+			require.NoError(t, err)
+		}
+		out := o.outbound()
+		require.True(t, out.Queued)
+		require.False(t, out.Behind, "there is no ping")
+		require.Equal(t, o.wire.Handed()-int64(o.wire.Unacknowledged()), out.Acked)
+
+		o.transport = newPlainTransport(o.wire) // which has not written these
+		require.NoError(t, o.writeControl([]byte("ping")))
+		eventually("the ping is handed over", func() bool { return o.control.left.Load() == 0 })
+		out = o.outbound()
+		require.True(t, out.Queued)
+		require.True(t, out.Behind)
+
+		go io.Copy(io.Discard, peer)
+		eventually("the peer's TCP has all", func() bool { return o.outbound() == liveness.Outbound{Acked: o.wire.Handed()} })
 	})
 }

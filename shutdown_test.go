@@ -132,6 +132,35 @@ func TestShutdownWithLargeInbox(t *testing.T) {
 	}))
 }
 
+// Shutdown waits for no one to receive, and yet memory is bounded.
+func TestShutdownOfAConnectionThatFloods(t *testing.T) {
+	t.Run("ends it with ErrInboxFull at 16 MiB, and what came before is there", testkit.InBubble(func(t *testing.T) { // P6
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		const size, fit = 1 << 20, 15 // messages of 1 MiB and 64 bytes in 16 MiB
+		big := testkit.Frame(string(testkit.Pattern(size)))
+		go func() {
+			for {
+				if _, err := p.Write(big); err != nil {
+					return
+				}
+			}
+		}()
+		began := time.Now()
+		err := c.Shutdown(testkit.Within(t, time.Hour))
+		require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.Less(t, time.Since(began), time.Second)
+		for range fit {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Len(t, msg, size)
+		}
+		left, err := testkit.ReceiveAll(t, c)
+		require.LessOrEqual(t, len(left), 1, "the one that did not fit is here already")
+		require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+	}))
+}
+
 func TestShutdownWhoseContextEnds(t *testing.T) {
 	t.Run("is permanent: the connection is closed hard", testkit.InBubble(func(t *testing.T) {
 		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{})

@@ -20,6 +20,7 @@ type Stats struct {
 	LateReplies      uint64        // replies that came when no Call waited for them any more
 	InFlight         int           // requests of Calls on this connection that have no reply yet, those that were given up included
 	InboxBytes       int           // what Receive has not taken yet: each message its length + 64, as Dialer.Inbox counts
+	TraceDropped     uint64        // events that were not told: too many waited for a function of the Trace
 }
 
 // counters are the sources of Stats. They are updated once a batch.

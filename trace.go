@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +17,10 @@ import (
 // Close waits for them, but no longer than its second; one that itself calls Close uses up
 // that second. Data that they share with other goroutines needs a lock.
 //
-// Exactly one Disconnected follows each Connected.
+// At most 1024 events wait for a function that blocks. What comes then is dropped, and counted
+// in [Stats].TraceDropped.
+//
+// Exactly one Disconnected follows each Connected: of the two, both are dropped or none.
 type Trace struct {
 	// Connecting reports that the Client tries address. All addresses of one round have
 	// the same attempt number. It starts at 1, and again after a connection that lasted
@@ -85,14 +89,25 @@ func SlogTrace(l *slog.Logger) *Trace {
 	}
 }
 
+const (
+	// maxEvents is how many events wait for a function that blocks.
+	maxEvents = 1024
+
+	// maxLate is how many bytes of late replies wait with them; one reply always may.
+	maxLate = 1 << 20
+)
+
 // A tracer calls the functions of a Trace.
 //
 // It owns one goroutine, deliver, which exists while there are events.
 type tracer struct {
-	to *Trace // nil: no Trace is set
+	to      *Trace        // nil: no Trace is set
+	dropped atomic.Uint64 // events
 
 	mu        sync.Mutex    // guards following
-	queue     []func()      // events not yet delivered, in order
+	queue     []func()      // events not yet delivered, in order: maxEvents, and a Disconnected
+	late      int           // bytes of late replies among them
+	told      bool          // the last Connected is not dropped, and so its Disconnected is not
 	delivered chan struct{} // closed when deliver has ended; nil: it does not run
 }
 
@@ -103,8 +118,14 @@ func (t *tracer) connecting(address string, attempt int) {
 }
 
 func (t *tracer) connected(address string, attempt int, took time.Duration) {
-	if t.to != nil && t.to.Connected != nil {
-		t.post(func() { t.to.Connected(address, attempt, took) })
+	if t.to == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.told = len(t.queue) < maxEvents
+	if t.to.Connected != nil {
+		t.postLocked(func() { t.to.Connected(address, attempt, took) }, t.told)
 	}
 }
 
@@ -116,7 +137,9 @@ func (t *tracer) connectFailed(address string, attempt int, err error) {
 
 func (t *tracer) disconnected(address string, err error) {
 	if t.to != nil && t.to.Disconnected != nil {
-		t.post(func() { t.to.Disconnected(address, err) })
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.postLocked(func() { t.to.Disconnected(address, err) }, t.told)
 	}
 }
 
@@ -132,18 +155,46 @@ func (t *tracer) pong(rtt time.Duration) {
 	}
 }
 
-// lateReply copies reply.
+// lateReply copies reply. Of those that wait to be told only so many bytes are kept.
 func (t *tracer) lateReply(reply []byte) {
-	if t.to != nil && t.to.LateReply != nil {
-		reply = append([]byte{}, reply...)
-		t.post(func() { t.to.LateReply(reply) })
+	if t.to == nil || t.to.LateReply == nil {
+		return
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	size := len(reply)
+	room := len(t.queue) < maxEvents && (t.late == 0 || t.late+size <= maxLate)
+	if room {
+		t.late += size
+		reply = append([]byte{}, reply...)
+	}
+	t.postLocked(func() {
+		defer t.toldLate(size)
+		t.to.LateReply(reply)
+	}, room)
 }
 
-// post appends an event to the queue, and starts deliver if need be.
+// toldLate notes that a late reply of that size waits no more.
+func (t *tracer) toldLate(size int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.late -= size
+}
+
+// post appends an event to the queue, unless that is full.
 func (t *tracer) post(event func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.postLocked(event, len(t.queue) < maxEvents)
+}
+
+// postLocked appends an event to the queue, and starts deliver if need be. If there is no room
+// for it, it is dropped.
+func (t *tracer) postLocked(event func(), room bool) {
+	if !room {
+		t.dropped.Add(1)
+		return
+	}
 	t.queue = append(t.queue, event)
 	if t.delivered == nil {
 		t.delivered = make(chan struct{})
@@ -171,6 +222,7 @@ func (t *tracer) deliver(delivered chan struct{}) {
 			return
 		}
 		event := t.queue[0]
+		t.queue[0] = nil // its memory goes when it was called
 		t.queue = t.queue[1:]
 		t.mu.Unlock()
 		event()

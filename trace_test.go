@@ -483,3 +483,80 @@ func TestStatsDoNotCountAPingThatWasNotSent(t *testing.T) {
 		require.Zero(t, c.Stats().BytesSent)
 	})
 }
+
+// A function that blocks holds up no more than so many events. What is dropped is counted, and of a
+// connection both events are dropped or none.
+func TestTraceWhoseFunctionBlocks(t *testing.T) {
+	const most = 1024
+	for name, test := range map[string]struct {
+		connecting, connected bool // are told, too
+		eventsPerConnection   int
+	}{
+		"Connecting and the two":           {true, true, 3},
+		"Connected and Disconnected":       {false, true, 2},
+		"Disconnected without a Connected": {false, false, 1},
+		"Connecting and Disconnected":      {true, false, 2},
+	} {
+		t.Run("keeps a bounded number of events: "+name, testkit.InBubble(func(t *testing.T) { // P6, F7
+			const conns = 3000
+			l := testkit.ListenMemory(t)
+			release := make(chan struct{})
+			rec := testkit.NewRecorder()
+			all, trace := rec.Trace(), new(tcpclient.Trace)
+			trace.Disconnected = func(address string, err error) {
+				<-release
+				all.Disconnected(address, err)
+			}
+			if test.connected {
+				trace.Connected = all.Connected
+			}
+			if test.connecting {
+				trace.Connecting = all.Connecting
+			}
+			c, p := l.Connect(t, tcpclient.Dialer{Trace: trace, Reconnect: &tcpclient.Backoff{Min: time.Millisecond, Max: time.Millisecond}})
+			for i := range conns {
+				testkit.HangUp(p.Conn)
+				_, err := c.Receive(t.Context())
+				require.ErrorIs(t, err, io.EOF)
+				if p = l.AcceptPeer(t); i == conns-1 {
+					p.Send("last")
+					_, err := c.Receive(t.Context())
+					require.NoError(t, err)
+				}
+			}
+			dropped := c.Stats().TraceDropped
+			require.Positive(t, dropped)
+			close(release)
+			synctest.Wait()
+			require.LessOrEqual(t, len(rec.All()), most+3, "beside those that wait one is being told, and one that waits belongs to that")
+			require.GreaterOrEqual(t, len(rec.All()), most)
+
+			testkit.HangUp(p.Conn) // that of a connection that was not told
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, io.EOF)
+			p = l.AcceptPeer(t)
+			require.NoError(t, c.Close()) // that of one that was
+			require.Equal(t, uint64(conns+2), c.Stats().Connects)
+			require.Equal(t, (conns+2)*test.eventsPerConnection, len(rec.All())+int(c.Stats().TraceDropped))
+
+			connected := 0
+			for _, e := range rec.All() {
+				switch e.Kind {
+				case "Connected":
+					connected++
+				case "Disconnected":
+					connected--
+				}
+				if test.connected {
+					require.Contains(t, []int{0, 1}, connected, "Connected and Disconnected in pairs")
+				}
+			}
+			if test.connected {
+				require.Zero(t, connected, "a Connected without its Disconnected")
+			}
+			last := rec.All()[len(rec.All())-1]
+			require.Equal(t, "Disconnected", last.Kind)
+			require.ErrorIs(t, last.Err, tcpclient.ErrClosed)
+		}))
+	}
+}

@@ -1,10 +1,13 @@
 package tcpclient
 
 import (
+	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 	"github.com/stretchr/testify/require"
@@ -144,6 +147,13 @@ func TestTLSBuffer(t *testing.T) {
 		require.Equal(t, size, b.size(), "it grows no more")
 	})
 
+	t.Run("does not take a write for done that fails with all bytes taken", func(t *testing.T) { // P4
+		b := newTestBuffer(t, newCutOff(t, 1<<20))
+		b.start(func() {})
+		mustWrite(t, b, "all")
+		require.False(t, b.handOver(func(p []byte) (int, error) { return len(p), io.ErrClosedPipe }))
+	})
+
 	t.Run("gives up the memory of a flood, and keeps that of records", func(t *testing.T) { // P6, P12
 		b := newTestBuffer(t, newCutOff(t, 1<<30))
 		b.start(func() {})
@@ -162,5 +172,27 @@ func TestTLSBuffer(t *testing.T) {
 		handOver()
 		handOver() // both halves have their memory now
 		require.Zero(t, testing.AllocsPerRun(100, handOver))
+	})
+}
+
+// TLS may refuse a write, of which the network learns nothing: after an alert, or a handshake that
+// cannot be.
+func TestWriteThatTLSRefuses(t *testing.T) {
+	t.Run("ends the writing side, and is no success of a Send", func(t *testing.T) { // P4
+		raw := newCutOff(t, 1<<20)
+		o := newTestOutbox(new(Dialer), raw, func(p *plainTransport) transport {
+			b := newTLSBuffer(p.wire)
+			b.start(func() {})
+			return &tlsTransport{wire: p.wire, conn: tls.Client(b, new(tls.Config)), buffer: b} // it has no name to ask for
+		})
+		defer requireOutboxEnds(t, o)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		_, err := o.send(ctx, []byte("never sent"))
+		require.ErrorIs(t, err, ErrDisconnected)
+		require.ErrorContains(t, err, "tls: ")
+		require.Equal(t, err, o.wire.Cause())
+		require.Empty(t, raw.written())
+		require.Zero(t, o.count.stats().MessagesSent)
 	})
 }

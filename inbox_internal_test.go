@@ -1,0 +1,201 @@
+package tcpclient
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// What only the inside of the Inbox can show: whose memory is whose, and moments between two locks.
+
+// A calmUpstream is a connection that lives. It records how often a producer has begun to wait for
+// room.
+type calmUpstream struct{ stalls int }
+
+func (*calmUpstream) Dead() <-chan struct{} { return nil }
+func (*calmUpstream) ReadUntil() time.Time  { return time.Time{} }
+func (*calmUpstream) Cause() error          { return nil }
+func (u *calmUpstream) stall(bool)          { u.stalls++ }
+func (*calmUpstream) stallOver()            {}
+
+// newTestInbox returns an inbox of that size and its producer.
+func newTestInbox(limit int) (*inbox, *producer) {
+	in := newInbox(limit, nil)
+	p := newProducer(in, new(counters))
+	p.budget = limit
+	return in, p
+}
+
+// put adds a message as the reader does.
+func (t *producer) put(msg string, from upstream) error {
+	return t.add(append(t.storage(), msg...), true, from)
+}
+
+// takeAll takes what c has without the lock.
+func (in *inbox) takeAll(c *cursor) (n int) {
+	for ; ; n++ {
+		if _, ok := in.next(c); !ok {
+			return n
+		}
+	}
+}
+
+func TestSlabPool(t *testing.T) {
+	ofSize := func(size int) *slab { return &slab{data: make([]byte, 0, size)} }
+	count := func(p *slabPool) (n, bytes int) {
+		for s := p.first; s != nil; s = s.next {
+			n++
+			bytes += cap(s.data)
+		}
+		return n, bytes
+	}
+
+	t.Run("keeps no more memory than the limit, in every round", func(t *testing.T) { // P6
+		const limit = 10 << 10
+		var p slabPool
+		require.NotNil(t, p.get(4<<10))
+		for range 5 {
+			for range 100 {
+				p.put(ofSize(1<<10), limit)
+			}
+			n, bytes := count(&p)
+			require.Equal(t, 10, n)
+			require.Equal(t, p.bytes, bytes)
+			for range n {
+				require.Equal(t, 1<<10, cap(p.get(4<<10).data))
+			}
+			require.Zero(t, p.bytes)
+			require.Nil(t, p.get(4<<10).data)
+		}
+	})
+
+	t.Run("keeps one above the limit", func(t *testing.T) { // P12
+		var p slabPool
+		p.get(1 << 20)
+		p.put(ofSize(1<<20), 1000)
+		p.put(ofSize(10), 1000)
+		n, bytes := count(&p)
+		require.Equal(t, 1, n)
+		require.Equal(t, 1<<20, bytes)
+		require.Equal(t, 1<<20, cap(p.get(1<<20).data))
+	})
+
+	t.Run("gives up memory of more than most, wherever it is", func(t *testing.T) { // P6, E2
+		var p slabPool
+		p.get(1 << 20)
+		for _, size := range []int{1 << 20, 100, 1 << 20, 200, 4 << 10} {
+			p.put(ofSize(size), 1<<30)
+		}
+		require.Equal(t, 4<<10, cap(p.get(4<<10).data))
+		n, bytes := count(&p)
+		require.Equal(t, 4, n)
+		require.Equal(t, 300, bytes)
+		require.Equal(t, 300, p.bytes)
+		p.put(ofSize(4<<10+1), 1<<30)
+		_, bytes = count(&p)
+		require.Equal(t, 300, bytes, "nor is more taken")
+	})
+}
+
+func TestSlab(t *testing.T) {
+	t.Run("that takes more messages is not traded", func(t *testing.T) { // P1
+		in, p := newTestInbox(1 << 20)
+		first := string(make([]byte, 5000))
+		require.NoError(t, p.put(first, &calmUpstream{}))
+		p.publish()
+		s := p.slab
+		require.NotNil(t, s, "it is open")
+		msg, err := in.receive(t.Context(), make([]byte, 0, 100))
+		require.NoError(t, err)
+		require.Equal(t, first, string(msg))
+		require.NotSame(t, &msg[0], &s.view[0], "what comes next goes there")
+
+		require.NoError(t, p.put("second", &calmUpstream{}))
+		p.publish()
+		msg, err = in.receive(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, "second", string(msg))
+	})
+
+	t.Run("that a loop is in is not traded", func(t *testing.T) { // P1
+		in, p := newTestInbox(1 << 20)
+		first := string(make([]byte, 10<<10))
+		require.NoError(t, p.put(first, &calmUpstream{}))
+		p.closeSlab()
+		var at cursor
+		msg, err := in.advance(t.Context(), &at)
+		require.NoError(t, err)
+		_, err = in.receive(ended(t), nil)
+		require.ErrorIs(t, err, context.Canceled)
+		require.NoError(t, p.put("second, elsewhere", &calmUpstream{}))
+		require.Equal(t, first, string(msg))
+		in.release(&at)
+	})
+}
+
+// ended returns a context that is done.
+func ended(t testing.TB) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+func TestMakeRoom(t *testing.T) {
+	t.Run("counts what loops have taken before it waits", func(t *testing.T) { // P2
+		in, p := newTestInbox(1000)
+		from := new(calmUpstream)
+		for range 5 {
+			require.NoError(t, p.put("a message", from))
+		}
+		p.publish()
+		var at cursor
+		_, err := in.advance(t.Context(), &at)
+		require.NoError(t, err)
+		require.Equal(t, 4, in.takeAll(&at))
+		require.NoError(t, p.makeRoom(1000-10, from))
+		require.Zero(t, from.stalls, "there is room")
+		in.release(&at)
+	})
+
+	for name, apart := range map[string]bool{
+		"while it is being woken":      false, // the first wakes it, and from then on the others need no lock
+		"after it was woken too early": true,
+	} {
+		t.Run("counts what loops take "+name, func(t *testing.T) { // P2
+			for range 30 {
+				synctest.Test(t, func(t *testing.T) {
+					in, p := newTestInbox(1000)
+					from := new(calmUpstream)
+					for range 5 {
+						require.NoError(t, p.put("a message", from))
+					}
+					p.publish()
+					var at cursor
+					_, err := in.advance(t.Context(), &at)
+					require.NoError(t, err)
+					began := time.Now()
+					waited := make(chan time.Duration, 1)
+					go func() {
+						assert.NoError(t, p.makeRoom(1000-10, from))
+						waited <- time.Since(began)
+					}()
+					synctest.Wait()
+					require.Equal(t, 1, from.stalls, "it waits")
+					if apart {
+						_, ok := in.next(&at)
+						require.True(t, ok)
+						synctest.Wait()
+					}
+					in.takeAll(&at)
+					time.Sleep(time.Hour)
+					in.release(&at) // at the latest now there is room
+					require.Zero(t, <-waited, "it waited for more than the messages")
+				})
+			}
+		})
+	}
+}
