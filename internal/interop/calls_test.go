@@ -46,8 +46,8 @@ func callMany(t *testing.T, exchange func(n int) error) {
 // requireOnce checks that callMany took one connection, one request and one reply each.
 func requireOnce(t *testing.T, c *tcpclient.Client) {
 	t.Helper()
-	// The last batch is counted a moment after its Calls have returned.
-	waitFor(t, func() bool { return c.Stats().MessagesReceived >= manyCalls })
+	// The last batch is counted a moment after its Calls have returned, on either side.
+	waitFor(t, func() bool { return c.Stats().MessagesReceived >= manyCalls && c.Stats().MessagesSent >= manyCalls })
 	stats := c.Stats()
 	require.EqualValues(t, manyCalls, stats.MessagesReceived)
 	require.EqualValues(t, manyCalls, stats.MessagesSent)
