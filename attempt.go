@@ -94,8 +94,8 @@ func (a *attempt) steps(ctx context.Context) (err error) {
 	return a.conn.handOver()
 }
 
-// A hookError is what a hook returned about a connection of its own: net.ErrClosed is not the
-// end of ours, but of this attempt.
+// A hookError is an error of the user's, about a connection of its own: net.ErrClosed is not the
+// end of ours, but of this attempt, and io.EOF no word of our peer.
 type hookError struct{ err error }
 
 func (e *hookError) Error() string { return e.err.Error() }

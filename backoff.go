@@ -40,11 +40,13 @@ const (
 // second or had answered a Call: servers close connections that are idle, and some close each
 // after its answer. Any other connection continues the row, even if its Handshake succeeded and
 // messages arrived: a server that is full may say so in a message. It may also say so in the
-// answer to a Call. So where connections end as soon as they have answered, and requests wait
-// already, the waits grow up to 5 s, but never use up MaxAttempts.
+// answer to a Call. So if a connection ends within half a second, and its Call had not been the
+// first for half a second either, the waits grow up to 5 s, or Min if that is more, but never use
+// up MaxAttempts.
 //
-// After a connection that has ended the row, an attempt begins with the first address. After one
-// that has continued it, it begins with the address after that of the connection.
+// After a connection that has lived for Max or 10 s, an attempt begins with the first address;
+// after one that answered and was ended in order, with that of the connection; after any other,
+// and after a Disconnect, with the one that follows.
 //
 // An error of [ClassPermanent] ends the Client: the Client does not try again.
 //
@@ -71,9 +73,10 @@ type Backoff struct {
 	OnDemand bool
 
 	// FailFast makes Write, Flush, Send and Call fail at once when there is no connection,
-	// with the reason: the last attempt's failure, or before one has failed the loss. The error
-	// is of [ClassDisconnected], and [OpError].Unsent is true. With OnDemand a call waits for
-	// one attempt, that under way or the next. Receive waits, as ever.
+	// with the reason: the last attempt's failure, or before one has failed the end of the last
+	// connection. The error is of [ClassDisconnected], and [OpError].Unsent is true. With OnDemand
+	// a call waits for one attempt, that under way or the next, and for the delay before that.
+	// Receive waits, as ever.
 	FailFast bool
 }
 
@@ -173,8 +176,8 @@ func (r *retries) ended(o outcome, lived, unneeded time.Duration) lifetime {
 	return tooShort
 }
 
-// restart forgets the attempts, after an end that was not the server's.
-func (r *retries) restart() { r.attempts = 0 }
+// restart forgets the last end, which was not the server's.
+func (r *retries) restart() { r.attempts, r.failures = 0, max(r.failures-1, 1) }
 
 // failed records the end of an attempt.
 func (r *retries) failed(err error) {

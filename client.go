@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // dialGrace is how long a Dial whose context has ended waits for its goroutine.
@@ -44,9 +42,9 @@ type Client struct {
 	last    *link         // the connection that was in use last
 	loss    error         // frames are gone with a connection, and that was not reported
 	failure error         // why the last attempt since then has failed; nil: it has not
-
-	failed int     // attempts that have failed since Dial
-	ended  outcome // of the connection that has ended since the phase is not running
+	verdict error         // of a Disconnect that ends the Client, when there was no connection to tell
+	rounds  int           // attempts since Dial that have failed, or whose connection has ended
+	ended   outcome       // of the connection that has ended since the phase is not running
 }
 
 // A clientPhase is how far a Client is in its life.
@@ -240,7 +238,7 @@ func (c *Client) ReceiveInto(ctx context.Context, buf []byte) ([]byte, error) {
 // receiveError makes an error of err for who receives until ctx ends. If that has, it says why no
 // connection could be made; what is lost is said in its place.
 func (c *Client) receiveError(ctx context.Context, err error) error {
-	if err == ctx.Err() {
+	if err == ctx.Err() && c.finalError() == nil {
 		err = c.withFailure(err)
 	}
 	return c.opError(opReceive, false, err)
@@ -357,7 +355,7 @@ func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
 	}
 	c.connector.demand.begin()
 	defer c.connector.demand.end()
-	for patience := c.patience(); ; {
+	for patience := c.patience(over); ; {
 		l, changed, err := c.state(over, patience)
 		if l != nil || err != nil {
 			return l, err
@@ -370,8 +368,9 @@ func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
 	}
 }
 
-// patience returns how many attempts, counted since Dial, a call lets fail before it does.
-func (c *Client) patience() int {
+// patience returns how many rounds, counted since Dial, may be over before a call fails that knows
+// that over is.
+func (c *Client) patience(over *link) int {
 	switch b := c.config.backoff; {
 	case !c.config.failsFast():
 		return math.MaxInt
@@ -380,7 +379,10 @@ func (c *Client) patience() int {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.failed + 1
+	if over != nil && c.link.Load() == over {
+		return c.rounds + 2 // its end, and the next
+	}
+	return c.rounds + 1
 }
 
 // state returns the connection in use, or why there is none, or what to wait for.
@@ -400,8 +402,8 @@ func (c *Client) state(over *link, patience int) (l *link, changed <-chan struct
 		return nil, nil, ErrClosed
 	case l != nil && l != over:
 		return l, nil, nil
-	case c.failed >= patience:
-		return nil, nil, wire.Disconnected(c.whyNotLocked())
+	case c.rounds >= patience:
+		return nil, nil, c.notConnectedLocked()
 	}
 	return nil, c.changed, nil
 }
@@ -411,7 +413,7 @@ func (c *Client) state(over *link, patience int) (l *link, changed <-chan struct
 func (c *Client) unreachable(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.link.Load() != nil || c.err != nil {
+	if l := c.link.Load(); l != nil && !l.wire.IsDead() || c.err != nil {
 		return err
 	}
 	return withReason(err, c.whyNotLocked())

@@ -155,23 +155,31 @@ func (c *Client) Close() error {
 // another is to be used, or that this one is shutting down. The error of Receive and of all who
 // wait Is [ErrDisconnected] and Is cause; with a nil cause it is ErrDisconnected alone.
 //
-// With Reconnect the next attempt begins at once, without the wait of the [Backoff]; if there is
-// no connection, a wait for the next attempt is cut short. If cause is [Permanent], or without
-// Reconnect, the Client ends. Messages that were written and not flushed are lost, and reported
-// (see [LossError]). Disconnect does not block, and may be called from anywhere, hooks included.
-// After Close it does nothing.
+// It ends the connection that there is then, and does nothing to one that has failed already and
+// is read for its last words, which takes a second at the most.
+//
+// With Reconnect the next attempt begins at once, without the wait of the [Backoff], with the next
+// address; if there is no connection, a wait for the next attempt is cut short. It does not count
+// as an attempt that failed. If cause is [Permanent], or without Reconnect, the Client ends. Messages
+// that were written and not flushed are lost, and reported (see [LossError]). Disconnect does not
+// block, and may be called from anywhere, hooks included. When Close has returned it does nothing.
 func (c *Client) Disconnect(cause error) {
 	reason := ErrDisconnected
 	if cause != nil {
-		reason = &wire.DisconnectedError{Cause: cause}
+		reason = &wire.DisconnectedError{Cause: &hookError{cause}} // no EOF, even if it is one
 	}
-	if errors.As(cause, new(*permanentError)) {
+	permanent := errors.As(cause, new(*permanentError))
+	if permanent {
 		reason = Permanent(reason)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l := c.link.Load(); l != nil && !l.wire.IsDead() { // else its last words are still read
+	switch l := c.link.Load(); {
+	case l != nil && !l.wire.IsDead(): // else its last words are still read
 		l.wire.Kill(reason)
+	case permanent && c.config.backoff != nil && c.phase == clientRunning:
+		c.verdict = reason
+		c.stop()
 	}
 	c.connector.hurryUp()
 }

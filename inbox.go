@@ -153,11 +153,11 @@ func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 		in.mu.Unlock()
 		in.demand.begin()
 		select {
-		case <-in.ready:
+		case <-in.ready: // who sent it has ended the demand: what is here needs no connection
 		case <-ctx.Done():
 			err = ctx.Err()
+			in.demand.end()
 		}
-		in.demand.end()
 		in.mu.Lock()
 		in.waiting--
 		if err != nil {
@@ -241,6 +241,7 @@ func (in *inbox) passOnLocked() {
 	select {
 	case in.ready <- struct{}{}:
 		in.woken = true
+		in.demand.end()
 	default:
 	}
 }

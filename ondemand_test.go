@@ -209,9 +209,18 @@ func TestAddressAfterTheEndOfAConnection(t *testing.T) {
 	t.Run("the same after an orderly end of a healthy server", testkit.InBubble(func(t *testing.T) {
 		n, l, s := setup(t, healthyServer{answers: -1}, healthyServer{idle: 5 * time.Second})
 		c := dialMemory(t, n, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}}, l...)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Second)
+		require.Len(t, callEvery(t, c, 6*time.Second, 10), 10)
 		require.EqualValues(t, 1, s[0].count.Load())
-		require.Greater(t, s[1].count.Load(), int32(10))
+		require.Greater(t, s[1].count.Load(), int32(9))
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("the one after an address that only holds connections for a while", testkit.InBubble(func(t *testing.T) { // C4
+		n, l, s := setup(t, healthyServer{idle: 1100 * time.Millisecond}, healthyServer{})
+		c := dialMemory(t, n, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}}, l...)
+		time.Sleep(time.Minute)
+		require.Equal(t, []int{1, 1}, counts(s))
 		require.NoError(t, c.Close())
 	}))
 
@@ -487,6 +496,37 @@ func TestFailFast(t *testing.T) {
 	}))
 }
 
+// P8: a server that accepts and hangs up has had its one attempt.
+func TestFailFastOnDemandServerThatHangsUp(t *testing.T) {
+	testkit.InBubble(func(t *testing.T) {
+		l := testkit.ListenMemory(t)
+		s := healthyServer{answers: -1}
+		s.serve(l)
+		c := l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true, FailFast: true}, Handshake: func(context.Context, *tcpclient.Conn) error {
+			time.Sleep(time.Millisecond) // the FIN is here already
+			return nil
+		}})
+		_, err := c.Call(testkit.Within(t, time.Hour), nil)
+		require.NotErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, io.EOF)
+		require.LessOrEqual(t, s.count.Load(), int32(3))
+		require.NoError(t, c.Close())
+	})(t)
+}
+
+// P2, C10
+func TestContextThatEndsOnADyingConnectionSaysWhy(t *testing.T) {
+	testkit.InBubble(func(t *testing.T) {
+		c, _, w := testkit.ConnectHooked(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}}, nil)
+		w.SetOnWrite(func([]byte) (int, error) { return 0, io.ErrClosedPipe })
+		require.ErrorIs(t, c.Send(t.Context(), []byte("x")), io.ErrClosedPipe)
+		err := c.Send(testkit.Within(t, 100*time.Millisecond), []byte("x")) // its last words are still read
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, io.ErrClosedPipe)
+		require.NoError(t, c.Close())
+	})(t)
+}
+
 // P4, P8, P9: C11
 func TestDisconnect(t *testing.T) {
 	readOnly := errors.New("READONLY")
@@ -562,6 +602,84 @@ func TestDisconnect(t *testing.T) {
 		require.NoError(t, c.Close())
 	}))
 
+	t.Run("with a Permanent cause ends the Client also where there is no connection", testkit.InBubble(func(t *testing.T) {
+		for name, prepare := range map[string]func(l *testkit.Listener) *tcpclient.Client{
+			"in a wait": func(l *testkit.Listener) *tcpclient.Client {
+				c, p := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Min: time.Second}})
+				l.Close()
+				testkit.HangUp(p)
+				synctest.Wait()
+				_, err := c.Receive(t.Context())
+				require.ErrorIs(t, err, io.EOF)
+				return c
+			},
+			"on demand": func(l *testkit.Listener) *tcpclient.Client {
+				return l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true}})
+			},
+		} {
+			c := prepare(testkit.ListenMemory(t))
+			c.Disconnect(tcpclient.Permanent(readOnly))
+			for _, err := range testkit.EveryMethod(t, testkit.Within(t, time.Minute), c) {
+				require.ErrorIs(t, err, readOnly, name)
+				require.ErrorIs(t, err, tcpclient.ErrDisconnected, name)
+				require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err), name)
+			}
+			require.NoError(t, c.Close())
+		}
+	}))
+
+	t.Run("with io.EOF is no orderly end of the peer's", testkit.InBubble(func(t *testing.T) {
+		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		shutdown := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+		synctest.Wait()
+		c.Disconnect(io.EOF)
+		require.ErrorIs(t, shutdown(), io.EOF)
+	}))
+
+	t.Run("makes the waits after other ends no longer", testkit.InBubble(func(t *testing.T) {
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})
+		for range 12 {
+			time.Sleep(2 * time.Second)
+			c.Disconnect(readOnly)
+			p = l.AcceptPeer(t)
+		}
+		time.Sleep(900 * time.Millisecond)
+		testkit.HangUp(p)
+		began := time.Now()
+		l.AcceptPeer(t)
+		require.LessOrEqual(t, time.Since(began), 200*time.Millisecond)
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("while idle on demand cuts no later wait short, and dials nothing", testkit.InBubble(func(t *testing.T) {
+		attempts := 0
+		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true, Min: time.Minute, Max: time.Minute}, DialContext: func(context.Context, string, string) (net.Conn, error) {
+			attempts++
+			return nil, testkit.ErrRefused
+		}}
+		c, err := d.Dial(t.Context(), "tcp", "server:1")
+		require.NoError(t, err)
+		c.Disconnect(nil)
+		time.Sleep(time.Hour)
+		require.Zero(t, attempts)
+		require.Error(t, c.Send(testkit.Within(t, time.Second), nil)) // it still waits
+		require.Equal(t, 1, attempts)
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("on demand is no reason to connect for who hears of it", testkit.InBubble(func(t *testing.T) {
+		l := testkit.ListenMemory(t)
+		c := l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true}})
+		loss := testkit.Start(t, func() error { _, err := c.Receive(t.Context()); return err })
+		synctest.Wait()
+		c.Disconnect(nil)
+		require.ErrorIs(t, loss(), tcpclient.ErrDisconnected)
+		time.Sleep(time.Minute)
+		require.EqualValues(t, 1, c.Stats().Connects)
+		require.NoError(t, c.Close())
+	}))
+
 	t.Run("cuts a wait short, and uses up no attempts", testkit.InBubble(func(t *testing.T) {
 		attempts := 0
 		n := tcpclienttest.NewNetwork()
@@ -587,9 +705,20 @@ func TestDisconnect(t *testing.T) {
 	}))
 
 	t.Run("is forgotten when there is a connection", testkit.InBubble(func(t *testing.T) {
-		l := testkit.ListenMemory(t)
-		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Min: time.Hour, Max: time.Hour}})
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		dials, goOn := 0, make(chan struct{})
+		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Min: time.Hour, Max: time.Hour}, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if dials++; dials == 2 {
+				<-goOn
+			}
+			return n.DialContext(ctx, network, address)
+		}}
+		c, p := l.Connect(t, d)
 		c.Disconnect(nil)
+		synctest.Wait()
+		c.Disconnect(nil) // during the attempt, which succeeds
+		close(goOn)
 		p = l.AcceptPeer(t)
 		synctest.Wait()
 		testkit.HangUp(p)

@@ -17,7 +17,7 @@ import (
 func (c *Client) run(dialing context.Context) {
 	defer close(c.done)
 	conn, err := c.firstConnection(dialing)
-	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+	if err != nil && !c.config.onDemand() && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		c.attemptFailed(err) // for Dial
 	}
 	for err == nil {
@@ -36,6 +36,9 @@ func (c *Client) run(dialing context.Context) {
 	}
 	if c.life.Err() != nil && c.isEnding() && (c.config.backoff != nil || !errors.Is(err, ErrDisconnected)) {
 		err = ErrClosed
+	}
+	if verdict := c.lastVerdict(); verdict != nil && err != ErrClosed {
+		err = verdict
 	}
 	c.finish(err)
 }
@@ -105,6 +108,7 @@ func (c *Client) detach(l *link, err error) outcome {
 		c.ended = o
 	}
 	c.link.Store(nil)
+	c.rounds++
 	c.changedLocked()
 	c.trace.disconnected(l.addr, o.reason)
 	return o
@@ -115,7 +119,7 @@ func (c *Client) attemptFailed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.failure = err
-	c.failed++
+	c.rounds++
 	c.changedLocked()
 }
 
@@ -141,6 +145,21 @@ func (c *Client) finish(err error) {
 	c.changedLocked()
 	c.mu.Unlock()
 	c.in.finish(err)
+}
+
+// notConnectedLocked is the error of a call that does not wait for a connection.
+func (c *Client) notConnectedLocked() error {
+	why := c.whyNotLocked()
+	if errors.Is(why, ErrDisconnected) {
+		return why
+	}
+	return multiError{ErrDisconnected, why}
+}
+
+func (c *Client) lastVerdict() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.verdict
 }
 
 // A connector makes the connections of a Client. The Client's goroutine owns it.
@@ -211,8 +230,10 @@ func (r *connector) ended(o outcome, lived time.Duration) {
 		fallthrough
 	case verdict == tooShort:
 		r.first = (r.current + 1) % len(r.addresses)
-	case verdict == orderly:
+	case verdict == orderly && o.answered: // it is of use
 		r.first = r.current
+	case verdict == orderly:
+		r.first = (r.current + 1) % len(r.addresses)
 	default:
 		r.first = 0
 	}
@@ -251,6 +272,9 @@ func (r *connector) awaitTurn(ctx context.Context) error {
 	began := time.Now()
 	err := r.demand.await(ctx)
 	r.unneeded += time.Since(began)
+	if r.demand != nil {
+		r.unhurry() // what it was for is over
+	}
 	return err
 }
 
