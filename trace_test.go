@@ -534,7 +534,8 @@ func TestTraceWhoseFunctionBlocks(t *testing.T) {
 			testkit.HangUp(p.Conn) // that of a connection that was not told
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, io.EOF)
-			p = l.AcceptPeer(t)
+			l.AcceptPeer(t)
+			synctest.Wait()               // it is in use
 			require.NoError(t, c.Close()) // that of one that was
 			require.Equal(t, uint64(conns+2), c.Stats().Connects)
 			require.Equal(t, (conns+2)*test.eventsPerConnection, len(rec.All())+int(c.Stats().TraceDropped))
