@@ -163,11 +163,11 @@ const (
 // for one, for as long as unneeded.
 func (r *retries) ended(o outcome, lived, unneeded time.Duration) lifetime {
 	r.failed(o.reason)
-	switch answered := o.answered && o.hungUp(); {
+	switch answered := o.answered && o.isEOF(); {
 	case lived >= r.backoff.stable():
 		r.attempts, r.failures = 0, 1
 		return stable
-	case o.hungUp() && lived >= orderlyTime, answered && lived+unneeded >= unhurriedTime:
+	case o.hungUp() && (lived >= orderlyTime || answered && lived+unneeded >= unhurriedTime):
 		r.attempts, r.failures = 0, 1
 		return orderly
 	case answered:

@@ -130,7 +130,8 @@ func TestRetries(t *testing.T) {
 			"answered":                        {outcome{reason: hangUp, answered: true}, 500 * ms, 0, orderly, 0, 100 * ms},
 			"answered, on demand":             {outcome{reason: hangUp, answered: true}, 0, 500 * ms, orderly, 0, 100 * ms},
 			"answered, and others wait":       {outcome{reason: hangUp, answered: true}, 250 * ms, 250*ms - 1, tooShort, 0, 3200 * ms},
-			"owes a reply":                    {outcome{reason: hangUp, answered: true, unfinished: true}, 10*sec - 1, 0, tooShort, 6, 3200 * ms},
+			"has answered and owes a reply":   {outcome{reason: hangUp, answered: true, unfinished: true}, 10*sec - 1, 0, tooShort, 0, 3200 * ms},
+			"owes a reply":                    {outcome{reason: hangUp, unfinished: true}, 10*sec - 1, 0, tooShort, 6, 3200 * ms},
 			"ends inside a message":           {outcome{reason: wire.Disconnected(io.ErrUnexpectedEOF), answered: true}, 10*sec - 1, 0, tooShort, 6, 3200 * ms},
 			"resets, but has lived very long": {outcome{reason: wire.Disconnected(syscall.ECONNRESET)}, 10 * sec, 0, stable, 0, 100 * ms},
 		} {

@@ -293,14 +293,7 @@ func (c *Client) RemoteAddr() net.Addr {
 // Stats returns counters since Dial. It is cheap enough to be polled. A message counts
 // before it can be received, and before the Send or Flush that has sent it returns.
 func (c *Client) Stats() Stats {
-	s := c.count.stats()
-	s.TraceDropped = c.trace.dropped.Load()
-	s.InboxBytes = c.in.bytes()
-	if l := c.link.Load(); l != nil {
-		s.Connected = true
-		s.InFlight = l.calls.inFlight()
-	}
-	return s
+	return c.count.stats(c.link.Load(), c.in, &c.trace)
 }
 
 // opError makes an error of err for the user; nil stays nil.
@@ -368,20 +361,17 @@ func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
 	}
 }
 
-// patience returns how many rounds, counted since Dial, may be over before a call fails that knows
-// that over is.
+// patience returns how many rounds, counted since Dial, may be over before a call fails that found
+// over, if that is not nil, dead.
 func (c *Client) patience(over *link) int {
-	switch b := c.config.backoff; {
+	switch {
 	case !c.config.failsFast():
 		return math.MaxInt
-	case !b.OnDemand:
+	case over != nil || !c.config.onDemand():
 		return 0
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if over != nil && c.link.Load() == over {
-		return c.rounds + 2 // its end, and the next
-	}
 	return c.rounds + 1
 }
 

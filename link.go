@@ -39,9 +39,12 @@ type outcome struct {
 
 // hungUp reports whether the peer has ended the connection between two messages, and nothing
 // was left to do.
-func (o *outcome) hungUp() bool {
+func (o *outcome) hungUp() bool { return o.isEOF() && !o.unfinished }
+
+// isEOF reports whether the peer has ended the connection between two messages.
+func (o *outcome) isEOF() bool {
 	d, ok := o.reason.(*wire.DisconnectedError)
-	return ok && d.Cause == io.EOF && !o.unfinished
+	return ok && d.Cause == io.EOF
 }
 
 // newLink puts a connection to use whose Handshake is over. Messages go to p. loss is that of

@@ -128,7 +128,7 @@ func TestHealthyServerThatHangsUp(t *testing.T) {
 				began := time.Now()
 				_, err := c.Call(t.Context(), []byte("x"))
 				if err != nil { // it met the end of the last one
-					require.True(t, testkit.OpError(t, err).Unsent)
+					require.ErrorIs(t, err, io.EOF)
 				}
 				require.Less(t, time.Since(began), 5*time.Second)
 			}
@@ -509,7 +509,7 @@ func TestFailFastOnDemandServerThatHangsUp(t *testing.T) {
 		_, err := c.Call(testkit.Within(t, time.Hour), nil)
 		require.NotErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, io.EOF)
-		require.LessOrEqual(t, s.count.Load(), int32(3))
+		require.EqualValues(t, 1, s.count.Load())
 		require.NoError(t, c.Close())
 	})(t)
 }
@@ -654,7 +654,7 @@ func TestDisconnect(t *testing.T) {
 
 	t.Run("while idle on demand cuts no later wait short, and dials nothing", testkit.InBubble(func(t *testing.T) {
 		attempts := 0
-		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true, Min: time.Minute, Max: time.Minute}, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true, Min: time.Hour, Max: time.Hour}, DialContext: func(context.Context, string, string) (net.Conn, error) {
 			attempts++
 			return nil, testkit.ErrRefused
 		}}
@@ -663,7 +663,7 @@ func TestDisconnect(t *testing.T) {
 		c.Disconnect(nil)
 		time.Sleep(time.Hour)
 		require.Zero(t, attempts)
-		require.Error(t, c.Send(testkit.Within(t, time.Second), nil)) // it still waits
+		require.Error(t, c.Send(testkit.Within(t, time.Millisecond), nil)) // it still waits
 		require.Equal(t, 1, attempts)
 		require.NoError(t, c.Close())
 	}))

@@ -59,18 +59,15 @@ func newPending(s callSettings) pending {
 	if s.correlator == nil {
 		return &callQueue{places: int(min(limit, maxInOrder)), number: 1}
 	}
-	t := &idTable{maxID: math.MaxUint64, keep: maxKept}
-	if s.replyTimeout > 0 {
-		t.ages = &ages{abandoned: make(map[uint64]*age)}
-	}
+	maxID := uint64(math.MaxUint64)
 	if narrow, ok := s.correlator.(IDLimiter); ok {
-		t.maxID = max(narrow.MaxID(), 1)
+		maxID = max(narrow.MaxID(), 1)
 	}
-	t.places = min(limit, t.maxID)
-	if s.maxInFlight > 0 {
-		t.keep = s.maxInFlight
+	var a *ages
+	if s.replyTimeout > 0 {
+		a = &ages{abandoned: make(map[uint64]*age)}
 	}
-	return t
+	return &idTable{maxID: maxID, places: min(limit, maxID), keep: sizeOr(s.maxInFlight, maxKept), ages: a}
 }
 
 // A callQueue is what waits for replies in order. The ids of its calls are their numbers.

@@ -45,7 +45,12 @@ func (c *counters) sent(messages, bytes int) {
 
 func (c *counters) lost(messages int) { c.messagesLost.Add(uint64(messages)) }
 
-func (c *counters) stats() Stats {
+// stats returns the Stats of a Client whose connection l is, if there is one.
+func (c *counters) stats(l *link, in *inbox, t *tracer) Stats {
+	inFlight := 0
+	if l != nil {
+		inFlight = l.calls.inFlight()
+	}
 	return Stats{
 		MessagesReceived: c.messagesReceived.Load(),
 		BytesReceived:    c.bytesReceived.Load(),
@@ -56,5 +61,9 @@ func (c *counters) stats() Stats {
 		RTT:              time.Duration(c.rtt.Load()),
 		MessagesLost:     c.messagesLost.Load(),
 		LateReplies:      c.lateReplies.Load(),
+		Connected:        l != nil,
+		InFlight:         inFlight,
+		InboxBytes:       in.bytes(),
+		TraceDropped:     t.dropped.Load(),
 	}
 }

@@ -193,6 +193,6 @@ func TestWriteThatTLSRefuses(t *testing.T) {
 		require.ErrorContains(t, err, "tls: ")
 		require.Equal(t, err, o.wire.Cause())
 		require.Empty(t, raw.written())
-		require.Zero(t, o.count.stats().MessagesSent)
+		require.Zero(t, o.count.messagesSent.Load())
 	})
 }
