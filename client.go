@@ -238,7 +238,7 @@ func (c *Client) ReceiveInto(ctx context.Context, buf []byte) ([]byte, error) {
 // receiveError makes an error of err for who receives until ctx ends. If that has, it says why no
 // connection could be made; what is lost is said in its place.
 func (c *Client) receiveError(ctx context.Context, err error) error {
-	if err == ctx.Err() && c.finalError() == nil {
+	if errors.Is(err, ctx.Err()) && c.finalError() == nil {
 		err = c.withFailure(err)
 	}
 	return c.opError(opReceive, false, err)

@@ -490,7 +490,7 @@ func TestCloseGoesOnFlushing(t *testing.T) {
 		buf := make([]byte, 100)
 		for {
 			time.Sleep(90 * time.Millisecond)
-			n, err := p.Conn.Read(buf)
+			n, err := p.Read(buf)
 			if all = append(all, buf[:n]...); err != nil {
 				return all
 			}

@@ -714,12 +714,12 @@ func TestDisconnect(t *testing.T) {
 			}
 			return n.DialContext(ctx, network, address)
 		}}
-		c, p := l.Connect(t, d)
+		c, _ := l.Connect(t, d)
 		c.Disconnect(nil)
 		synctest.Wait()
 		c.Disconnect(nil) // during the attempt, which succeeds
 		close(goOn)
-		p = l.AcceptPeer(t)
+		p := l.AcceptPeer(t)
 		synctest.Wait()
 		testkit.HangUp(p)
 		synctest.Wait()
