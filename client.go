@@ -293,7 +293,8 @@ func (c *Client) RemoteAddr() net.Addr {
 // Stats returns counters since Dial. It is cheap enough to be polled. A message counts
 // before it can be received, and before the Send or Flush that has sent it returns.
 func (c *Client) Stats() Stats {
-	return c.count.stats(c.link.Load(), c.in, &c.trace)
+	l := c.link.Load()
+	return c.count.stats(l != nil, l.inFlight(), c.in.bytes(), c.trace.dropped.Load())
 }
 
 // opError makes an error of err for the user; nil stays nil.

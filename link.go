@@ -97,6 +97,14 @@ func (l *link) outcomeSoFar() outcome {
 	return outcome{reason: l.wire.Cause(), loss: l.out.takeLossNow(), unfinished: true}
 }
 
+// inFlight returns how many requests have no reply yet; 0 without a link.
+func (l *link) inFlight() int {
+	if l == nil {
+		return 0
+	}
+	return l.calls.inFlight()
+}
+
 // drain takes no further messages, and sends FIN after all that was taken, and after the
 // replies to the calls in flight, for which it waits unless done is closed.
 func (l *link) drain(done <-chan struct{}) {

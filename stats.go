@@ -45,12 +45,8 @@ func (c *counters) sent(messages, bytes int) {
 
 func (c *counters) lost(messages int) { c.messagesLost.Add(uint64(messages)) }
 
-// stats returns the Stats of a Client whose connection l is, if there is one.
-func (c *counters) stats(l *link, in *inbox, t *tracer) Stats {
-	inFlight := 0
-	if l != nil {
-		inFlight = l.calls.inFlight()
-	}
+// stats returns the Stats, of which the arguments are what others know.
+func (c *counters) stats(connected bool, inFlight, inboxBytes int, traceDropped uint64) Stats {
 	return Stats{
 		MessagesReceived: c.messagesReceived.Load(),
 		BytesReceived:    c.bytesReceived.Load(),
@@ -61,9 +57,9 @@ func (c *counters) stats(l *link, in *inbox, t *tracer) Stats {
 		RTT:              time.Duration(c.rtt.Load()),
 		MessagesLost:     c.messagesLost.Load(),
 		LateReplies:      c.lateReplies.Load(),
-		Connected:        l != nil,
+		Connected:        connected,
 		InFlight:         inFlight,
-		InboxBytes:       in.bytes(),
-		TraceDropped:     t.dropped.Load(),
+		InboxBytes:       inboxBytes,
+		TraceDropped:     traceDropped,
 	}
 }
