@@ -76,7 +76,7 @@ func (h *Heartbeat) validate() (errs []error) {
 type frameWatch struct{ monitor liveness.Monitor }
 
 func newFrameWatch(frameTimeout time.Duration) *frameWatch {
-	return &frameWatch{liveness.New(liveness.Settings{FrameTimeout: frameTimeout}, time.Now())}
+	return &frameWatch{liveness.New(liveness.Settings{FrameTimeout: frameTimeout}, time.Now(), time.Time{})}
 }
 
 func (w *frameWatch) beforeRead(inFrame bool) {
@@ -114,7 +114,7 @@ func endOf(action liveness.Action) error {
 }
 
 // A heartbeatWatch watches a connection in use: the time for the rest of a frame, and with a
-// Heartbeat the silence of the peer.
+// Heartbeat the silence of the peer and ours.
 type heartbeatWatch struct {
 	frameWatch
 	ping func() []byte
@@ -126,7 +126,8 @@ func newHeartbeatWatch(h *Heartbeat, frameTimeout time.Duration, out *outbox) *h
 	if h.Interval > 0 {
 		s.Interval, s.Timeout, s.Pings = h.Interval, h.timeout(), h.Ping != nil
 	}
-	return &heartbeatWatch{frameWatch: frameWatch{liveness.New(s, time.Now())}, ping: h.Ping, out: out}
+	monitor := liveness.New(s, time.Now(), out.wire.HandedAt())
+	return &heartbeatWatch{frameWatch: frameWatch{monitor}, ping: h.Ping, out: out}
 }
 
 // Expired is called when a read has brought nothing by due.
@@ -135,11 +136,34 @@ func (w *heartbeatWatch) Expired(now, due time.Time) error {
 	if w.monitor.Heartbeat() {
 		outbound = w.out.outbound()
 	}
-	action := w.monitor.Check(now, due, outbound)
+	return w.do(w.monitor.Check(now, due, outbound))
+}
+
+func (w *heartbeatWatch) do(action liveness.Action) error {
 	if action == liveness.SendPing {
 		return w.out.writeControl(w.ping())
 	}
 	return endOf(action)
+}
+
+// whileFull is called while the reader waits for room in the Inbox. It pings a peer that might
+// hang up because of our silence, and returns after which time it is to be called again; 0: never.
+// An error ends the connection.
+func (w *heartbeatWatch) whileFull() (again time.Duration, err error) {
+	due := w.monitor.NextUnread()
+	if due.IsZero() {
+		return 0, nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p) // in Ping, and there is a message in the reader's hands
+		}
+	}()
+	now := time.Now()
+	if !now.Before(due) {
+		err = w.do(w.monitor.CheckUnread(now, w.out.outbound()))
+	}
+	return w.monitor.NextUnread().Sub(now), err
 }
 
 // pong notes that the last message was the answer to a ping.
