@@ -9,17 +9,28 @@ import (
 )
 
 // A Heartbeat finds a peer that has gone although TCP has not noticed: a pulled cable, a
-// forgotten NAT entry, a hung process.
+// forgotten NAT entry, a hung process. It also keeps a peer content that hangs up if it hears
+// nothing from us, as MQTT, STOMP, AMQP and FIX have it.
 //
 // Any whole message from the peer is proof of life. What we send is not, and neither are
-// the bytes of an unfinished frame (see [Dialer].FrameTimeout). Silence counts only while
-// the Client waits for the socket, so a slow application, a full Inbox or a suspended
+// the bytes of an unfinished frame (see [Dialer].FrameTimeout). The peer's silence counts only
+// while the Client waits for the socket, so a slow application, a full Inbox or a suspended
 // process is never taken for a dead peer.
+//
+// Our own silence counts from the last bytes that were handed to the network. A Write that was
+// not flushed is silence, too. The Client pings also while the application does not receive and
+// the Inbox is full. If a ping is unanswered, the next one for our own silence waits until
+// something has arrived; while the Inbox is full, which hides that, it does not wait.
+//
+// A keep-alive that the peer sends between two frames, such as the line ends of STOMP, is life
+// only if ReadFrame returns it as a message. IsPong then swallows it. A ReadFrame that skips it and
+// goes on reading is inside a frame from then on, and FrameTimeout ends the connection.
 //
 // The functions are called on the Client's reading goroutine, one at a time. They must
 // not block and must not keep msg.
 type Heartbeat struct {
-	// Interval is the silence of the peer after which it is pinged. 0: no heartbeat.
+	// Interval is the silence of the peer, or of ours, after which the peer is pinged. What we
+	// send postpones only the ping for our own silence. 0: no heartbeat.
 	Interval time.Duration
 
 	// Timeout is the silence of the peer after which the connection ends with
@@ -31,8 +42,11 @@ type Heartbeat struct {
 	// silence.
 	Ping func() []byte
 
-	// IsPong recognises the answers to Ping. The Client swallows them, even while a Call
-	// waits: its reply must not look like a pong. nil: there are none.
+	// IsPong recognises the answers to Ping, and the keep-alives of a peer that sends them on its
+	// own. The Client swallows them, even while a Call waits: its reply must not look like a
+	// pong. Each answers the oldest ping that has no answer. The round-trip time that [Trace] and
+	// [Stats] tell ends when the Client has read the answer: if the Inbox was full, that is later
+	// than it came. nil: there are none.
 	IsPong func(msg []byte) bool
 
 	// Answer recognises the pings of the peer, which the Client swallows. It returns the
@@ -86,6 +100,17 @@ func (w *frameWatch) beforeRead(inFrame bool) {
 }
 
 func (w *frameWatch) arrived() { w.monitor.Message() }
+
+// beforeRecord: TLS reads the network next. Bytes of an unfinished record count as a frame that is
+// arriving.
+func (w *frameWatch) beforeRecord(record recordState) {
+	switch {
+	case record == recordWhole:
+		w.monitor.RecordEnded()
+	case record == recordBegun && w.monitor.Watches(true):
+		w.monitor.RecordBegan(time.Now())
+	}
+}
 
 // Next returns when Expired is to be called.
 func (w *frameWatch) Next() time.Time { return w.monitor.Next() }

@@ -52,7 +52,7 @@ func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer,
 	l.out = newOutbox(c, conn.framing, conn.wire, conn.transport(c.renegotiates()), l.calls, count, loss)
 	watch := newHeartbeatWatch(&c.heartbeat, c.frameTimeout, l.out)
 	if conn.tls != nil {
-		conn.records.start(l.out.tlsAdded)
+		conn.records.start(l.out.tlsAdded, watch)
 	}
 	l.reader = &reader{
 		watch:    watch,
