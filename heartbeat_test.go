@@ -1,6 +1,7 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net"
@@ -154,7 +155,9 @@ func TestHeartbeat(t *testing.T) {
 
 	t.Run("pings go on while the Inbox is full, and there is no verdict", testkit.InBubble(func(t *testing.T) { // P5, A2
 		rec := testkit.NewRecorder()
-		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: testkit.Pinging(), Inbox: 64 << 10, Trace: rec.Trace()})
+		h := testkit.Pinging()
+		h.Interval += 100 * time.Millisecond // else it is a multiple of what the reader looks around at
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: h, Inbox: 64 << 10, Trace: rec.Trace()})
 		start := time.Now()
 		p.SetReadDeadline(start.Add(time.Hour))
 		want := testkit.Numbered(5000, 50)
@@ -170,7 +173,7 @@ func TestHeartbeat(t *testing.T) {
 		}
 		for i := range 30 { // for five minutes the application is busy
 			require.Equal(t, "ping", p.Receive())
-			require.Equal(t, time.Duration(i+1)*10*time.Second, time.Since(start))
+			require.Equal(t, time.Duration(i+1)*h.Interval, time.Since(start))
 			toSend <- "pong" // after the pushes
 		}
 		for i := range want {
@@ -179,11 +182,11 @@ func TestHeartbeat(t *testing.T) {
 			require.Equal(t, want[i], string(msg))
 		}
 		synctest.Wait()
-		require.Equal(t, 5*time.Minute, time.Since(start))
+		require.Equal(t, 30*h.Interval, time.Since(start))
 		pongs := rec.All("Pong")
 		require.Len(t, pongs, 30)
 		for i, pong := range pongs {
-			require.Equal(t, 5*time.Minute-time.Duration(i+1)*10*time.Second, pong.Delay, "pong %d waited for the application", i)
+			require.Equal(t, time.Duration(29-i)*h.Interval, pong.Delay, "pong %d waited for the application", i)
 		}
 		testkit.RequireAlive(t, c, p)
 	}))
@@ -267,6 +270,37 @@ func TestHeartbeat(t *testing.T) {
 		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
 		require.Equal(t, 30*time.Second, time.Since(start))
 		<-done
+	}))
+
+	t.Run("a keep-alive between frames that ReadFrame returns is life, one that it skips begins a frame", testkit.InBubble(func(t *testing.T) { // P5, A5
+		h := tcpclient.Heartbeat{Interval: 10 * time.Second, Timeout: 25 * time.Second, IsPong: isBeat}
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: beating{}, Heartbeat: h})
+		for range 100 {
+			time.Sleep(20 * time.Second)
+			p.Raw([]byte("\n"))
+		}
+		p.Raw([]byte("alive\x00"))
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "alive", string(msg))
+
+		c, p = testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: h, Framer: testkit.FuncFramer{
+			Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+				for {
+					if msg, err := (beating{}).ReadFrame(r, dst); err != nil || !isBeat(msg[len(dst):]) {
+						return msg, err
+					}
+				}
+			},
+		}})
+		start := time.Now()
+		for range 3 {
+			p.Raw([]byte("\n"))
+			time.Sleep(10*time.Second - time.Millisecond)
+		}
+		_, err = c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+		require.Equal(t, 30*time.Second, time.Since(start))
 	}))
 
 	t.Run("finds the dead peer though no goroutine receives, writes or waits", testkit.InBubble(func(t *testing.T) { // P5

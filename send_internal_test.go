@@ -437,3 +437,24 @@ func TestWriter(t *testing.T) {
 		requireOutboxEnds(t, o)
 	})
 }
+
+func TestHandedAtOfASocket(t *testing.T) {
+	for name, ping := range map[string]func() []byte{"with a Ping": func() []byte { return []byte("ping") }, "without": nil} {
+		t.Run("is noted only for a Ping: "+name, func(t *testing.T) { // P5, P12, A1
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer l.Close()
+			c, err := (&Dialer{Heartbeat: Heartbeat{Interval: time.Hour, Ping: ping}}).Dial(t.Context(), "tcp", l.Addr().String())
+			require.NoError(t, err)
+			defer c.Close()
+			w := c.link.Load().wire
+			if !w.CanTryWrite() {
+				t.Skip("this system has no way to write without waiting: all is noted")
+			}
+			require.True(t, w.HandedAt().IsZero())
+			before := time.Now()
+			require.NoError(t, c.Send(t.Context(), []byte("hello")))
+			require.Equal(t, ping != nil, !w.HandedAt().Before(before))
+		})
+	}
+}
