@@ -22,6 +22,8 @@ func (*calmUpstream) Cause() error          { return nil }
 func (u *calmUpstream) stall(bool)          { u.stalls++ }
 func (*calmUpstream) stallOver()            {}
 
+func (*calmUpstream) whileFull() (again time.Duration, err error) { return 0, nil }
+
 // newTestInbox returns an inbox of that size and its producer.
 func newTestInbox(limit int) (*inbox, *producer) {
 	in := newInbox(limit, nil)
