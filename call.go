@@ -353,7 +353,7 @@ func (k *calls) feedLocked() {
 
 // replyDue returns when the reader has to ask replyOverdue; zero: never, as things stand. rests
 // says that the Heartbeat rests: the server works on one request at a time, and answers no ping
-// meanwhile. Only the reader calls it, and only when it waits for the socket.
+// meanwhile. Only the reader calls it, and only when it waits for the socket or for room.
 func (k *calls) replyDue() (due time.Time, rests bool) {
 	if !k.watched.Load() {
 		return time.Time{}, false

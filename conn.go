@@ -28,6 +28,7 @@ type Conn struct {
 	records *tlsBuffer // below tls
 	framing framing
 	frames  *frameReader
+	watch   *frameWatch  // of wire and frames
 	calls   atomic.Int64 // of methods under way; below 0 when a link has the connection
 }
 
@@ -41,6 +42,7 @@ func newConn(raw net.Conn, address string, f framing, c *config) *Conn {
 		top:     w,
 		framing: f,
 		frames:  newFrameReader(w, f, c.readBuffer, watch),
+		watch:   watch,
 	}
 }
 
@@ -123,7 +125,7 @@ func (c *Conn) startTLS(ctx context.Context, config *tls.Config) error {
 		config = config.Clone()
 		config.ServerName, _, _ = net.SplitHostPort(c.addr)
 	}
-	c.records = newTLSBuffer(c.wire)
+	c.records = newTLSBuffer(c.wire, c.watch)
 	c.tls = tls.Client(c.records, config)
 	c.top = c.tls
 	c.frames.readFrom(c.tls)

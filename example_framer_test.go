@@ -2,10 +2,12 @@ package tcpclient_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
@@ -76,4 +78,84 @@ func ExampleFramer() {
 	// Output:
 	// hello <nil>
 	// true
+}
+
+// beating is a Framer for frames that end with a zero byte, such as those of STOMP. Between two
+// frames each side may send line ends, which say that it is there.
+//
+//	M E S S A G E \n \n h e l l o 00 \n \n M E S S A G E …
+type beating struct{}
+
+const maxBeating = 64 << 10
+
+func (beating) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
+	for msg := dst; ; {
+		b, err := r.ReadByte()
+		switch {
+		case err == io.EOF && len(msg) > len(dst):
+			return dst, io.ErrUnexpectedEOF
+		case err != nil:
+			return dst, err
+		case b == '\n' && len(msg) == len(dst):
+			return append(dst, b), nil // a message of its own: were it skipped, FrameTimeout would begin
+		case b == 0:
+			return msg, nil
+		case len(msg)-len(dst) == maxBeating:
+			return dst, &tcpclient.FrameTooLargeError{Size: maxBeating + 1, Max: maxBeating}
+		}
+		msg = append(msg, b)
+	}
+}
+
+func (beating) WriteFrame(w *bufio.Writer, msg []byte) error {
+	switch {
+	case isBeat(msg):
+		return w.WriteByte('\n')
+	case len(msg) > maxBeating:
+		return &tcpclient.FrameTooLargeError{Size: uint64(len(msg)), Max: maxBeating}
+	case bytes.HasPrefix(msg, []byte("\n")) || bytes.IndexByte(msg, 0) >= 0:
+		return fmt.Errorf("%w: a line end in front, or a zero byte", tcpclient.ErrInvalidFrame)
+	}
+	w.Write(msg)
+	return w.WriteByte(0)
+}
+
+func isBeat(msg []byte) bool { return string(msg) == "\n" }
+
+// A keep-alive between frames is a message of its own, which IsPong swallows.
+func ExampleFramer_keepAlive() {
+	if err := tcpclienttest.TestFramer(beating{}, []byte("hello"), []byte("\n"), []byte{}); err != nil {
+		log.Fatal(err)
+	}
+
+	server := tcpclienttest.NewServer(beating{}, func(conn *tcpclienttest.Conn) {
+		for _, msg := range []string{"\n", "MESSAGE\n\none", "\n", "\n", "MESSAGE\n\ntwo", "\n"} {
+			conn.Send([]byte(msg))
+		}
+	})
+	defer server.Close()
+	ctx := context.Background()
+	dialer := tcpclient.Dialer{
+		Framer: beating{},
+		Heartbeat: tcpclient.Heartbeat{
+			Interval: 10 * time.Second, // the server hears from us at least that often
+			Timeout:  25 * time.Second, // and we from it
+			Ping:     func() []byte { return []byte("\n") },
+			IsPong:   isBeat,
+		},
+	}
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	for msg, err := range client.Messages(ctx) {
+		if err != nil {
+			break // the server has hung up
+		}
+		fmt.Printf("%q\n", msg)
+	}
+	// Output:
+	// "MESSAGE\n\none"
+	// "MESSAGE\n\ntwo"
 }

@@ -24,6 +24,10 @@ import (
 //
 // After an error of ReadFrame the stream is finished: the start of the next frame is
 // unknown.
+//
+// A keep-alive that a peer sends between frames is a message of its own: ReadFrame returns it, and
+// [Heartbeat].IsPong swallows it. If ReadFrame skips it and goes on reading, [Dialer].FrameTimeout
+// counts from there.
 type Framer interface {
 	// ReadFrame reads one frame from r and appends its message to dst. It blocks until
 	// the frame is complete or r fails. It returns io.EOF if the stream ends between

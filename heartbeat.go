@@ -9,12 +9,22 @@ import (
 )
 
 // A Heartbeat finds a peer that has gone although TCP has not noticed: a pulled cable, a
-// forgotten NAT entry, a hung process.
+// forgotten NAT entry, a hung process. It also keeps a peer content that hangs up if it hears
+// nothing from us, as MQTT, STOMP, AMQP and FIX have it.
 //
 // Any whole message from the peer is proof of life. What we send is not, and neither are
-// the bytes of an unfinished frame (see [Dialer].FrameTimeout). Silence counts only while
-// the Client waits for the socket, so a slow application, a full Inbox or a suspended
+// the bytes of an unfinished frame (see [Dialer].FrameTimeout). The peer's silence counts only
+// while the Client waits for the socket, so a slow application, a full Inbox or a suspended
 // process is never taken for a dead peer.
+//
+// Our own silence counts from the last bytes that were handed to the network. A Write that was
+// not flushed is silence, too. The Client pings also while the application does not receive and
+// the Inbox is full. If a ping is unanswered, the next one for our own silence waits until
+// something has arrived; while the Inbox is full, which hides that, it does not wait.
+//
+// A keep-alive that the peer sends between two frames, such as the line ends of STOMP, is life
+// only if ReadFrame returns it as a message. IsPong then swallows it. A ReadFrame that skips it and
+// goes on reading is inside a frame from then on, and FrameTimeout ends the connection.
 //
 // A server that works on one request at a time answers no ping meanwhile, as PostgreSQL in a
 // long query, or beanstalkd in a reserve. Without [Dialer].ReplyTimeout such a request has to
@@ -25,7 +35,8 @@ import (
 // The functions are called on the Client's reading goroutine, one at a time. They must
 // not block and must not keep msg.
 type Heartbeat struct {
-	// Interval is the silence of the peer after which it is pinged. 0: no heartbeat.
+	// Interval is the silence of the peer, or of ours, after which the peer is pinged. What we
+	// send postpones only the ping for our own silence. 0: no heartbeat.
 	Interval time.Duration
 
 	// Timeout is the silence of the peer after which the connection ends with
@@ -37,8 +48,11 @@ type Heartbeat struct {
 	// silence.
 	Ping func() []byte
 
-	// IsPong recognises the answers to Ping. The Client swallows them, even while a Call
-	// waits: its reply must not look like a pong. nil: there are none.
+	// IsPong recognises the answers to Ping, and the keep-alives of a peer that sends them on its
+	// own. The Client swallows them, even while a Call waits: its reply must not look like a
+	// pong. Each answers the oldest ping that has no answer. The round-trip time that [Trace] and
+	// [Stats] tell ends when the Client has read the answer: if the Inbox was full, that is later
+	// than it came. nil: there are none.
 	IsPong func(msg []byte) bool
 
 	// Answer recognises the pings of the peer, which the Client swallows. It returns the
@@ -82,7 +96,7 @@ func (h *Heartbeat) validate() (errs []error) {
 type frameWatch struct{ monitor liveness.Monitor }
 
 func newFrameWatch(frameTimeout time.Duration) *frameWatch {
-	return &frameWatch{liveness.New(liveness.Settings{FrameTimeout: frameTimeout}, time.Now())}
+	return &frameWatch{liveness.New(liveness.Settings{FrameTimeout: frameTimeout}, time.Now(), time.Time{})}
 }
 
 func (w *frameWatch) beforeRead(inFrame bool) {
@@ -92,6 +106,17 @@ func (w *frameWatch) beforeRead(inFrame bool) {
 }
 
 func (w *frameWatch) arrived() { w.monitor.Message() }
+
+// beforeRecord: TLS reads the network next. Bytes of an unfinished record count as a frame that is
+// arriving.
+func (w *frameWatch) beforeRecord(record recordState) {
+	switch {
+	case record == recordWhole:
+		w.monitor.RecordEnded()
+	case record == recordBegun && w.monitor.Watches(true):
+		w.monitor.RecordBegan(time.Now())
+	}
+}
 
 // Next returns when Expired is to be called.
 func (w *frameWatch) Next() time.Time { return w.monitor.Next() }
@@ -120,7 +145,7 @@ func endOf(action liveness.Action) error {
 }
 
 // A heartbeatWatch watches a connection in use: the time for the rest of a frame, with a
-// Heartbeat the silence of the peer, and replies that do not come.
+// Heartbeat the silence of the peer and ours, and replies that do not come.
 type heartbeatWatch struct {
 	frameWatch
 	ping  func() []byte
@@ -133,7 +158,8 @@ func newHeartbeatWatch(h *Heartbeat, frameTimeout time.Duration, out *outbox, ca
 	if h.Interval > 0 {
 		s.Interval, s.Timeout, s.Pings = h.Interval, h.timeout(), h.Ping != nil
 	}
-	return &heartbeatWatch{frameWatch: frameWatch{liveness.New(s, time.Now())}, ping: h.Ping, out: out, calls: calls}
+	monitor := liveness.New(s, time.Now(), out.wire.HandedAt())
+	return &heartbeatWatch{frameWatch: frameWatch{monitor}, ping: h.Ping, out: out, calls: calls}
 }
 
 // Next returns when Expired is to be called.
@@ -149,11 +175,18 @@ func (w *heartbeatWatch) Next() time.Time {
 // replyDue returns when a reply is overdue that is owed; zero: never, as things stand. While a
 // frame is arriving, which may be that reply, FrameTimeout rules.
 func (w *heartbeatWatch) replyDue() time.Time {
-	due, rests := w.calls.replyDue()
-	w.monitor.Rest(rests)
+	due := w.askCalls()
 	if !due.IsZero() && w.monitor.InFrame() && !w.monitor.Next().IsZero() {
 		return time.Time{}
 	}
+	return due
+}
+
+// askCalls returns when a reply is overdue, whatever is arriving, and tells the monitor whether the
+// Heartbeat rests until then.
+func (w *heartbeatWatch) askCalls() time.Time {
+	due, rests := w.calls.replyDue()
+	w.monitor.Rest(rests)
 	return due
 }
 
@@ -166,11 +199,35 @@ func (w *heartbeatWatch) Expired(now, due time.Time) error {
 	if w.monitor.Heartbeat() {
 		outbound = w.out.outbound()
 	}
-	action := w.monitor.Check(now, due, outbound)
+	return w.do(w.monitor.Check(now, due, outbound))
+}
+
+func (w *heartbeatWatch) do(action liveness.Action) error {
 	if action == liveness.SendPing {
 		return w.out.writeControl(w.ping())
 	}
 	return endOf(action)
+}
+
+// whileFull is called while the reader waits for room in the Inbox. It pings a peer that might
+// hang up because of our silence, and returns after which time it is to be called again; 0: there
+// is nothing to do, as things stand. An error ends the connection.
+func (w *heartbeatWatch) whileFull() (again time.Duration, err error) {
+	w.askCalls()
+	due := w.monitor.NextUnread()
+	if due.IsZero() {
+		return 0, nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p) // in Ping, and there is a message in the reader's hands
+		}
+	}()
+	now := time.Now()
+	if !now.Before(due) {
+		err = w.do(w.monitor.CheckUnread(now, w.out.outbound()))
+	}
+	return w.monitor.NextUnread().Sub(now), err
 }
 
 // pong notes that the last message was the answer to a ping.

@@ -1,9 +1,11 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -73,6 +75,194 @@ func TestHeartbeat(t *testing.T) {
 		require.Equal(t, 25500*time.Millisecond, time.Since(start))
 	}))
 
+	t.Run("pings after Interval of our own silence, whatever arrives", testkit.InBubble(func(t *testing.T) { // P5, A1
+		for _, answer := range []string{"pong", "no pong"} {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: testkit.Pinging()})
+			start := time.Now()
+			p.SetReadDeadline(start.Add(time.Hour))
+			pushEvery(t, p, time.Second)
+			go func() {
+				for range c.Messages(t.Context()) {
+				}
+			}()
+			for i := range 20 {
+				require.Equal(t, "ping", p.Receive())
+				require.Equal(t, time.Duration(i+1)*10*time.Second, time.Since(start))
+				p.Send(answer)
+			}
+			require.NoError(t, c.Close())
+		}
+	}))
+
+	t.Run("a Write that is not flushed is silence, and leaves before the ping", testkit.InBubble(func(t *testing.T) { // P3, P5, A1, A4
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: testkit.Pinging()})
+		start := time.Now()
+		time.Sleep(9 * time.Second)
+		p.Send("push")
+		require.NoError(t, c.Write(t.Context(), []byte("1")))
+		require.Equal(t, "1", p.Receive())
+		require.Equal(t, "ping", p.Receive())
+		require.Equal(t, 10*time.Second, time.Since(start))
+	}))
+
+	t.Run("what we send postpones the ping for our own silence", testkit.InBubble(func(t *testing.T) { // P5, A1
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: testkit.Pinging()})
+		start := time.Now()
+		for range 6 {
+			time.Sleep(9 * time.Second)
+			p.Send("push")
+			require.NoError(t, c.Send(t.Context(), []byte("data")))
+			require.Equal(t, "data", p.Receive())
+		}
+		time.Sleep(9 * time.Second)
+		p.Send("push")
+		require.Equal(t, "ping", p.Receive())
+		require.Equal(t, 64*time.Second, time.Since(start))
+	}))
+
+	t.Run("our silence begins with the last bytes of the Handshake", testkit.InBubble(func(t *testing.T) { // P5, A1
+		l := testkit.ListenMemory(t)
+		go l.TryDial(t.Context(), tcpclient.Dialer{Heartbeat: testkit.Pinging(), Handshake: testkit.Login})
+		p := l.AcceptPeer(t)
+		require.Equal(t, "login", p.Receive())
+		start := time.Now()
+		time.Sleep(8 * time.Second)
+		p.Send("welcome")
+		require.Equal(t, "ping", p.Receive())
+		require.Equal(t, 10*time.Second, time.Since(start))
+	}))
+
+	t.Run("our own silence is no reason to bury a slow peer in pings", testkit.InBubble(func(t *testing.T) { // P5, A1
+		h := testkit.Pinging()
+		h.Timeout = time.Minute
+		rec := testkit.NewRecorder()
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: h, Trace: rec.Trace()})
+		start := time.Now()
+		require.Equal(t, "ping", p.Receive())
+		p.RequireSilence(25 * time.Second)
+		p.Send("push")
+		require.Equal(t, "ping", p.Receive(), "it lives, and we were silent for too long")
+		require.Equal(t, 35*time.Second, time.Since(start))
+		p.Send("pong")
+		time.Sleep(time.Second)
+		p.Send("pong")
+		synctest.Wait()
+		require.True(t, c.Stats().Connected)
+		pongs := rec.All("Pong")
+		require.Len(t, pongs, 2)
+		require.Equal(t, 25*time.Second, pongs[0].Delay, "it answers the oldest ping")
+		require.Equal(t, time.Second, pongs[1].Delay)
+	}))
+
+	t.Run("pings go on while the Inbox is full, and there is no verdict", testkit.InBubble(func(t *testing.T) { // P5, A2
+		rec := testkit.NewRecorder()
+		h := testkit.Pinging()
+		h.Interval += 100 * time.Millisecond // else it is a multiple of what the reader looks around at
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: h, Inbox: 64 << 10, Trace: rec.Trace()})
+		start := time.Now()
+		p.SetReadDeadline(start.Add(time.Hour))
+		want := testkit.Numbered(5000, 50)
+		toSend := make(chan string, len(want)+30)
+		defer close(toSend)
+		go func() {
+			for msg := range toSend {
+				p.Write(testkit.Frame(msg))
+			}
+		}()
+		for _, msg := range want {
+			toSend <- msg
+		}
+		for i := range 30 { // for five minutes the application is busy
+			require.Equal(t, "ping", p.Receive())
+			require.Equal(t, time.Duration(i+1)*h.Interval, time.Since(start))
+			toSend <- "pong" // after the pushes
+		}
+		for i := range want {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want[i], string(msg))
+		}
+		synctest.Wait()
+		require.Equal(t, 30*h.Interval, time.Since(start))
+		pongs := rec.All("Pong")
+		require.Len(t, pongs, 30)
+		for i, pong := range pongs {
+			require.Equal(t, time.Duration(29-i)*h.Interval, pong.Delay, "pong %d waited for the application", i)
+		}
+		testkit.RequireAlive(t, c, p)
+	}))
+
+	t.Run("no ping goes out while the Inbox is full and a request is outstanding in order", testkit.InBubble(func(t *testing.T) { // P5, A2, A3
+		h := testkit.Pinging()
+		h.Interval += 100 * time.Millisecond
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: h, ReplyTimeout: time.Minute, Inbox: 1000})
+		pushes := testkit.Numbered(9, 50)
+		p.Send(pushes...)
+		require.Equal(t, "ping", p.Receive(), "it goes on while the Inbox is full")
+		time.Sleep(time.Second)
+		giveUp(t, c, "a request")
+		require.Equal(t, "a request", p.Receive())
+		require.EqualValues(t, 8*(50+64), c.Stats().InboxBytes, "there is no room for the last push")
+		p.RequireSilence(5 * time.Minute)
+		require.Equal(t, 1, c.Stats().InFlight)
+
+		p.Send("pong", "its reply")
+		for _, want := range pushes {
+			got, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(got))
+		}
+		synctest.Wait()
+		require.EqualValues(t, 1, c.Stats().LateReplies)
+		replied := time.Now()
+		for i := range 3 {
+			require.Equal(t, "ping", p.Receive())
+			require.Equal(t, time.Duration(i)*h.Interval, time.Since(replied), "it makes up for our silence, and beats again")
+			p.Send("pong")
+		}
+		testkit.RequireAlive(t, c, p)
+	}))
+
+	for name, fault := range map[string]func() []byte{
+		"panics":                       func() []byte { panic("boo") },
+		"is refused by the Framer":     func() []byte { return make([]byte, 1<<20) },
+		"ends the goroutine it is for": func() []byte { runtime.Goexit(); return nil },
+	} {
+		t.Run("a ping that "+name+" while the Inbox is full ends the connection", testkit.InBubble(func(t *testing.T) { // P1, A2
+			h := testkit.Pinging()
+			h.Ping = fault
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: h, Inbox: 1000, ReadBuffer: 1000, Framer: tcpclient.LengthPrefix{MaxSize: 1000}})
+			go p.Write(testkit.Frames(testkit.Numbered(1000, 50)...))
+			time.Sleep(10*time.Second + time.Millisecond)
+			synctest.Wait()
+			require.False(t, c.Stats().Connected)
+			got, err := testkit.ReceiveAll(t, c)
+			require.Error(t, err)
+			require.GreaterOrEqual(t, len(got), 1000/(50+64))
+			require.Equal(t, testkit.Numbered(len(got), 50), got)
+			require.NoError(t, c.Close())
+		}))
+	}
+
+	t.Run("pings go on while a large message arrives", testkit.InBubble(func(t *testing.T) { // P5, A1
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: testkit.Pinging(), FrameTimeout: time.Hour})
+		start := time.Now()
+		msg := strings.Repeat("x", 100)
+		go func() {
+			for _, b := range testkit.Frame(msg) {
+				time.Sleep(time.Second)
+				p.Write([]byte{b})
+			}
+		}()
+		for i := range 10 {
+			require.Equal(t, "ping", p.Receive())
+			require.Equal(t, time.Duration(i+1)*10*time.Second, time.Since(start))
+		}
+		got, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, msg, string(got))
+	}))
+
 	t.Run("every whole message is proof of life, half of one is not", testkit.InBubble(func(t *testing.T) { // P5
 		h := testkit.Pinging()
 		h.Ping = nil
@@ -112,6 +302,37 @@ func TestHeartbeat(t *testing.T) {
 		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
 		require.Equal(t, 30*time.Second, time.Since(start))
 		<-done
+	}))
+
+	t.Run("a keep-alive between frames that ReadFrame returns is life, one that it skips begins a frame", testkit.InBubble(func(t *testing.T) { // P5, A5
+		h := tcpclient.Heartbeat{Interval: 10 * time.Second, Timeout: 25 * time.Second, IsPong: isBeat}
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: beating{}, Heartbeat: h})
+		for range 100 {
+			time.Sleep(20 * time.Second)
+			p.Raw([]byte("\n"))
+		}
+		p.Raw([]byte("alive\x00"))
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "alive", string(msg))
+
+		c, p = testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: h, Framer: testkit.FuncFramer{
+			Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+				for {
+					if msg, err := (beating{}).ReadFrame(r, dst); err != nil || !isBeat(msg[len(dst):]) {
+						return msg, err
+					}
+				}
+			},
+		}})
+		start := time.Now()
+		for range 3 {
+			p.Raw([]byte("\n"))
+			time.Sleep(10*time.Second - time.Millisecond)
+		}
+		_, err = c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+		require.Equal(t, 30*time.Second, time.Since(start))
 	}))
 
 	t.Run("finds the dead peer though no goroutine receives, writes or waits", testkit.InBubble(func(t *testing.T) { // P5
@@ -255,6 +476,17 @@ func TestHeartbeat(t *testing.T) {
 				require.Less(t, time.Since(start), 2*time.Second)
 			})
 		}
+		for _, tr := range testkit.Transports {
+			t.Run(tr.Name+", while the peer talks", func(t *testing.T) { // A1
+				c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: testkit.RealHeartbeat(50*time.Millisecond, time.Minute)})
+				p.SetReadDeadline(time.Now().Add(testkit.Patience))
+				pushEvery(t, p, 5*time.Millisecond)
+				go testkit.ReceiveAll(t, c)
+				for range 5 {
+					require.Equal(t, "ping", p.Receive())
+				}
+			})
+		}
 		synctest.Test(t, func(t *testing.T) {
 			c, p, _ := testkit.ConnectHooked(t, tcpclient.Dialer{Heartbeat: testkit.Pinging()}, func(w *testkit.HookedConn) {
 				w.OnDeadline = func() error { return errors.ErrUnsupported }
@@ -268,6 +500,24 @@ func TestHeartbeat(t *testing.T) {
 			testkit.RequireHeartbeatTimeout(t, err)
 			require.Equal(t, 55*time.Second, time.Since(start))
 		})
+	})
+}
+
+// pushEvery makes p send a message every d, until the test or the connection ends.
+func pushEvery(t *testing.T, p *testkit.Peer, d time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			if _, err := p.Write(testkit.Frame("push")); err != nil {
+				return
+			}
+			time.Sleep(d)
+		}
+	}()
+	t.Cleanup(func() {
+		testkit.HangUp(p.Conn)
+		<-done
 	})
 }
 

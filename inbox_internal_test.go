@@ -22,6 +22,8 @@ func (*calmUpstream) Cause() error          { return nil }
 func (u *calmUpstream) stall(bool)          { u.stalls++ }
 func (*calmUpstream) stallOver()            {}
 
+func (*calmUpstream) whileFull() (again time.Duration, err error) { return 0, nil }
+
 // newTestInbox returns an inbox of that size and its producer.
 func newTestInbox(limit int) (*inbox, *producer) {
 	in := newInbox(limit, nil)
@@ -198,4 +200,34 @@ func TestMakeRoom(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A restingUpstream has nothing to do at the second call of whileFull, as when a request is outstanding
+// for a moment.
+type restingUpstream struct {
+	calmUpstream
+	calls int
+}
+
+func (u *restingUpstream) whileFull() (again time.Duration, err error) {
+	if u.calls++; u.calls == 2 {
+		return 0, nil
+	}
+	return time.Second, nil
+}
+
+func TestRoomWaitAsksAgain(t *testing.T) { // P5, A2, A3
+	synctest.Test(t, func(t *testing.T) {
+		in, p := newTestInbox(1)
+		require.NoError(t, p.put("takes all room", new(calmUpstream)))
+		from := new(restingUpstream)
+		done := make(chan error)
+		go func() { done <- p.put("waits", from) }()
+		time.Sleep(10*time.Second + time.Millisecond)
+		in.mu.Lock()
+		in.raised = true // ends the wait
+		in.mu.Unlock()
+		require.Equal(t, ErrInboxFull, <-done)
+		require.Equal(t, 12, from.calls, "at once, every second, and after the second call when the reader looks around")
+	})
 }

@@ -22,11 +22,14 @@ type link struct {
 type origin struct {
 	*wire.Conn
 	calls *calls
+	watch *heartbeatWatch
 }
 
 func (o *origin) stall(received bool) { o.calls.stall(received) }
 
 func (o *origin) stallOver() { o.calls.stallOver() }
+
+func (o *origin) whileFull() (again time.Duration, err error) { return o.watch.whileFull() }
 
 // An outcome is how a link has ended.
 type outcome struct {
@@ -53,23 +56,24 @@ func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer,
 	l := &link{addr: conn.addr, wire: conn.wire, secure: conn.tls != nil}
 	l.calls = newCalls(c.calls, count, trace, conn.wire)
 	l.out = newOutbox(c, conn.framing, conn.wire, conn.transport(c.renegotiates()), l.calls, count, loss)
+	watch := newHeartbeatWatch(&c.heartbeat, c.frameTimeout, l.out, l.calls)
 	if conn.tls != nil {
-		conn.records.start(l.out.tlsAdded)
+		conn.records.start(l.out.tlsAdded, watch)
 	}
 	l.reader = &reader{
-		watch:    newHeartbeatWatch(&c.heartbeat, c.frameTimeout, l.out, l.calls),
+		watch:    watch,
 		calls:    l.calls,
 		out:      l.out,
 		hooks:    &c.heartbeat,
 		watched:  c.heartbeat.IsPong != nil || c.heartbeat.Answer != nil,
 		producer: p,
-		origin:   &origin{conn.wire, l.calls},
+		origin:   &origin{conn.wire, l.calls, watch},
 		count:    count,
 		trace:    trace,
 		slabs:    c.inbox > 2*directSlab,
 	}
 	l.reader.frames = conn.frames.successor(l.reader)
-	conn.wire.Watch(l.reader.watch)
+	conn.wire.Watch(watch, c.heartbeat.Ping != nil)
 	return l
 }
 

@@ -24,6 +24,10 @@ type upstream interface {
 	Cause() error
 	stall(received bool)
 	stallOver()
+
+	// whileFull keeps the peer content. It returns after which time it is to be called again;
+	// 0: there is nothing to do, as things stand. After an error there must be no other message.
+	whileFull() (again time.Duration, err error)
 }
 
 // A producer is the reading goroutine's end of the inbox, and owned by it. It outlives
@@ -42,7 +46,7 @@ type producer struct {
 	replies int    // that calls were given since the last read
 	seen    int    // messages not yet counted
 	bytes   int    // their sizes
-	stall   *time.Timer
+	timers  roomTimers
 }
 
 func newProducer(in *inbox, count *counters) *producer {
@@ -277,52 +281,116 @@ func (t *producer) makeRoom(need int, from upstream) error {
 	t.budget = need
 	in.full.Store(true) // from now on loops over Messages account for what they take
 	defer in.full.Store(false)
-	if in.accountLocked(); in.hasRoomLocked(need) {
-		t.budget = max(in.limit-in.used, need)
-		return nil
-	}
-	from.stall(true)
-	defer from.stallOver()
-	stall := t.startStall()
-	defer stall.Stop()
-	dead, over := from.Dead(), (<-chan time.Time)(nil)
-	for ticks := 0; !in.hasRoomLocked(need); { // ticks since somebody received
-		if in.raised {
-			return ErrInboxFull
+	if in.accountLocked(); !in.hasRoomLocked(need) {
+		if err := t.awaitRoomLocked(need, from); err != nil {
+			return err
 		}
-		in.mu.Unlock()
-		select {
-		case <-in.room:
-			ticks = 0
-		case <-stall.C:
-			ticks++
-			from.stall(ticks < stallTicks)
-			stall.Reset(stallTick)
-		case <-dead:
-			dead = nil
-			last := time.NewTimer(time.Until(from.ReadUntil()))
-			defer last.Stop()
-			over = last.C
-		case <-over:
-			in.mu.Lock()
-			return from.Cause()
-		}
-		in.mu.Lock()
-		in.full.Store(true)
-		in.accountLocked()
 	}
 	t.budget = max(in.limit-in.used, need)
 	return nil
 }
 
-// startStall returns the timer of makeRoom, which is kept: a fast stream waits often.
-func (t *producer) startStall() *time.Timer {
-	if t.stall == nil {
-		t.stall = time.NewTimer(stallTick)
-	} else {
-		t.stall.Reset(stallTick)
+// awaitRoomLocked waits for room.
+func (t *producer) awaitRoomLocked(need int, from upstream) error {
+	from.stall(true)
+	defer from.stallOver()
+	w := roomWait{from: from, timers: &t.timers, dead: from.Dead()}
+	w.tick = w.timers.tick.start(stallTick)
+	defer w.stop()
+	for in := t.inbox; !in.hasRoomLocked(need); {
+		if in.raised {
+			return ErrInboxFull
+		}
+		if err := w.unlocked(in); err != nil {
+			return err
+		}
+		in.full.Store(true)
+		in.accountLocked()
 	}
-	return t.stall
+	return nil
+}
+
+// A roomWait is one wait for room in the inbox.
+type roomWait struct {
+	from   upstream
+	timers *roomTimers
+	tick   <-chan time.Time
+	ticks  int              // since somebody received
+	silent <-chan time.Time // when to call the upstream's whileFull; nil: whenever something else happens
+	dead   <-chan struct{}  // nil: the connection is, and over tells how long it is still read
+	over   <-chan time.Time
+}
+
+// unlocked is look without the lock, which it holds again when that returns, or ends the goroutine:
+// Ping may.
+func (w *roomWait) unlocked(in *inbox) error {
+	in.mu.Unlock()
+	defer in.mu.Lock()
+	return w.look(in.room)
+}
+
+// look returns when there may be room. An error says that it is waited for no longer.
+func (w *roomWait) look(room <-chan struct{}) error {
+	if w.silent == nil {
+		if err := w.keepContent(); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-room:
+		w.ticks = 0
+	case <-w.tick:
+		w.ticks++
+		w.from.stall(w.ticks < stallTicks)
+		w.timers.tick.start(stallTick)
+	case <-w.silent:
+		return w.keepContent()
+	case <-w.dead:
+		w.dead = nil
+		w.over = w.timers.over.start(time.Until(w.from.ReadUntil()))
+	case <-w.over:
+		return w.from.Cause()
+	}
+	return nil
+}
+
+// keepContent keeps the peer content.
+func (w *roomWait) keepContent() error {
+	again, err := w.from.whileFull()
+	if w.silent = nil; again > 0 {
+		w.silent = w.timers.silent.start(again)
+	}
+	return err
+}
+
+// stop ends the wait.
+func (w *roomWait) stop() {
+	w.timers.tick.stop()
+	w.timers.silent.stop()
+	w.timers.over.stop()
+}
+
+// roomTimers are those of a roomWait. They are kept: a fast stream waits often.
+type roomTimers struct{ tick, silent, over keptTimer }
+
+// A keptTimer is a timer that is used again and again. The zero value was not needed yet.
+type keptTimer struct{ timer *time.Timer }
+
+// start sets the timer.
+func (k *keptTimer) start(d time.Duration) <-chan time.Time {
+	if k.timer == nil {
+		k.timer = time.NewTimer(d)
+	} else {
+		k.timer.Reset(d)
+	}
+	return k.timer.C
+}
+
+// stop stops it.
+func (k *keptTimer) stop() {
+	if k.timer != nil {
+		k.timer.Stop()
+	}
 }
 
 // lose puts the loss of a connection after all that it brought.

@@ -509,6 +509,7 @@ func (o *outbox) outbound() liveness.Outbound {
 		Acked:  acked,
 		Queued: unacknowledged > 0 || o.writer != writerNone || !o.transport.readerCanTry(), // a ping waits for the helper
 		Behind: o.control.left.Load() > 0 || acked < o.control.end,
+		Handed: o.wire.HandedAt(),
 	}
 }
 

@@ -475,7 +475,7 @@ func TestOutbound(t *testing.T) {
 		assert.Equal(t, liveness.Outbound{Queued: true, Behind: true}, o.outbound())
 		o.mu.Lock()
 		o.tryOpenLocked()
-		require.Equal(t, liveness.Outbound{Acked: 8}, o.outbound())
+		require.Equal(t, liveness.Outbound{Acked: 8, Handed: o.wire.HandedAt()}, o.outbound())
 	})
 
 	t.Run("over a socket says that a ping is queued and behind until its bytes are acknowledged", func(t *testing.T) { // P5
@@ -528,6 +528,29 @@ func TestOutbound(t *testing.T) {
 		require.True(t, out.Behind)
 
 		go io.Copy(io.Discard, peer)
-		eventually("the peer's TCP has all", func() bool { return o.outbound() == liveness.Outbound{Acked: o.wire.Handed()} })
+		eventually("the peer's TCP has all", func() bool {
+			return o.outbound() == liveness.Outbound{Acked: o.wire.Handed(), Handed: o.wire.HandedAt()}
+		})
 	})
+}
+
+func TestHandedAtOfASocket(t *testing.T) {
+	for name, ping := range map[string]func() []byte{"with a Ping": func() []byte { return []byte("ping") }, "without": nil} {
+		t.Run("is noted only for a Ping: "+name, func(t *testing.T) { // P5, P12, A1
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer l.Close()
+			c, err := (&Dialer{Heartbeat: Heartbeat{Interval: time.Hour, Ping: ping}}).Dial(t.Context(), "tcp", l.Addr().String())
+			require.NoError(t, err)
+			defer c.Close()
+			w := c.link.Load().wire
+			if !w.CanTryWrite() {
+				t.Skip("this system has no way to write without waiting: all is noted")
+			}
+			require.True(t, w.HandedAt().IsZero())
+			before := time.Now()
+			require.NoError(t, c.Send(t.Context(), []byte("hello")))
+			require.Equal(t, ping != nil, !w.HandedAt().Before(before))
+		})
+	}
 }

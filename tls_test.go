@@ -501,6 +501,268 @@ func TestKeyUpdate(t *testing.T) {
 	}
 }
 
+// recordVersions runs test in virtual time for the versions of TLS whose records these are.
+func recordVersions(t *testing.T, d tcpclient.Dialer, test func(t *testing.T, c *tcpclient.Client, p *recordPeer)) {
+	for name, version := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
+		t.Run(name, testkit.InBubble(func(t *testing.T) {
+			c, p := connectTLS(t, version, testkit.ListenMemory(t), d)
+			test(t, c, p)
+		}))
+	}
+}
+
+// record is the record with these messages.
+func (p *recordPeer) record(msgs ...string) []byte {
+	return p.out.seal(dataType, testkit.Frames(msgs...)...)
+}
+
+func TestUnfinishedRecord(t *testing.T) {
+	skipUnlessAES(t)
+
+	h := testkit.RealHeartbeat(2*time.Second, 5*time.Second)
+	t.Run("is a frame that is arriving, and no silence", func(t *testing.T) { // P5, F1
+		recordVersions(t, tcpclient.Dialer{Heartbeat: h}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+			msg := string(testkit.Pattern(16000))
+			for rest := p.record(msg); len(rest) > 0; rest = rest[min(25, len(rest)):] {
+				p.Raw(rest[:min(25, len(rest))])
+				time.Sleep(25 * time.Millisecond) // 1 KB/s: the record takes 16 s
+			}
+			got, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, msg, string(got))
+			require.True(t, c.Stats().Connected)
+		})
+	})
+
+	t.Run("whose bytes stop ends with the heartbeat's verdict", func(t *testing.T) { // P5, F1
+		recordVersions(t, tcpclient.Dialer{Heartbeat: h}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+			record := p.record("never whole")
+			p.Raw(record[:10])
+			time.Sleep(4 * time.Second)
+			p.Raw(record[10:20])
+			last := time.Now()
+			_, err := c.Receive(t.Context())
+			testkit.RequireHeartbeatTimeout(t, err)
+			require.Equal(t, 5*time.Second, time.Since(last))
+		})
+	})
+
+	for _, cut := range []int{1, 4, 5, 6, 100} {
+		t.Run(fmt.Sprintf("of %d bytes ends with ErrFrameTimeout", cut), func(t *testing.T) { // P5, F2
+			recordVersions(t, tcpclient.Dialer{FrameTimeout: 200 * time.Millisecond}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+				began := time.Now()
+				p.Raw(append(p.record("one"), append(p.record("two"), p.record(string(testkit.Pattern(200)))[:cut]...)...))
+				got, err := testkit.ReceiveAll(t, c)
+				require.Equal(t, []string{"one", "two"}, got)
+				require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+				require.Equal(t, 200*time.Millisecond, time.Since(began))
+			})
+		})
+	}
+
+	t.Run("that grows by a byte a minute ends with ErrFrameTimeout", func(t *testing.T) { // P5, F2
+		recordVersions(t, tcpclient.Dialer{FrameTimeout: 5 * time.Minute}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+			began := time.Now()
+			sent := make(chan error, 1)
+			go func() {
+				var err error
+				for record := p.record("too slow"); err == nil && len(record) > 0; record = record[1:] {
+					_, err = p.Write(record[:1])
+					time.Sleep(time.Minute)
+				}
+				sent <- err
+			}()
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+			require.Equal(t, 5*time.Minute, time.Since(began))
+			require.Error(t, <-sent)
+		})
+	})
+
+	t.Run("does not end while FrameTimeout is off", func(t *testing.T) {
+		recordVersions(t, tcpclient.Dialer{FrameTimeout: -1}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+			record := p.record("late")
+			p.Raw(record[:8])
+			time.Sleep(1000 * time.Hour)
+			p.Raw(record[8:])
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "late", string(msg))
+		})
+	})
+
+	t.Run("does not give the frame in it more time than it had", func(t *testing.T) { // P5, F2
+		recordVersions(t, tcpclient.Dialer{}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+			began := time.Now()
+			sent := testkit.Start(t, func() (err error) {
+				frame := testkit.Frame("in three records")
+				for _, part := range [][]byte{frame[:3], frame[3:8], frame[8:]} {
+					record := p.out.seal(dataType, part...)
+					p.Write(record[:7])
+					time.Sleep(11 * time.Second)
+					_, err = p.Write(record[7:])
+				}
+				return err
+			})
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+			require.Equal(t, 30*time.Second, time.Since(began))
+			require.Error(t, sent())
+		})
+	})
+
+	t.Run("that ends a message leaves the next one all its time", func(t *testing.T) { // P5, F1
+		recordVersions(t, tcpclient.Dialer{}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+			frames := testkit.Frames("one", "two", "three")
+			for cut := 10; len(frames) > 0; cut = min(cut, len(frames)) { // each cuts a message
+				record := p.out.seal(dataType, frames[:cut]...)
+				p.Raw(record[:9])
+				time.Sleep(20 * time.Second)
+				p.Raw(record[9:])
+				frames = frames[cut:]
+			}
+			for _, want := range []string{"one", "two", "three"} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+			}
+		})
+	})
+
+	t.Run("is waited for only while the reader reads", func(t *testing.T) { // P5: no peer is declared dead because we were slow
+		recordVersions(t, tcpclient.Dialer{Inbox: 200, ReadBuffer: 256}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+			want := testkit.Numbered(10, 100)
+			p.sendRecord(want[:9]...)
+			last := p.record(want[9])
+			p.Raw(last[:20])
+			time.Sleep(time.Hour)
+			for i := range want {
+				if i == 8 {
+					p.Raw(last[20:])
+				}
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want[i], string(msg))
+			}
+		})
+	})
+}
+
+func TestRecordWithoutData(t *testing.T) {
+	skipUnlessAES(t)
+
+	t.Run("that is whole is no frame", func(t *testing.T) { // P5, F1
+		recordVersions(t, tcpclient.Dialer{}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+			for range 3 {
+				empty := p.out.seal(dataType)
+				p.Raw(empty[:7])
+				time.Sleep(29 * time.Second)
+				p.Raw(empty[7:])
+				time.Sleep(time.Hour)
+				require.True(t, c.Stats().Connected)
+			}
+			p.sendRecord("alive")
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "alive", string(msg))
+		})
+	})
+
+	t.Run("that changes keys is no frame", testkit.InBubble(func(t *testing.T) { // P5, F1
+		c, p := connectTLS13(t, testkit.ListenMemory(t), tcpclient.Dialer{}, nil)
+		for range 3 {
+			update := p.out.keyUpdate(0)
+			p.Raw(update[:3])
+			time.Sleep(29 * time.Second)
+			p.Raw(update[3:])
+			time.Sleep(time.Hour)
+			require.True(t, c.Stats().Connected)
+		}
+		p.sendRecord("alive")
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "alive", string(msg))
+	}))
+
+	t.Run("is no life", func(t *testing.T) { // P5, F1
+		recordVersions(t, tcpclient.Dialer{Heartbeat: testkit.Pinging()}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
+			began := time.Now()
+			for range 8 {
+				time.Sleep(3 * time.Second)
+				p.Raw(p.out.seal(dataType))
+			}
+			_, err := c.Receive(t.Context())
+			testkit.RequireHeartbeatTimeout(t, err)
+			require.Equal(t, 25*time.Second, time.Since(began))
+		})
+	})
+
+	t.Run("of a renegotiation is a frame only while it is cut", testkit.InBubble(func(t *testing.T) { // P5, F2
+		c, p := connectTLS(t, tls.VersionTLS12, testkit.ListenMemory(t), tcpclient.Dialer{
+			TLSConfig: &tls.Config{Renegotiation: tls.RenegotiateFreelyAsClient},
+		})
+		p.helloRequest()
+		p.awaitRecord(t, handshakeType) // its ClientHello
+		time.Sleep(time.Hour)
+		require.True(t, c.Stats().Connected, "a slow server is no torn frame")
+		began := time.Now()
+		p.Raw(p.out.seal(handshakeType, make([]byte, 50)...)[:30])
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+		require.Equal(t, 30*time.Second, time.Since(began))
+	}))
+}
+
+// A short is a connection that loses all but the first left bytes written to it.
+type short struct {
+	net.Conn
+	left int
+}
+
+func (s *short) Write(p []byte) (int, error) {
+	n := min(s.left, len(p))
+	s.left -= n
+	_, err := s.Conn.Write(p[:n])
+	return len(p), err
+}
+
+func TestUnfinishedRecordInAHandshake(t *testing.T) {
+	for _, cut := range []int{3, 100} {
+		t.Run(fmt.Sprintf("of %d bytes ends with ErrFrameTimeout", cut), testkit.InBubble(func(t *testing.T) { // P5, F2
+			l := testkit.ListenMemory(t)
+			server, client := tcpclienttest.NewTLSConfig()
+			client.ServerName = "localhost"
+			server.SessionTicketsDisabled = true
+			go func() {
+				raw, err := l.Accept()
+				if err != nil {
+					return
+				}
+				defer raw.Close()
+				conn := &short{Conn: raw, left: 1 << 20}
+				secure := tls.Server(conn, server)
+				if secure.Handshake() == nil {
+					conn.left = cut
+					secure.Write(make([]byte, 1000))
+					io.Copy(io.Discard, raw)
+				}
+			}()
+			began := time.Now()
+			_, err := l.TryDial(t.Context(), tcpclient.Dialer{
+				TLSConfig: client, Timeout: -1,
+				Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+					_, err := conn.Receive(ctx)
+					return err
+				},
+			})
+			require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+			require.Equal(t, "handshake", testkit.OpError(t, err).Op)
+			require.Equal(t, 30*time.Second, time.Since(began))
+		}))
+	}
+}
+
 func TestWriteAfterOneThatEnds(t *testing.T) {
 	skipUnlessAES(t)
 	t.Run("has the whole WriteTimeout before it", func(t *testing.T) { // P5, FAULTS Y13

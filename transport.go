@@ -2,6 +2,7 @@ package tcpclient
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -172,8 +173,12 @@ var errTLSFlood = errors.New("TLS has too much to answer to a peer that takes no
 // it writes is kept here, for the one that writes to hand over.
 //
 // During the TLS handshake and a Handshake nothing is kept: Write blocks.
+//
+// What TLS reads it follows by its records, for the watcher.
 type tlsBuffer struct {
 	*wire.Conn
+	watcher    recordWatcher // owned, as records, by the one that reads
+	records    records
 	added      chan struct{} // one slot: there is something to hand over
 	encrypting atomic.Bool   // by the one that writes, who then hands over all there is
 	readerOwes atomic.Bool   // something was written by the one that reads, and is here
@@ -187,8 +192,8 @@ type tlsBuffer struct {
 	handing []byte // owned by the one that writes: goes to the wire next
 }
 
-func newTLSBuffer(w *wire.Conn) *tlsBuffer {
-	return &tlsBuffer{Conn: w, added: make(chan struct{}, 1)}
+func newTLSBuffer(w *wire.Conn, watcher recordWatcher) *tlsBuffer {
+	return &tlsBuffer{Conn: w, watcher: watcher, added: make(chan struct{}, 1)}
 }
 
 type tlsPhase int
@@ -199,8 +204,10 @@ const (
 	tlsClosed                    // FIN was sent: Write drops
 )
 
-// start begins to keep what is written. onAdd is called when something was.
-func (b *tlsBuffer) start(onAdd func()) {
+// start begins to keep what is written. onAdd is called when something was. From now on watcher
+// is told of records. Only the reading goroutine may call it.
+func (b *tlsBuffer) start(onAdd func(), watcher recordWatcher) {
+	b.watcher = watcher
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.phase, b.onAdd = tlsBuffering, onAdd
@@ -211,6 +218,14 @@ func (b *tlsBuffer) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.phase, b.waiting, b.left = tlsClosed, nil, 0
+}
+
+// Read reads the network for TLS.
+func (b *tlsBuffer) Read(p []byte) (int, error) {
+	b.watcher.beforeRecord(b.records.next())
+	n, err := b.Conn.Read(p)
+	b.records.follow(p[:n])
+	return n, err
 }
 
 // Write takes all of p, or the connection is dead.
@@ -289,3 +304,57 @@ func (b *tlsBuffer) took(n int) {
 }
 
 var _ net.Conn = (*tlsBuffer)(nil)
+
+// A recordWatcher is told how far the records are that TLS reads.
+type recordWatcher interface {
+	// beforeRecord: the network is read next, which may block.
+	beforeRecord(record recordState)
+}
+
+// A recordState is how far the last record is of which bytes are here.
+type recordState uint8
+
+const (
+	recordWhole recordState = iota
+	recordBegun             // a part is here, since the last read
+	recordGoing             // a part is here, since an earlier one
+)
+
+// recordHeader is the size of the header of a TLS record: its type, a version, and in two bytes
+// the length of what follows (RFC 8446, section 5.1). No version encrypts it.
+const recordHeader = 5
+
+// records follow the TLS records in a stream, by their headers.
+type records struct {
+	state  recordState
+	header [recordHeader]byte
+	got    int // bytes of the header that are here
+	left   int // bytes to come of what follows it
+}
+
+// next returns the state, before a read.
+func (r *records) next() recordState {
+	state := r.state
+	if state == recordBegun {
+		r.state = recordGoing
+	}
+	return state
+}
+
+// follow takes the next bytes of the stream.
+func (r *records) follow(p []byte) {
+	for len(p) > 0 {
+		n := min(r.left, len(p))
+		if r.left -= n; n == 0 {
+			if n = copy(r.header[r.got:], p); r.got == 0 {
+				r.state = recordBegun
+			}
+			if r.got += n; r.got == recordHeader {
+				r.got, r.left = 0, int(binary.BigEndian.Uint16(r.header[3:]))
+			}
+		}
+		if p = p[n:]; r.got == 0 && r.left == 0 {
+			r.state = recordWhole
+		}
+	}
+}

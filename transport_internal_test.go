@@ -1,6 +1,7 @@
 package tcpclient
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -15,12 +16,13 @@ import (
 
 // newTestBuffer is a tlsBuffer over raw, of a connection that ends with the test.
 func newTestBuffer(t testing.TB, raw net.Conn) *tlsBuffer {
-	w := wire.New(raw, 0, defaultBuffer, newFrameWatch(0))
+	watch := newFrameWatch(0)
+	w := wire.New(raw, 0, defaultBuffer, watch)
 	t.Cleanup(func() {
 		w.Kill(ErrClosed)
 		w.Join()
 	})
-	return newTLSBuffer(w)
+	return newTLSBuffer(w, watch)
 }
 
 // mustWrite writes what a tlsBuffer always takes.
@@ -56,7 +58,7 @@ func TestTLSBuffer(t *testing.T) {
 		raw := newCutOff(t, 1<<20)
 		b := newTestBuffer(t, raw)
 		var sizes []int
-		b.start(func() { sizes = append(sizes, b.size()) })
+		b.start(func() { sizes = append(sizes, b.size()) }, b.watcher)
 		mustWrite(t, b, "key update")
 		mustWrite(t, b, ", record")
 		require.Equal(t, []int{10, 18}, sizes)
@@ -69,7 +71,7 @@ func TestTLSBuffer(t *testing.T) {
 
 	t.Run("hands over in order what was written while a part was", func(t *testing.T) { // P1, P3
 		b := newTestBuffer(t, newCutOff(t, 1<<20))
-		b.start(func() {})
+		b.start(func() {}, b.watcher)
 		var got []byte
 		take := func(most int) func(p []byte) (int, error) {
 			return func(p []byte) (int, error) {
@@ -95,7 +97,7 @@ func TestTLSBuffer(t *testing.T) {
 		raw := newCutOff(t, 1<<20)
 		b := newTestBuffer(t, raw)
 		added := 0
-		b.start(func() { added++ })
+		b.start(func() { added++ }, b.watcher)
 		mustWrite(t, b, "half")
 		require.False(t, b.handOver(func([]byte) (int, error) { return 1, nil }))
 		mustWrite(t, b, "whole")
@@ -110,8 +112,8 @@ func TestTLSBuffer(t *testing.T) {
 
 	for name, start := range map[string]func(b *tlsBuffer){
 		"during a Handshake": func(*tlsBuffer) {},
-		"in use":             func(b *tlsBuffer) { b.start(func() {}) },
-		"closed":             func(b *tlsBuffer) { b.start(func() {}); b.close() },
+		"in use":             func(b *tlsBuffer) { b.start(func() {}, b.watcher) },
+		"closed":             func(b *tlsBuffer) { b.start(func() {}, b.watcher); b.close() },
 	} {
 		t.Run(name+" takes nothing for a connection that has ended", func(t *testing.T) { // P4
 			raw := newCutOff(t, 1<<20)
@@ -128,7 +130,7 @@ func TestTLSBuffer(t *testing.T) {
 
 	t.Run("ends a connection with more to answer than 1 MiB to a peer that takes no data", func(t *testing.T) { // P6
 		b := newTestBuffer(t, newCutOff(t, 1<<20))
-		b.start(func() {})
+		b.start(func() {}, b.watcher)
 		answer := make([]byte, 64)
 		var err error
 		most := 0
@@ -149,14 +151,14 @@ func TestTLSBuffer(t *testing.T) {
 
 	t.Run("does not take a write for done that fails with all bytes taken", func(t *testing.T) { // P4
 		b := newTestBuffer(t, newCutOff(t, 1<<20))
-		b.start(func() {})
+		b.start(func() {}, b.watcher)
 		mustWrite(t, b, "all")
 		require.False(t, b.handOver(func(p []byte) (int, error) { return len(p), io.ErrClosedPipe }))
 	})
 
 	t.Run("gives up the memory of a flood, and keeps that of records", func(t *testing.T) { // P6, P12
 		b := newTestBuffer(t, newCutOff(t, 1<<30))
-		b.start(func() {})
+		b.start(func() {}, b.watcher)
 		for _, size := range []int{maxTLSBuffer, 1, 1, 1} {
 			mustWrite(t, b, string(make([]byte, size)))
 			require.True(t, b.handOver(b.Conn.Write))
@@ -181,8 +183,8 @@ func TestWriteThatTLSRefuses(t *testing.T) {
 	t.Run("ends the writing side, and is no success of a Send", func(t *testing.T) { // P4
 		raw := newCutOff(t, 1<<20)
 		o := newTestOutbox(new(Dialer), raw, func(p *plainTransport) transport {
-			b := newTLSBuffer(p.wire)
-			b.start(func() {})
+			b := newTLSBuffer(p.wire, newFrameWatch(0))
+			b.start(func() {}, b.watcher)
 			return &tlsTransport{wire: p.wire, conn: tls.Client(b, new(tls.Config)), buffer: b} // it has no name to ask for
 		})
 		defer requireOutboxEnds(t, o)
@@ -195,4 +197,38 @@ func TestWriteThatTLSRefuses(t *testing.T) {
 		require.Empty(t, raw.written())
 		require.Zero(t, o.count.messagesSent.Load())
 	})
+}
+
+func TestRecordsAreFollowedHoweverTheyAreCut(t *testing.T) { // P5, F1
+	// Records of 0, 1, 300 and 70 bytes, and where in the stream each ends.
+	var stream []byte
+	ends := map[int]bool{0: true}
+	for _, size := range []int{0, 1, 300, 0, 70} {
+		stream = append(stream, 23, 3, 3, byte(size>>8), byte(size))
+		stream = append(stream, bytes.Repeat([]byte{23}, size)...)
+		ends[len(stream)] = true
+	}
+	began := func(end int) (at int) { // the record with the byte before end
+		for at = end - 1; !ends[at]; at-- {
+		}
+		return at
+	}
+	for size := 1; size <= len(stream); size++ {
+		var r records
+		before := 0
+		for at := 0; ; before, at = at, min(at+size, len(stream)) {
+			want := recordGoing
+			switch {
+			case ends[at]:
+				want = recordWhole
+			case began(at) >= before:
+				want = recordBegun
+			}
+			require.Equal(t, want, r.next(), "reads of %d bytes, at %d", size, at)
+			if at == len(stream) {
+				break
+			}
+			r.follow(stream[at:min(at+size, len(stream))])
+		}
+	}
 }

@@ -31,6 +31,7 @@ var heartbeatFaults = map[string]func(t *testing.T){
 		synctest.Wait()
 		require.EqualValues(t, 100, seen.Load())
 		require.Equal(t, 13500*time.Millisecond, c.Stats().RTT)
+		require.Equal(t, "ping", p.Receive(), "we had been silent for longer than Interval")
 		testkit.RequireAlive(t, c, p)
 	}),
 

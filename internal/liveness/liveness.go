@@ -1,5 +1,9 @@
 // Package liveness decides when a peer is to be pinged and when it is dead. It does no I/O
 // and reads no clock: all it knows are the points in time that its user tells it.
+//
+// There are two silences. That of the peer ends with a whole message; a long one is a dead peer.
+// Ours ends when bytes are handed to the network; a peer that watches it may hang up. Either is
+// a reason to ping.
 package liveness
 
 import (
@@ -20,7 +24,7 @@ const (
 // Settings are the times that a Monitor keeps. Its user has checked them: with an Interval
 // there is a Timeout that exceeds it.
 type Settings struct {
-	Interval     time.Duration // the silence after which the peer is pinged; 0: no heartbeat
+	Interval     time.Duration // the silence, of the peer or ours, after which the peer is pinged; 0: no heartbeat
 	Timeout      time.Duration // the silence after which it is dead
 	FrameTimeout time.Duration // how long the rest of a frame may take; 0: without bound
 	Pings        bool          // there is a message to ping with; else silence is only watched
@@ -28,15 +32,19 @@ type Settings struct {
 
 // A Monitor watches one connection, for the one goroutine that reads from it. That
 // goroutine calls Resume when it begins to wait for the socket, Arrived when the wait has
-// brought bytes, and Check when a wait until Next has brought none.
+// brought bytes, and Check when a wait until Next has brought none. While it waits for something
+// else it calls CheckUnread, at NextUnread.
 //
 // The silence of the peer only grows between Resume and Arrived, while a read of the socket is
-// pending: an application that does not receive is back-pressure, not a dead peer.
+// pending: an application that does not receive is back-pressure, not a dead peer. Ours grows
+// always.
 type Monitor struct {
 	settings   Settings
-	silence    silence
-	frameSince time.Time // when the rest of a frame was first waited for; zero: between frames
+	silence    silence   // the peer's
+	spoke      time.Time // when ours began, as far as is known: it may have been later
+	frame      frame
 	ping       ping
+	unanswered unanswered
 	graceCount int // how often a late verdict was put off in this silence
 	resting    bool
 }
@@ -63,7 +71,7 @@ func (s *silence) resume(now time.Time) (ended bool) {
 }
 
 // arrive records bytes.
-func (s *silence) arrive(now time.Time) { s.arrived = now }
+func (s *silence) arrive(now time.Time) { s.arrived, s.bytesSince = now, now }
 
 // end records a whole message.
 func (s *silence) end() { s.broken = true }
@@ -76,17 +84,58 @@ func (s *silence) extend(d time.Duration) {
 	s.since, s.bytesSince = s.since.Add(d), s.bytesSince.Add(d)
 }
 
+// A frame is what of the peer's has arrived in part. That may be a TLS record of which nothing
+// can be read yet.
+type frame struct {
+	since  time.Time // when the rest of the frame was first waited for; zero: nothing of one is here
+	record time.Time // when the rest of the record was, which has brought no message yet; zero: there is none
+}
+
+// resume begins to wait, at now, for the rest of a frame, of which bytes are here. Those of the
+// record that came last are among them, unless it has brought a whole message, too.
+func (f *frame) resume(now time.Time) {
+	switch {
+	case !f.since.IsZero():
+	case !f.record.IsZero():
+		f.since = f.record
+	default:
+		f.since = now
+	}
+	f.record = time.Time{}
+}
+
+// isPartial reports whether there is something.
+func (f *frame) isPartial() bool { return !f.since.IsZero() || !f.record.IsZero() }
+
+// began returns when the rest was first waited for.
+func (f *frame) began() time.Time {
+	if f.since.IsZero() {
+		return f.record
+	}
+	return f.since
+}
+
+// extend moves the beginning on by d.
+func (f *frame) extend(d time.Duration) {
+	if !f.since.IsZero() {
+		f.since = f.since.Add(d)
+	}
+	if !f.record.IsZero() {
+		f.record = f.record.Add(d)
+	}
+}
+
 // A pingState is how far the last ping has come.
 type pingState int
 
 const (
-	pingNone      pingState = iota // there was none, or it was answered
-	pingQueued                     // sent in this silence, and waits after our own data
-	pingSent                       // sent in this silence
-	pingOvertaken                  // another message has ended its silence; its answer may come yet
+	pingNone   pingState = iota // none was sent in this silence
+	pingQueued                  // one was, and waits after our own data
+	pingSent                    // one was
 )
 
-// A ping is the last one.
+// A ping is the first one of this silence of the peer. Those after it, for our own silence,
+// give the peer no time.
 type ping struct {
 	state    pingState
 	sent     time.Time
@@ -95,17 +144,19 @@ type ping struct {
 	nextPoll time.Time // when to look again, while the ping is queued
 }
 
-// newPing returns a ping that is sent at now.
-func newPing(now time.Time, out Outbound, pollInterval time.Duration) ping {
-	p := ping{state: pingSent, sent: now, acked: out.Acked, moved: now}
+// send records a ping at now.
+func (p *ping) send(now time.Time, out Outbound, pollInterval time.Duration) {
+	if p.isOut() {
+		return
+	}
+	*p = ping{state: pingSent, sent: now, acked: out.Acked, moved: now}
 	if out.Queued {
 		p.state, p.nextPoll = pingQueued, now.Add(pollInterval)
 	}
-	return p
 }
 
-// isOut reports whether the ping was sent in this silence.
-func (p *ping) isOut() bool { return p.state == pingQueued || p.state == pingSent }
+// isOut reports whether the ping was sent.
+func (p *ping) isOut() bool { return p.state != pingNone }
 
 // track watches the ping on its way through what was queued before it.
 //
@@ -123,24 +174,54 @@ func (p *ping) track(now time.Time, out Outbound, pollInterval time.Duration) {
 }
 
 // overtake records that a message has ended the silence.
-func (p *ping) overtake() {
-	if p.isOut() {
-		p.state = pingOvertaken
-	}
+func (p *ping) overtake() { p.state = pingNone }
+
+// maxTimed is how many unanswered pings are remembered with their times.
+const maxTimed = 256
+
+// unanswered are the pings whose answers may come yet, in order. Of those beyond maxTimed, for a
+// peer that answers none, only the number is known.
+type unanswered struct {
+	sent    []time.Duration // times since start
+	start   time.Time
+	untimed int
+	heard   bool // bytes have come since the last ping
 }
 
-// answer records the answer, and reports whether one was missing.
-func (p *ping) answer() (ok bool) {
-	ok = p.state != pingNone
-	p.state = pingNone
-	return ok
+// add records a ping.
+func (u *unanswered) add(now time.Time) {
+	u.heard = false
+	if u.untimed > 0 || len(u.sent) == maxTimed {
+		u.untimed++
+		return
+	}
+	u.sent = append(u.sent, now.Sub(u.start))
 }
+
+// answer records a pong that arrived then. It answers the oldest ping, unless that was sent
+// later. It returns the round-trip time, if it is known.
+func (u *unanswered) answer(arrived time.Time) (rtt time.Duration, ok bool) {
+	if len(u.sent) == 0 {
+		u.untimed = max(u.untimed-1, 0)
+		return 0, false
+	}
+	rtt = arrived.Sub(u.start) - u.sent[0]
+	if rtt < 0 {
+		return 0, false
+	}
+	u.sent = append(u.sent[:0], u.sent[1:]...)
+	return rtt, true
+}
+
+// isStuck reports whether there are some, and nothing has come since the last was sent.
+func (u *unanswered) isStuck() bool { return !u.heard && (len(u.sent) > 0 || u.untimed > 0) }
 
 // An Outbound is how far the network is with what we send.
 type Outbound struct {
-	Acked  int64 // bytes that the peer's TCP has taken, as far as this system tells
-	Queued bool  // there are others that it has not taken
-	Behind bool  // the last ping is among them
+	Acked  int64     // bytes that the peer's TCP has taken, as far as this system tells
+	Queued bool      // there are others that it has not taken
+	Behind bool      // the last ping is among them
+	Handed time.Time // when bytes were last handed to the network; zero: none were
 }
 
 // An Action is what a Monitor wants done.
@@ -149,7 +230,7 @@ type Action int
 // The actions.
 const (
 	Wait             Action = iota // nothing: read on
-	SendPing                       // the peer has been silent for Interval
+	SendPing                       // the peer, or we, have been silent for Interval
 	HeartbeatExpired               // the peer has been silent for Timeout
 	FrameExpired                   // the rest of a frame has not come within FrameTimeout
 )
@@ -169,20 +250,33 @@ func (a Action) String() string {
 	return "action " + strconv.Itoa(int(a))
 }
 
-// New returns the Monitor of a new connection.
-func New(s Settings, now time.Time) Monitor {
-	return Monitor{settings: s, silence: silence{since: now, bytesSince: now, arrived: now}}
+// New returns the Monitor of a new connection. handed is when bytes were last handed to the
+// network; zero: none were.
+func New(s Settings, now, handed time.Time) Monitor {
+	m := Monitor{
+		settings:   s,
+		silence:    silence{since: now, bytesSince: now, arrived: now},
+		spoke:      handed,
+		unanswered: unanswered{start: now},
+	}
+	if handed.IsZero() {
+		m.spoke = now
+	}
+	return m
 }
 
 // Heartbeat reports whether silence between frames is watched.
 func (m *Monitor) Heartbeat() bool { return m.settings.Interval > 0 }
 
-// Rest says whether the heartbeat rests: then silence is neither pinged nor a verdict, and only
-// FrameTimeout is kept.
+// Rest says whether the heartbeat rests: then silence, of the peer or ours, is neither pinged nor a
+// verdict, and only FrameTimeout is kept.
 func (m *Monitor) Rest(resting bool) { m.resting = resting }
 
 // beats reports whether silence has consequences now.
 func (m *Monitor) beats() bool { return m.Heartbeat() && !m.resting }
+
+// pings reports whether pings are sent now.
+func (m *Monitor) pings() bool { return m.beats() && m.settings.Pings }
 
 // Watches reports whether Resume and Arrived have a use for the time. inFrame says that
 // bytes of an unfinished frame are already here.
@@ -193,41 +287,62 @@ func (m *Monitor) Watches(inFrame bool) bool {
 // Resume begins to wait for the socket. inFrame says that bytes of an unfinished frame are
 // already here.
 func (m *Monitor) Resume(now time.Time, inFrame bool) {
-	switch {
-	case !inFrame:
-		m.frameSince = time.Time{}
-	case m.frameSince.IsZero():
-		m.frameSince = now
+	if inFrame {
+		m.frame.resume(now)
+	} else {
+		m.frame = frame{}
 	}
 	if ended := m.silence.resume(now); ended {
 		m.ping.overtake()
 	}
 }
 
+// RecordBegan is called before a read, after Resume, when bytes of another TLS record than before
+// are here that is not whole. Until that is, they count as bytes of a frame.
+func (m *Monitor) RecordBegan(now time.Time) { m.frame.record = now }
+
+// RecordEnded is called before a read, after Resume, when there are no bytes of such a record.
+// One that has brought nothing to read was no frame, and no life.
+func (m *Monitor) RecordEnded() { m.frame.record = time.Time{} }
+
 // Arrived ends the wait: bytes have come.
-func (m *Monitor) Arrived(now time.Time) { m.silence.arrive(now) }
+func (m *Monitor) Arrived(now time.Time) {
+	m.silence.arrive(now)
+	m.unanswered.heard = true
+}
 
 // Message records that a whole message has arrived.
 func (m *Monitor) Message() {
 	m.silence.end()
-	m.frameSince, m.graceCount = time.Time{}, 0
+	m.frame, m.graceCount = frame{}, 0
 }
 
-// Pong records that the last Message was the answer to a ping. It returns the round-trip
-// time, up to the bytes that brought the answer, and false if no ping was waiting for one.
+// Pong records that the last Message was the answer to the oldest ping that has none. It returns
+// the round-trip time, up to the bytes that brought the answer, and false if that is not known.
 func (m *Monitor) Pong() (rtt time.Duration, ok bool) {
-	ok = m.ping.answer()
-	return m.silence.arrived.Sub(m.ping.sent), ok
+	return m.unanswered.answer(m.silence.arrived)
 }
 
-// Next returns when Check has something to say; zero: never, as things stand.
+// Next returns when Check has something to say; zero: never, as things stand. It may be sooner
+// where we have sent something meanwhile.
 func (m *Monitor) Next() time.Time {
+	due := m.peerDue()
+	if m.pingsOwnSilence() {
+		if own := m.NextUnread(); due.IsZero() || own.Before(due) {
+			return own
+		}
+	}
+	return due
+}
+
+// peerDue returns when Check has something to say of the peer's silence.
+func (m *Monitor) peerDue() time.Time {
 	switch {
 	case m.InFrame():
 		return m.frameDeadline()
 	case !m.beats():
 		return time.Time{}
-	case m.pingDue():
+	case m.pingsPeerSilence():
 		return m.silence.since.Add(m.settings.Interval)
 	}
 	due := m.deadline()
@@ -237,18 +352,27 @@ func (m *Monitor) Next() time.Time {
 	return due
 }
 
-// InFrame reports whether the rest of a frame is waited for.
-func (m *Monitor) InFrame() bool { return !m.frameSince.IsZero() }
+// InFrame reports whether the rest of a frame is waited for, or that of a TLS record.
+func (m *Monitor) InFrame() bool { return m.frame.isPartial() }
 
-// pingDue reports whether no ping was sent in this silence yet.
-func (m *Monitor) pingDue() bool { return m.settings.Pings && !m.ping.isOut() }
+// pingsPeerSilence reports whether a ping is sent after Interval of the peer's silence: none was
+// in this one yet.
+func (m *Monitor) pingsPeerSilence() bool {
+	return m.pings() && !m.ping.isOut() && !m.InFrame()
+}
+
+// pingsOwnSilence reports whether a ping is sent after Interval of our silence. If one is unanswered
+// and nothing has come since, the peer is slow, and is not to be buried in pings.
+func (m *Monitor) pingsOwnSilence() bool {
+	return m.pings() && !m.unanswered.isStuck()
+}
 
 // frameDeadline is when the peer is dead, inside a frame: then FrameTimeout rules as long as
 // bytes keep coming. Zero: never, as things stand.
 func (m *Monitor) frameDeadline() time.Time {
-	due := m.frameSince.Add(m.settings.FrameTimeout)
-	if m.settings.FrameTimeout == 0 {
-		due = time.Time{}
+	var due time.Time
+	if m.settings.FrameTimeout > 0 {
+		due = m.frame.began().Add(m.settings.FrameTimeout)
 	}
 	if silent := m.silence.bytesSince.Add(m.settings.Timeout); m.beats() && (due.IsZero() || silent.Before(due)) {
 		due = silent
@@ -277,32 +401,68 @@ func (m *Monitor) deadline() time.Time {
 // again, so that on a machine that is always late there is a verdict in the end. A late
 // ping gives the peer all the time to answer that it would have had.
 func (m *Monitor) Check(now, due time.Time, out Outbound) Action {
-	if m.Next().IsZero() {
-		return Wait
-	}
+	m.speak(out.Handed)
 	late := now.Sub(due)
-	if !m.InFrame() && m.pingDue() && !now.Before(m.Next()) {
+	interval := m.settings.Interval
+	if m.pingsPeerSilence() && now.Sub(m.silence.since) >= interval {
 		if late > lateBy {
-			m.silence.restart(now.Add(-m.settings.Interval))
+			m.silence.restart(now.Add(-interval))
 		}
-		m.ping = newPing(now, out, m.pollInterval())
-		return SendPing
+		return m.send(now, out)
+	}
+	if m.pingsOwnSilence() && now.Sub(m.spoke) >= interval {
+		return m.send(now, out)
 	}
 	if m.ping.state == pingQueued {
 		m.ping.track(now, out, m.pollInterval())
 	}
-	if now.Before(m.Next()) {
+	verdict := m.peerDue()
+	if verdict.IsZero() || now.Before(verdict) {
 		return Wait
 	}
 	if late > lateBy<<min(m.graceCount, 20) {
 		m.graceCount++
-		m.extend(now.Sub(m.Next()) + min(max(late, minGrace), m.grace()))
+		m.extend(now.Sub(verdict) + min(max(late, minGrace), m.grace()))
 		return Wait
 	}
-	if m.InFrame() && m.settings.FrameTimeout > 0 && !now.Before(m.frameSince.Add(m.settings.FrameTimeout)) {
+	if m.InFrame() && m.settings.FrameTimeout > 0 && !now.Before(m.frame.began().Add(m.settings.FrameTimeout)) {
 		return FrameExpired
 	}
 	return HeartbeatExpired
+}
+
+// NextUnread returns when CheckUnread has something to say; zero: never, as things stand. It may be sooner where
+// we have sent something meanwhile.
+func (m *Monitor) NextUnread() time.Time {
+	if !m.pings() {
+		return time.Time{}
+	}
+	return m.spoke.Add(m.settings.Interval)
+}
+
+// CheckUnread says what is to be done at now, while the goroutine that reads waits for something
+// else than the socket. Whether the peer is alive it cannot know, nor whether an answer has come.
+func (m *Monitor) CheckUnread(now time.Time, out Outbound) Action {
+	m.speak(out.Handed)
+	if m.pings() && now.Sub(m.spoke) >= m.settings.Interval {
+		return m.send(now, out)
+	}
+	return Wait
+}
+
+// speak ends our silence at then, if it was not later.
+func (m *Monitor) speak(then time.Time) {
+	if then.After(m.spoke) {
+		m.spoke = then
+	}
+}
+
+// send records that a ping is sent. It ends our silence, even if it has to queue.
+func (m *Monitor) send(now time.Time, out Outbound) Action {
+	m.speak(now)
+	m.ping.send(now, out, m.pollInterval())
+	m.unanswered.add(now)
+	return SendPing
 }
 
 // answerTime is how long the peer has to answer a ping.
@@ -323,7 +483,5 @@ func (m *Monitor) grace() time.Duration {
 // extend puts off all verdicts by d.
 func (m *Monitor) extend(d time.Duration) {
 	m.silence.extend(d)
-	if m.InFrame() {
-		m.frameSince = m.frameSince.Add(d)
-	}
+	m.frame.extend(d)
 }

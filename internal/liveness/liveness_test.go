@@ -3,6 +3,7 @@ package liveness
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,8 +21,16 @@ func at(d time.Duration) time.Time { return epoch.Add(d) }
 func since0(t time.Time) time.Duration { return t.Sub(epoch) }
 
 func newMonitor(interval, timeout, frameTimeout time.Duration, pings bool) *Monitor {
-	m := New(Settings{Interval: interval, Timeout: timeout, FrameTimeout: frameTimeout, Pings: pings}, at(0))
+	m := New(Settings{Interval: interval, Timeout: timeout, FrameTimeout: frameTimeout, Pings: pings}, at(0), time.Time{})
 	return &m
+}
+
+// newTalking returns the Monitor of a connection on which we are never silent: what it wants is about
+// the silence of the peer.
+func newTalking(interval, timeout, frameTimeout time.Duration) *Monitor {
+	m := newMonitor(interval, timeout, frameTimeout, true)
+	m.speak(at(1000 * time.Hour))
+	return m
 }
 
 // waits begins to wait for the socket, and returns when that is to end.
@@ -69,7 +78,7 @@ func TestMonitor(t *testing.T) {
 	})
 
 	t.Run("any message is life, an answered ping as well", func(t *testing.T) { // H2, H4
-		m := newMonitor(10*sec, 25*sec, 0, true)
+		m := newTalking(10*sec, 25*sec, 0)
 		m.waits(0, false)
 		m.arrives(7 * sec)
 		require.Equal(t, 17*sec, m.waits(7*sec, false))
@@ -92,7 +101,7 @@ func TestMonitor(t *testing.T) {
 	})
 
 	t.Run("takes the answer to a ping after another message", func(t *testing.T) { // H1
-		m := newMonitor(10*sec, 25*sec, 0, true)
+		m := newTalking(10*sec, 25*sec, 0)
 		m.waits(0, false)
 		require.Equal(t, SendPing, m.wakes(10*sec, Outbound{Acked: 7, Queued: true, Behind: true}))
 		m.arrives(11 * sec)
@@ -105,7 +114,7 @@ func TestMonitor(t *testing.T) {
 	})
 
 	t.Run("takes no message for an answer where no ping was sent", func(t *testing.T) { // H1
-		m := newMonitor(10*sec, 25*sec, 0, true)
+		m := newTalking(10*sec, 25*sec, 0)
 		m.waits(0, false)
 		m.arrives(5 * sec)
 		_, ok := m.Pong()
@@ -114,7 +123,7 @@ func TestMonitor(t *testing.T) {
 	})
 
 	t.Run("counts no silence while no goroutine reads", func(t *testing.T) { // P5, H6
-		m := newMonitor(10*sec, 25*sec, 0, true)
+		m := newTalking(10*sec, 25*sec, 0)
 		m.waits(0, false)
 		m.arrives(1 * sec)
 		// The application does not receive for an hour: the reader is stuck with the message.
@@ -122,7 +131,7 @@ func TestMonitor(t *testing.T) {
 	})
 
 	t.Run("counts no silence between a part of a frame and the next read", func(t *testing.T) { // P5
-		m := newMonitor(10*sec, 25*sec, 0, true)
+		m := newTalking(10*sec, 25*sec, 0)
 		m.waits(0, false)
 		m.Arrived(at(4 * sec))
 		m.waits(14*sec, true) // the reader was held for 10 s
@@ -188,7 +197,7 @@ func TestMonitor(t *testing.T) {
 
 func TestMonitorInsideFrame(t *testing.T) {
 	t.Run("FrameTimeout rules while bytes come", func(t *testing.T) { // P5, S17
-		m := newMonitor(10*sec, 25*sec, 30*sec, true)
+		m := newTalking(10*sec, 25*sec, 30*sec)
 		m.waits(0, false)
 		for now := 5 * sec; now < 35*sec; now += sec {
 			m.Arrived(at(now))
@@ -199,7 +208,7 @@ func TestMonitorInsideFrame(t *testing.T) {
 	})
 
 	t.Run("the heartbeat rules when bytes stop", func(t *testing.T) { // P5
-		m := newMonitor(10*sec, 25*sec, 30*sec, true)
+		m := newTalking(10*sec, 25*sec, 30*sec)
 		m.waits(0, false)
 		m.Arrived(at(3 * sec))
 		require.Equal(t, 28*sec, m.waits(3*sec, true))
@@ -207,7 +216,7 @@ func TestMonitorInsideFrame(t *testing.T) {
 	})
 
 	t.Run("FrameTimeout rules when it is sooner", func(t *testing.T) {
-		m := newMonitor(10*sec, 25*sec, 2*sec, true)
+		m := newTalking(10*sec, 25*sec, 2*sec)
 		m.waits(0, false)
 		m.Arrived(at(3 * sec))
 		require.Equal(t, 5*sec, m.waits(3*sec, true))
@@ -221,7 +230,7 @@ func TestMonitorInsideFrame(t *testing.T) {
 	})
 
 	t.Run("without FrameTimeout bytes are life", func(t *testing.T) {
-		m := newMonitor(10*sec, 25*sec, 0, true)
+		m := newTalking(10*sec, 25*sec, 0)
 		for now := time.Duration(0); now < time.Hour; now += 24 * sec {
 			m.Arrived(at(now))
 			require.Equal(t, now+25*sec, m.waits(now, true))
@@ -229,8 +238,8 @@ func TestMonitorInsideFrame(t *testing.T) {
 		}
 	})
 
-	t.Run("no ping is sent", func(t *testing.T) {
-		m := newMonitor(10*sec, 25*sec, 30*sec, true)
+	t.Run("no ping is sent for the silence of the peer", func(t *testing.T) {
+		m := newTalking(10*sec, 25*sec, 30*sec)
 		m.waits(0, false)
 		m.Arrived(at(9 * sec))
 		m.waits(9*sec, true)
@@ -240,7 +249,7 @@ func TestMonitorInsideFrame(t *testing.T) {
 	})
 
 	t.Run("the frame's end is life, and the next frame has a time of its own", func(t *testing.T) {
-		m := newMonitor(10*sec, 25*sec, 30*sec, true)
+		m := newTalking(10*sec, 25*sec, 30*sec)
 		m.waits(0, false)
 		m.Arrived(at(5 * sec))
 		m.waits(5*sec, true)
@@ -253,7 +262,7 @@ func TestMonitorInsideFrame(t *testing.T) {
 	})
 
 	t.Run("time in which no goroutine reads is not counted", func(t *testing.T) {
-		m := newMonitor(10*sec, 25*sec, 30*sec, true)
+		m := newTalking(10*sec, 25*sec, 30*sec)
 		m.waits(0, false)
 		m.arrives(5 * sec)
 		require.Equal(t, time.Hour+25*sec, m.waits(time.Hour, true), "the frame began while a full Inbox held the reader")
@@ -262,7 +271,7 @@ func TestMonitorInsideFrame(t *testing.T) {
 	for _, late := range []time.Duration{5 * ms, 300 * ms, 3 * sec, 30 * sec, time.Hour} {
 		for _, frameTimeout := range []time.Duration{20 * sec, 40 * sec} { // which of the two verdicts is the first
 			t.Run(fmt.Sprintf("a verdict after %v that is %v late is put off for one fresh read", frameTimeout, late), func(t *testing.T) { // P5
-				m := newMonitor(10*sec, 25*sec, frameTimeout, true)
+				m := newTalking(10*sec, 25*sec, frameTimeout)
 				m.waits(0, false)
 				m.Arrived(at(0))
 				now := m.waits(0, true) + late
@@ -274,6 +283,269 @@ func TestMonitorInsideFrame(t *testing.T) {
 			})
 		}
 	}
+}
+
+// hands tells the Monitor at now that bytes were handed to the network then.
+func (m *Monitor) hands(now, then time.Duration) Action {
+	return m.Check(at(now), m.Next(), Outbound{Handed: at(then)})
+}
+
+func TestMonitorOwnSilence(t *testing.T) {
+	t.Run("pings after the interval of our silence, however much arrives", func(t *testing.T) { // P5, A1
+		m := newMonitor(10*sec, 25*sec, 0, true)
+		last := time.Duration(0)
+		for now := time.Duration(0); now < time.Hour; now += sec {
+			require.Equal(t, last+10*sec, m.waits(now, false))
+			if now == last+10*sec {
+				require.Equal(t, SendPing, m.wakes(now, Outbound{}))
+				last = now
+			}
+			m.arrives(now + sec)
+		}
+	})
+
+	t.Run("what was handed over postpones the ping for our silence only", func(t *testing.T) { // P5, A1
+		m := newMonitor(10*sec, 25*sec, 0, true)
+		m.waits(0, false)
+		m.arrives(7 * sec)
+		require.Equal(t, 10*sec, m.waits(7*sec, false))
+		require.Equal(t, Wait, m.hands(10*sec, 9*sec))
+		require.Equal(t, 17*sec, since0(m.Next()), "the peer's silence")
+		m.arrives(11 * sec)
+		require.Equal(t, 19*sec, m.waits(11*sec, false), "ours")
+		require.Equal(t, SendPing, m.hands(19*sec, 9*sec))
+	})
+
+	t.Run("our silence begins with what was handed over before the Monitor was made", func(t *testing.T) { // P5, A1
+		m := New(Settings{Interval: 10 * sec, Timeout: 25 * sec, Pings: true}, at(8*sec), at(0))
+		require.Equal(t, 10*sec, m.waits(8*sec, false))
+		require.Equal(t, SendPing, m.wakes(10*sec, Outbound{}))
+		require.Equal(t, 33*sec, since0(m.Next()), "and the peer's with the Monitor")
+	})
+
+	t.Run("the ping for our silence is that for the peer's as well", func(t *testing.T) { // P5
+		m := newMonitor(10*sec, 25*sec, 0, true)
+		m.waits(0, false)
+		m.arrives(7 * sec)
+		require.Equal(t, 10*sec, m.waits(7*sec, false))
+		require.Equal(t, SendPing, m.wakes(10*sec, Outbound{}))
+		require.Equal(t, 32*sec, since0(m.Next()), "one ping is outstanding")
+		require.Equal(t, HeartbeatExpired, m.wakes(32*sec, Outbound{}))
+	})
+
+	t.Run("there is another while one is unanswered if something has arrived", func(t *testing.T) { // P5, A1
+		m := newMonitor(10*sec, 55*sec, 0, true)
+		m.waits(0, false)
+		require.Equal(t, SendPing, m.wakes(10*sec, Outbound{}))
+		require.Equal(t, 55*sec, since0(m.Next()), "a slow peer is not buried in pings")
+		m.arrives(12 * sec)
+		require.Equal(t, 20*sec, m.waits(12*sec, false))
+		require.Equal(t, SendPing, m.wakes(20*sec, Outbound{}))
+		require.Equal(t, 67*sec, since0(m.Next()), "a slow peer is not buried in pings")
+		m.arrives(50 * sec)
+		require.Equal(t, 30*sec, m.waits(50*sec, false), "it is late already")
+		require.Equal(t, SendPing, m.wakes(50*sec, Outbound{}))
+		require.Equal(t, 105*sec, since0(m.Next()))
+	})
+
+	t.Run("another ping in the same silence gives the peer no time, and takes none", func(t *testing.T) { // P5, A1
+		m := newMonitor(10*sec, 26*sec, 30*sec, true) // looks every 2 s
+		m.waits(0, false)
+		require.Equal(t, SendPing, m.wakes(10*sec, Outbound{Acked: 1, Queued: true, Behind: true}))
+		require.Equal(t, Wait, m.wakes(12*sec, Outbound{Acked: 2, Queued: true, Behind: true}))
+		m.Arrived(at(13 * sec))
+		m.RecordBegan(at(13 * sec))
+		require.Equal(t, 20*sec, since0(m.Next()))
+		require.Equal(t, SendPing, m.wakes(20*sec, Outbound{Acked: 2, Queued: true, Behind: true}))
+		require.Equal(t, 39*sec, since0(m.Next()), "the bytes stopped at 13 s")
+		m.RecordEnded() // it was no frame
+		require.Equal(t, 28*sec, since0(m.deadline()), "16 s after the last acknowledgement")
+	})
+
+	t.Run("no ping is sent where there is none to send", func(t *testing.T) {
+		for _, m := range []*Monitor{newMonitor(10*sec, 25*sec, 0, false), newMonitor(0, 0, 30*sec, true)} {
+			require.True(t, m.NextUnread().IsZero())
+			require.Equal(t, Wait, m.CheckUnread(at(time.Hour), Outbound{}))
+			m.waits(0, false)
+			m.arrives(20 * sec)
+			m.waits(20*sec, false)
+			require.Equal(t, Wait, m.Check(at(40*sec), at(40*sec), Outbound{}))
+		}
+	})
+}
+
+func TestMonitorWhileNothingIsRead(t *testing.T) {
+	t.Run("pings go on, and there is no verdict", func(t *testing.T) { // P5, A2
+		m := newMonitor(10*sec, 25*sec, 30*sec, true)
+		m.waits(0, false)
+		m.arrives(5 * sec)
+		for now := 10 * sec; now < time.Hour; now += 10 * sec {
+			require.Equal(t, now, since0(m.NextUnread()))
+			require.Equal(t, Wait, m.CheckUnread(at(now-1), Outbound{}))
+			require.Equal(t, SendPing, m.CheckUnread(at(now), Outbound{}))
+		}
+		require.Equal(t, time.Hour+10*sec, m.waits(time.Hour, false), "and the peer has all its time")
+		require.Equal(t, SendPing, m.wakes(time.Hour+10*sec, Outbound{}))
+		require.Equal(t, time.Hour+25*sec, since0(m.Next()))
+	})
+
+	t.Run("what is handed over postpones the ping", func(t *testing.T) { // P5, A2
+		m := newMonitor(10*sec, 25*sec, 0, true)
+		require.Equal(t, Wait, m.CheckUnread(at(10*sec), Outbound{Handed: at(4 * sec)}))
+		require.Equal(t, 14*sec, since0(m.NextUnread()))
+		require.Equal(t, SendPing, m.CheckUnread(at(14*sec), Outbound{Handed: at(4 * sec)}))
+	})
+}
+
+func TestMonitorPongs(t *testing.T) {
+	// pinging has sent a ping each 10 s from 10 s on.
+	pinging := func(n int) *Monitor {
+		m := newMonitor(10*sec, 25*sec, 0, true)
+		m.waits(0, false)
+		for i := range n {
+			m.CheckUnread(at(time.Duration(i+1)*10*sec), Outbound{})
+		}
+		return m
+	}
+
+	t.Run("each answers the oldest ping that has no answer", func(t *testing.T) { // P5, A2
+		m := pinging(30)
+		m.arrives(301 * sec)
+		for i := range 30 {
+			rtt, ok := m.Pong()
+			require.True(t, ok)
+			require.Equal(t, 301*sec-time.Duration(i+1)*10*sec, rtt)
+		}
+		_, ok := m.Pong()
+		require.False(t, ok)
+	})
+
+	t.Run("none answers a ping that was sent after it had come", func(t *testing.T) {
+		m := pinging(1)
+		m.arrives(9 * sec)
+		_, ok := m.Pong()
+		require.False(t, ok)
+		m.arrives(11 * sec)
+		rtt, ok := m.Pong()
+		require.True(t, ok)
+		require.Equal(t, sec, rtt)
+	})
+
+	t.Run("a peer that answers none costs bounded memory, and no other ping is taken for an answered one", func(t *testing.T) { // P6
+		m := pinging(maxTimed + 100)
+		require.Len(t, m.unanswered.sent, maxTimed)
+		now := time.Duration(maxTimed+100)*10*sec + sec
+		m.arrives(now)
+		for i := range maxTimed + 100 {
+			rtt, ok := m.Pong()
+			require.Equal(t, i < maxTimed, ok, "pong %d", i)
+			if ok {
+				require.Equal(t, now-time.Duration(i+1)*10*sec, rtt)
+			}
+		}
+		require.Equal(t, SendPing, m.CheckUnread(at(now+10*sec), Outbound{}))
+		m.arrives(now + 11*sec)
+		rtt, ok := m.Pong()
+		require.True(t, ok, "all before it are answered")
+		require.Equal(t, sec, rtt)
+	})
+}
+
+func TestMonitorInsideRecord(t *testing.T) {
+	// begins is the beginning of a TLS record, whose rest is waited for from now on.
+	begins := func(m *Monitor, now time.Duration) (due time.Duration) {
+		m.Arrived(at(now))
+		m.RecordBegan(at(now))
+		return since0(m.Next())
+	}
+	// ends is the end of one that has brought nothing to read.
+	ends := func(m *Monitor, now time.Duration) (due time.Duration) {
+		m.Arrived(at(now))
+		m.RecordEnded()
+		return since0(m.Next())
+	}
+
+	t.Run("FrameTimeout rules while bytes come", func(t *testing.T) { // P5, F1
+		m := newTalking(1*sec, 3*sec, 30*sec)
+		m.waits(0, false)
+		begins(m, 2*sec)
+		for now := 2 * sec; now < 31*sec; now += 100 * ms {
+			m.Arrived(at(now))
+			require.Equal(t, min(32*sec, now+3*sec), since0(m.Next()))
+			require.Equal(t, Wait, m.wakes(now+50*ms, Outbound{}))
+		}
+		m.Arrived(at(31 * sec))
+		require.Equal(t, FrameExpired, m.wakes(32*sec, Outbound{}))
+	})
+
+	t.Run("the heartbeat rules when bytes stop", func(t *testing.T) { // P5, F2
+		m := newTalking(10*sec, 25*sec, 30*sec)
+		m.waits(0, false)
+		require.Equal(t, 28*sec, begins(m, 3*sec))
+		require.Equal(t, HeartbeatExpired, m.wakes(28*sec, Outbound{}))
+	})
+
+	t.Run("FrameTimeout works without a heartbeat", func(t *testing.T) { // P5, F2
+		m := newMonitor(0, 0, 2*sec, false)
+		m.RecordBegan(at(3 * sec))
+		require.Equal(t, 5*sec, since0(m.Next()))
+		require.Equal(t, FrameExpired, m.wakes(5*sec, Outbound{}))
+	})
+
+	t.Run("one that has brought nothing to read was no frame, and no life", func(t *testing.T) { // P5, F1
+		m := newTalking(10*sec, 25*sec, 30*sec)
+		m.waits(0, false)
+		begins(m, 2*sec)
+		require.Equal(t, 10*sec, ends(m, 4*sec))
+		require.Equal(t, SendPing, m.wakes(10*sec, Outbound{}))
+		require.Equal(t, HeartbeatExpired, m.wakes(25*sec, Outbound{}))
+
+		m = newMonitor(0, 0, 30*sec, false)
+		m.RecordBegan(at(2 * sec))
+		m.RecordEnded()
+		require.True(t, m.Next().IsZero(), "a ticket is no reason to wait for more")
+	})
+
+	t.Run("a frame that spans records keeps the time of its first byte", func(t *testing.T) { // P5, F1
+		m := newTalking(10*sec, 25*sec, 30*sec)
+		m.waits(0, false)
+		begins(m, 2*sec)
+		m.Arrived(at(20 * sec))
+		m.waits(20*sec, true) // the first record was whole
+		require.Equal(t, 32*sec, begins(m, 20*sec))
+		m.Arrived(at(31 * sec))
+		require.Equal(t, 32*sec, m.waits(31*sec, true)) // and so was the second
+		require.Equal(t, FrameExpired, m.wakes(32*sec, Outbound{}))
+	})
+
+	t.Run("a frame that begins in a record after a message has a time of its own", func(t *testing.T) { // P5, F1
+		m := newTalking(10*sec, 55*sec, 30*sec)
+		m.waits(0, false)
+		begins(m, 2*sec)
+		m.arrives(20 * sec)
+		require.Equal(t, 50*sec, m.waits(20*sec, true))
+	})
+
+	t.Run("a record after one that was whole has a time of its own", func(t *testing.T) { // P5, F1
+		m := newTalking(10*sec, 55*sec, 30*sec)
+		m.waits(0, false)
+		begins(m, 2*sec)
+		m.arrives(20 * sec)
+		m.waits(20*sec, false)
+		m.RecordBegan(at(21 * sec)) // of which a part came with that
+		require.Equal(t, 51*sec, since0(m.Next()))
+		require.Equal(t, 60*sec, begins(m, 30*sec), "several records that bring nothing to read")
+	})
+
+	t.Run("a verdict that is late is put off for one fresh read", func(t *testing.T) { // P5, F1
+		m := newTalking(10*sec, 25*sec, 20*sec)
+		m.waits(0, false)
+		due := begins(m, 2*sec)
+		require.Equal(t, 22*sec, due)
+		require.Equal(t, Wait, m.wakes(due+time.Minute, Outbound{}))
+		require.Greater(t, since0(m.Next()), due+time.Minute)
+		require.Equal(t, FrameExpired, m.wakes(since0(m.Next()), Outbound{}))
+	})
 }
 
 func TestMonitorBehindBulkData(t *testing.T) {
@@ -351,8 +623,43 @@ type peerModel struct {
 	now     time.Duration
 	arrival []time.Duration // of messages from the peer, in order
 	pinged  []time.Duration
+	handed  []time.Duration // what we send but for pings, in order
 	// Suspensions of this process: at from, for. In order.
 	stops [][2]time.Duration
+	// The same for waits of the reader for something else than the socket, which begin with a
+	// message.
+	holds [][2]time.Duration
+}
+
+// outbound is what was handed over by now.
+func (sim *peerModel) outbound() (out Outbound) {
+	for len(sim.handed) > 1 && sim.handed[1] <= sim.now {
+		sim.handed = sim.handed[1:]
+	}
+	if len(sim.handed) > 0 && sim.handed[0] <= sim.now {
+		out.Handed = at(sim.handed[0])
+	}
+	return out
+}
+
+// hold lets the time pass in which the socket is not read, if there is such now.
+func (sim *peerModel) hold(onPing func(now time.Duration)) {
+	for len(sim.holds) > 0 && sim.holds[0][0] <= sim.now {
+		end := sim.now + sim.holds[0][1]
+		sim.holds = sim.holds[1:]
+		for {
+			next := max(sim.now, since0(sim.monitor.NextUnread()))
+			if next >= end {
+				break
+			}
+			sim.now = next
+			if sim.monitor.CheckUnread(at(sim.now), sim.outbound()) == SendPing {
+				sim.pinged = append(sim.pinged, sim.now)
+				onPing(sim.now)
+			}
+		}
+		sim.now = end
+	}
 }
 
 // pass lets the time pass until then, and through suspensions that begin before.
@@ -389,7 +696,7 @@ func (sim *peerModel) run(until time.Duration, onPing func(now time.Duration)) A
 			if sim.now >= until {
 				return Wait
 			}
-			switch r := sim.monitor.Check(at(sim.now), due, Outbound{}); r {
+			switch r := sim.monitor.Check(at(sim.now), due, sim.outbound()); r {
 			case SendPing:
 				sim.pinged = append(sim.pinged, sim.now)
 				onPing(sim.now)
@@ -399,6 +706,7 @@ func (sim *peerModel) run(until time.Duration, onPing func(now time.Duration)) A
 		}
 		sim.monitor.arrives(sim.now)
 		sim.arrival = sim.arrival[1:]
+		sim.hold(onPing)
 	}
 	return Wait
 }
@@ -445,6 +753,47 @@ func TestMonitorSimulation(t *testing.T) {
 			require.Equal(t, Wait, r, "seed %d: interval %v, timeout %v, dead at %v, next message at %v", seed, interval, timeout, sim.now, sim.arrival)
 		}
 	})
+
+	for name, answers := range map[string]bool{"answers": true, "only talks": false} {
+		t.Run("a peer that "+name+", and watches us, is never left without a byte for longer than the interval", func(t *testing.T) { // P5, A1, A2
+			for seed := range uint64(runs) {
+				rng := rand.New(rand.NewPCG(seed, 5))
+				random := func(most time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(most))) }
+				interval := 1*sec + random(10*sec)
+				sim := &peerModel{monitor: newMonitor(interval, 3*interval, 30*sec, true)}
+				for now := random(interval); now < 300*sec; now += 1 + random(20*sec) {
+					sim.handed = append(sim.handed, now)
+				}
+				for now := random(30 * sec); now < 300*sec; now += random(60 * sec) {
+					held := random(40 * sec)
+					sim.holds = append(sim.holds, [2]time.Duration{now, held})
+					now += held
+				}
+				if !answers {
+					for now := time.Duration(0); now < 400*sec; now += 1 + random(interval/2) {
+						sim.arrival = append(sim.arrival, now)
+					}
+				}
+				heard := append([]time.Duration{0}, sim.handed...)
+				r := sim.run(300*sec, func(now time.Duration) {
+					heard = append(heard, now)
+					if answers {
+						sim.arrival = append(sim.arrival, now+random(interval/2))
+						slices.Sort(sim.arrival)
+					}
+				})
+				require.Equal(t, Wait, r, "seed %d: dead at %v", seed, sim.now)
+				heard = append(heard, 300*sec)
+				slices.Sort(heard)
+				for i, now := range heard[1:] {
+					if now-heard[i] > interval {
+						require.Fail(t, "silent for longer than the interval", "seed %d: interval %v, from %v to %v", seed, interval, heard[i], now)
+					}
+				}
+				require.LessOrEqual(t, len(sim.pinged), 2*int(300*sec/interval)+1, "seed %d: buried in pings", seed)
+			}
+		})
+	}
 
 	t.Run("a peer that falls silent is dead even if every timer is late", func(t *testing.T) { // Y1
 		for _, late := range []time.Duration{lateBy + 1, 10 * ms, 25 * ms, 100 * ms} {

@@ -59,14 +59,29 @@ func TestMonitorRests(t *testing.T) {
 		m.Rest(true)
 		require.True(t, m.Next().IsZero())
 		require.Equal(t, Wait, m.Check(at(time.Hour), at(10*sec), Outbound{}))
+		require.True(t, m.NextUnread().IsZero(), "nor while nothing is read")
+		require.Equal(t, Wait, m.CheckUnread(at(time.Hour), Outbound{}))
 		m.Resume(at(time.Hour), true)
 		require.Equal(t, time.Hour+30*sec, since0(m.Next()), "silence within a frame is none of a heartbeat's")
 		require.Equal(t, FrameExpired, m.wakes(time.Hour+30*sec, Outbound{}))
 	})
 
+	t.Run("keeps FrameTimeout inside a TLS record, too", func(t *testing.T) { // P5, A3, F1
+		m := newMonitor(10*sec, 25*sec, 30*sec, true)
+		m.waits(0, false)
+		require.False(t, m.InFrame())
+		m.RecordBegan(at(60 * sec))
+		m.Rest(true)
+		require.True(t, m.InFrame())
+		require.Equal(t, 90*sec, since0(m.Next()))
+		require.Equal(t, FrameExpired, m.wakes(90*sec, Outbound{}))
+	})
+
 	t.Run("watches nothing without a FrameTimeout", func(t *testing.T) { // P5, A3
 		m := newMonitor(10*sec, 25*sec, 0, true)
 		m.waits(0, true)
+		require.Equal(t, 10*sec, since0(m.Next()), "our silence")
+		require.Equal(t, SendPing, m.wakes(10*sec, Outbound{}))
 		require.Equal(t, 25*sec, since0(m.Next()))
 		m.Rest(true)
 		require.True(t, m.Next().IsZero())
@@ -79,7 +94,21 @@ func TestMonitorRests(t *testing.T) {
 		m.Rest(true)
 		m.arrives(60 * sec)
 		m.Rest(false)
-		require.Equal(t, 70*sec, m.waits(60*sec, false))
-		require.Equal(t, SendPing, m.wakes(70*sec, Outbound{}))
+		require.Equal(t, 10*sec, m.waits(60*sec, false), "our silence went on")
+		spoke := Outbound{Handed: at(60 * sec)}
+		require.Equal(t, Wait, m.Check(at(60*sec), at(10*sec), spoke))
+		require.Equal(t, 70*sec, since0(m.Next()))
+		require.Equal(t, SendPing, m.wakes(70*sec, spoke))
+	})
+
+	t.Run("makes up for our silence when its rest has ended", func(t *testing.T) { // P5, A1, A3
+		m := newMonitor(10*sec, 25*sec, 0, true)
+		m.waits(0, false)
+		m.Rest(true)
+		m.arrives(60 * sec)
+		m.Rest(false)
+		m.waits(60*sec, false)
+		require.Equal(t, SendPing, m.Check(at(60*sec), at(10*sec), Outbound{}))
+		require.Equal(t, 85*sec, since0(m.Next()), "all the peer's time is left")
 	})
 }

@@ -293,7 +293,7 @@ func TestCloseOfForeignConnection(t *testing.T) {
 			s := newStuck()
 			m := new(monitor)
 			c := wire.New(s, time.Second, 64<<10, m)
-			c.Watch(m)
+			c.Watch(m, false)
 			read := begin(func() (int, error) { return c.Read(make([]byte, 1)) })
 			synctest.Wait()
 			c.Kill(wire.ErrClosed)

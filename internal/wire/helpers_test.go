@@ -141,7 +141,7 @@ func newConn(t testing.TB, raw net.Conn, writeTimeout time.Duration) *wire.Conn 
 	t.Helper()
 	m := new(monitor)
 	c := wire.New(raw, writeTimeout, 64<<10, m)
-	c.Watch(m)
+	c.Watch(m, false)
 	t.Cleanup(func() { requireEnds(t, c) })
 	return c
 }

@@ -90,7 +90,7 @@ func TestRead(t *testing.T) {
 			c.Watch(&monitor{
 				next:    func() time.Time { return due },
 				expired: func(now, due time.Time) error { return io.ErrNoProgress },
-			})
+			}, false)
 			_, err := c.Read(make([]byte, 10))
 			require.Equal(t, io.ErrNoProgress, err)
 		})

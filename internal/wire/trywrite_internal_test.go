@@ -42,7 +42,7 @@ func newWilling(t *testing.T, write func(c *Conn, p []byte) (int, error)) *Conn 
 	c := New(near, time.Second, 64<<10, silent{})
 	each := func(p []byte) (int, error) { return write(c, p) }
 	c.conn = &willing{try: each, write: each}
-	c.Watch(silent{})
+	c.Watch(silent{}, false)
 	t.Cleanup(func() { c.Kill(ErrClosed); c.Join() })
 	return c
 }

@@ -60,6 +60,8 @@ type Conn struct {
 	writer    writerState
 	returned  chan struct{} // closed when the write that is under way has returned; nil: the reader does not ask
 	handed    int64         // bytes that the connection took
+	handedAt  time.Time     // when it last took some, as far as that was noted; zero: never
+	timesAll  bool          // TryWrite notes it, too
 	stall     stallWatch
 }
 
@@ -110,12 +112,14 @@ func New(raw net.Conn, writeTimeout time.Duration, maxRead int, m Monitor) *Conn
 }
 
 // Watch replaces the monitor, when the handshake is over: from now on the goroutine that reads
-// is another than the one that writes, and each may wait for what the other knows. Only the reading
-// goroutine may call it.
-func (c *Conn) Watch(m Monitor) {
+// is another than the one that writes, and each may wait for what the other knows. timesWrites says
+// that HandedAt is asked for, which costs TryWrite a look at the clock. Only the reading goroutine
+// may call it.
+func (c *Conn) Watch(m Monitor, timesWrites bool) {
 	c.monitor = m
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.timesAll = timesWrites
 	if c.phase == handshaking {
 		c.phase = inUse
 	}

@@ -36,6 +36,9 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.handed += int64(n)
+	if c.timesAll && n > 0 {
+		c.handedAt = time.Now()
+	}
 	if err != nil && !isBrokenPipe(err) {
 		c.failWriteLocked(err)
 	}
@@ -118,6 +121,9 @@ func (c *Conn) wrote(k int, err error, due time.Time) (time.Time, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.handed += int64(k)
+	if k > 0 {
+		c.handedAt = now
+	}
 	if err == nil {
 		c.stall.moved(now)
 		return time.Time{}, nil // all was written, also if the connection has ended since
@@ -147,6 +153,14 @@ func (c *Conn) Handed() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.handed + int64(c.conn.inFlight())
+}
+
+// HandedAt returns when bytes were last handed over, as far as that was noted: by Write always,
+// by TryWrite since a Watch that has asked for it. Zero: none were.
+func (c *Conn) HandedAt() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.handedAt
 }
 
 // Progress returns when the network last took a byte for a Write, or the peer's TCP was last

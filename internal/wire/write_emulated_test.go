@@ -18,7 +18,7 @@ import (
 func connectForgetful(t *testing.T, writeTimeout time.Duration, m *monitor) (c *wire.Conn, near, far net.Conn) {
 	near, far = inMemory(t, 1000)
 	c = wire.NewWithoutWriteDeadlines(forgetful{near}, writeTimeout, m)
-	c.Watch(m)
+	c.Watch(m, false)
 	t.Cleanup(func() { requireEnds(t, c) })
 	return c, near, far
 }

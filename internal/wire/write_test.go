@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -311,6 +312,50 @@ func TestEveryByte(t *testing.T) {
 					require.True(t, string(p) == string(<-got), "seed %d", seed)
 				})
 			}
+		})
+	}
+}
+
+func TestHandedAt(t *testing.T) {
+	t.Run("is when the connection last took bytes for a Write", func(t *testing.T) { // P5, A1
+		synctest.Test(t, func(t *testing.T) {
+			near, far := inMemory(t, 100)
+			c := newConn(t, near, 0)
+			require.True(t, c.HandedAt().IsZero())
+			start := time.Now()
+			time.Sleep(time.Second)
+			_, err := c.Write(pattern(100))
+			require.NoError(t, err)
+			require.Equal(t, time.Second, c.HandedAt().Sub(start))
+			written := begin(func() (int, error) { return c.Write(pattern(10)) })
+			time.Sleep(time.Minute)
+			require.Equal(t, time.Second, c.HandedAt().Sub(start), "it takes none")
+			_, err = io.ReadFull(far, make([]byte, 100))
+			require.NoError(t, err)
+			require.NoError(t, (<-written).err)
+			require.Equal(t, 61*time.Second, c.HandedAt().Sub(start))
+		})
+	})
+
+	for _, asked := range []bool{false, true} {
+		t.Run(fmt.Sprint("is noted by TryWrite if that was asked for: ", asked), func(t *testing.T) { // P5, P12, A1
+			near, _ := onTCP(t)
+			m := new(monitor)
+			c := wire.New(near, 0, 64<<10, m)
+			defer requireEnds(t, c)
+			c.Watch(m, asked)
+			if !c.CanTryWrite() {
+				t.Skip("this system has no way to write without waiting")
+			}
+			before := time.Now()
+			n, err := c.TryWrite([]byte("hello"))
+			require.NoError(t, err)
+			require.Equal(t, 5, n)
+			require.Equal(t, asked, !c.HandedAt().Before(before))
+			handedAt := c.HandedAt()
+			_, err = c.TryWrite(nil)
+			require.NoError(t, err)
+			require.Equal(t, handedAt, c.HandedAt(), "nothing was handed over")
 		})
 	}
 }
