@@ -206,8 +206,7 @@ type calls struct {
 
 	mu         sync.Mutex // guards following
 	pending    pending
-	over       error         // why no reply will come any more; set once
-	closed     bool          // by Close: no one is to wait for room
+	over       error         // why no call is to wait for room here: Close, or the end
 	hadPending bool          // calls waited when the connection ended
 	epoch      int           // counts the ticks of a reader that waits for room in the Inbox
 	live       int           // calls that are waited for
@@ -477,9 +476,6 @@ func (k *calls) wait(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for k.over == nil && k.pending.full() {
-		if k.closed {
-			return ErrClosed
-		}
 		k.waiting++
 		if k.roomFailed == nil {
 			k.roomFailed = &roomFailure{done: make(chan struct{}), epoch: k.epoch}
@@ -503,6 +499,9 @@ func (k *calls) wait(ctx context.Context) error {
 		}
 	}
 	k.roomLocked() // the next one may find some, too
+	if k.over == ErrClosed {
+		return ErrClosed
+	}
 	return nil
 }
 
@@ -554,7 +553,7 @@ func (k *calls) lose(written uint64, err error) {
 func (k *calls) close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.closed = true
+	k.over = ErrClosed // no one is to wait for room
 	k.failLocked(k.epoch, ErrClosed)
 }
 

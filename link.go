@@ -72,7 +72,7 @@ func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer,
 		trace:    trace,
 		slabs:    c.inbox > 2*directSlab,
 	}
-	l.reader.frames = conn.frames.successor(l.reader)
+	l.reader.succeed(conn.frames)
 	conn.wire.Watch(watch, c.heartbeat.Ping != nil)
 	return l
 }

@@ -16,6 +16,9 @@ type reader struct {
 	slabs    bool // the Inbox has room for slabs of directSlab
 }
 
+// succeed makes r go on where the reader of the Handshake has stopped.
+func (r *reader) succeed(f *frameReader) { r.frames = f.successor(r) }
+
 // beforeRead makes receivable what has come, before the socket is waited for.
 func (r *reader) beforeRead(inFrame bool) {
 	r.producer.publish()
