@@ -586,8 +586,12 @@ func faultLeftBehind(t *testing.T) {
 			require.NoError(t, c.Write(t.Context(), []byte("x")))
 			require.ErrorIs(t, c.Flush(testkit.Within(t, time.Millisecond)), context.DeadlineExceeded)
 			require.ErrorIs(t, c.Send(testkit.Within(t, time.Millisecond), []byte("x")), context.DeadlineExceeded)
+			most := 2
+			if runtime.GOOS == "windows" && tr.Name != "memory" {
+				most++ // no write deadline is to be trusted there: a write that waits has a goroutine of its own
+			}
 			for range 20 {
-				require.LessOrEqual(t, testkit.Goroutines(), 2)
+				require.LessOrEqual(t, testkit.Goroutines(), most)
 				runtime.Gosched()
 			}
 		})
