@@ -596,7 +596,7 @@ func TestHeartbeatRests(t *testing.T) {
 		p.Send("reply")
 		reply, err := call()
 		require.NoError(t, err)
-		require.Equal(t, "reply", string(reply))
+		require.Equal(t, "reply", reply)
 		require.Equal(t, "ping", p.Receive())
 	}))
 
