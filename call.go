@@ -180,6 +180,10 @@ const (
 
 	// starvedTime is how long abandoned requests may take all places, without ReplyTimeout.
 	starvedTime = 10 * time.Second
+
+	// lastLook is how long the socket is still read if that time was over before it was watched.
+	// This process may have been suspended, and a reply may lie there.
+	lastLook = 10 * time.Millisecond
 )
 
 // callSettings are the settings of a Dialer for its Calls.
@@ -334,7 +338,7 @@ func (k *calls) starveLocked() {
 	k.starved = now
 	if k.filled.epoch == k.epoch {
 		k.starved = k.filled.at
-		if spent := now.Add(-starvedTime); k.starved.Before(spent) {
+		if spent := now.Add(lastLook - starvedTime); k.starved.Before(spent) {
 			k.starved = spent
 		}
 	}
@@ -403,6 +407,9 @@ func (k *calls) retract(c *call) {
 	k.pending.retract(c.id)
 	if !c.ended {
 		k.leftLocked()
+	}
+	if k.replyTimeout > 0 && k.pending.outstanding() == 0 {
+		k.reads.ReadBy(time.Now()) // the reader may have seen this one, and have put the Heartbeat to rest
 	}
 	k.feedLocked()
 	k.recycleLocked(c)
@@ -546,6 +553,7 @@ func (k *calls) stallOver() {
 func (k *calls) lose(written uint64, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.over = err // also for replies: the peer's last words are not to be cut short by one that is overdue
 	k.endWhereLocked(func(c *call) bool { return c.ticket.batch > written }, err)
 }
 

@@ -672,6 +672,31 @@ func TestCallsReplyDue(t *testing.T) {
 		}
 	}))
 
+	t.Run("wakes the reader when the only request was taken back, which may have put the Heartbeat to rest", inBubble(func(t *testing.T) { // P5
+		w := new(wakes)
+		k := newCalls(callSettings{replyTimeout: sec}, new(counters), new(tracer), w)
+		c := mustEnter(t, k)
+		_, rests := k.replyDue()
+		require.True(t, rests)
+		time.Sleep(ms)
+		k.retract(c)
+		require.Len(t, w.due, 2)
+		require.Equal(t, time.Now(), w.due[1])
+		_, rests = k.replyDue()
+		require.False(t, rests)
+	}))
+
+	t.Run("is over when a write has failed: the last words have their time", inBubble(func(t *testing.T) { // P1
+		w := new(wakes)
+		k := newCalls(callSettings{maxInFlight: 1}, new(counters), new(tracer), w)
+		mustEnter(t, k)
+		time.Sleep(time.Minute)
+		k.lose(0, ErrDisconnected)
+		require.Empty(t, w.due)
+		due, _ := k.replyDue()
+		require.Zero(t, due)
+	}))
+
 	t.Run("is over when the connection is", inBubble(func(t *testing.T) {
 		k := newCalls(callSettings{replyTimeout: sec}, new(counters), new(tracer), new(wakes))
 		mustEnter(t, k)

@@ -439,3 +439,30 @@ func TestLargeReadsThroughTLSOfDialContext(t *testing.T) {
 		require.Less(t, secure.reads.Load(), int64(2*4<<20/(16<<10)+50), "reads of 4 MiB")
 	})
 }
+
+// A slowFIN is a tunnel whose CloseWrite takes longer than it is waited for.
+type slowFIN struct{ net.Conn }
+
+func (s slowFIN) CloseWrite() error {
+	time.Sleep(150 * time.Millisecond)
+	return s.Conn.(interface{ CloseWrite() error }).CloseWrite()
+}
+
+func TestShutdownOfForeignConnectionWhoseFINIsLate(t *testing.T) {
+	t.Run("waits for the last words all the same", testkit.InBubble(func(t *testing.T) { // P1, D1
+		n := tcpclienttest.NewNetwork()
+		dial := testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return slowFIN{conn} })
+		c, p := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{DialContext: dial})
+		began := time.Now()
+		shutdown := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+		_, err := p.Next()
+		require.ErrorIs(t, err, io.EOF)
+		require.Equal(t, 150*time.Millisecond, time.Since(began))
+		p.Send("last words")
+		require.NoError(t, p.Close())
+		require.NoError(t, shutdown())
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "last words", string(msg))
+	}))
+}

@@ -203,10 +203,14 @@ func (w *heartbeatWatch) Expired(now, due time.Time) error {
 }
 
 func (w *heartbeatWatch) do(action liveness.Action) error {
-	if action == liveness.SendPing {
-		return w.out.writeControl(w.ping())
+	if action != liveness.SendPing {
+		return endOf(action)
 	}
-	return endOf(action)
+	taken, err := w.out.writeControl(w.ping())
+	if !taken {
+		w.monitor.PingDropped()
+	}
+	return err
 }
 
 // whileFull is called while the reader waits for room in the Inbox. It pings a peer that might

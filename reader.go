@@ -137,7 +137,7 @@ func (r *reader) isHeartbeat(msg []byte) bool {
 	}
 	reply, ok := r.hooks.Answer(msg)
 	if ok && reply != nil {
-		if err := r.out.writeControl(reply); err != nil {
+		if _, err := r.out.writeControl(reply); err != nil {
 			r.origin.Kill(err)
 		}
 	}

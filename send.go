@@ -425,21 +425,20 @@ func (o *outbox) takeLossNow() error {
 
 // writeControl puts a ping or an answer after what was framed before it, past the limit of
 // the batch, and has that written. It never waits: what a peer that does not read would pile up
-// here is dropped. The goroutine that reads calls it. That may write itself, except through
-// TLS, where it may be inside a handshake of its own.
-func (o *outbox) writeControl(msg []byte) error {
-	entered, err := o.enterControl(msg)
-	if !entered {
-		return err
+// here is dropped, and taken is false. The goroutine that reads calls it. That may write itself,
+// except through TLS, where it may be inside a handshake of its own.
+func (o *outbox) writeControl(msg []byte) (taken bool, err error) {
+	if taken, err = o.enterControl(msg); !taken {
+		return false, err
 	}
 	if o.writer == writerNone && o.transport.readerCanTry() {
 		o.writer = writerInline
 		o.tryOpenLocked()
-		return nil
+		return true, nil
 	}
 	o.requestFlushLocked()
 	o.mu.Unlock()
-	return nil
+	return true, nil
 }
 
 // enterControl frames a ping or an answer, unless such are no longer taken. The lock is held

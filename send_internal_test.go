@@ -248,7 +248,7 @@ func hold(held chan chan struct{}) {
 func TestInlineWriter(t *testing.T) {
 	for name, second := range map[string]func(o *outbox) error{
 		"a Send":    func(o *outbox) error { _, err := o.send(context.Background(), []byte("2")); return err },
-		"a control": func(o *outbox) error { return o.writeControl([]byte("2")) },
+		"a control": func(o *outbox) error { _, err := o.writeControl([]byte("2")); return err },
 		"a Flush": func(o *outbox) error {
 			if _, err := o.write(context.Background(), []byte("2")); err != nil {
 				return err
@@ -413,7 +413,7 @@ func TestWriter(t *testing.T) {
 							err = o.flush(context.Background())
 						}
 					case 3:
-						err = o.writeControl(msg)
+						_, err = o.writeControl(msg)
 					}
 					if err != nil {
 						errs <- err
@@ -471,7 +471,8 @@ func TestOutbound(t *testing.T) {
 		o.mu.Lock()
 		o.writer = writerHelper // someone writes
 		o.mu.Unlock()
-		require.NoError(t, o.writeControl([]byte("ping")))
+		_, err := o.writeControl([]byte("ping"))
+		require.NoError(t, err)
 		assert.Equal(t, liveness.Outbound{Queued: true, Behind: true}, o.outbound())
 		o.mu.Lock()
 		o.tryOpenLocked()
@@ -521,7 +522,8 @@ func TestOutbound(t *testing.T) {
 		require.Equal(t, o.wire.Handed()-int64(o.wire.Unacknowledged()), out.Acked)
 
 		o.transport = newPlainTransport(o.wire) // which has not written these
-		require.NoError(t, o.writeControl([]byte("ping")))
+		_, err = o.writeControl([]byte("ping"))
+		require.NoError(t, err)
 		eventually("the ping is handed over", func() bool { return o.control.left.Load() == 0 })
 		out = o.outbound()
 		require.True(t, out.Queued)
@@ -553,4 +555,29 @@ func TestHandedAtOfASocket(t *testing.T) {
 			require.Equal(t, ping != nil, !w.HandedAt().Before(before))
 		})
 	}
+}
+
+func TestPingThatIsDropped(t *testing.T) {
+	t.Run("is one that no pong answers", func(t *testing.T) { // P5, P6
+		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<30), readyTransport)
+		defer requireOutboxEnds(t, o)
+		h := &Heartbeat{Interval: time.Hour, Ping: func() []byte { return []byte("ping") }}
+		w := newHeartbeatWatch(h, 0, o, o.calls)
+		o.mu.Lock()
+		o.writer = writerHelper // someone writes, and the peer does not read
+		o.mu.Unlock()
+		for taken := true; taken; {
+			var err error
+			taken, err = o.writeControl(make([]byte, 1<<10))
+			require.NoError(t, err)
+		}
+		require.NoError(t, w.do(w.monitor.CheckUnread(time.Now().Add(time.Hour), liveness.Outbound{})))
+		w.monitor.Arrived(time.Now().Add(2 * time.Hour))
+		w.monitor.Message()
+		_, ok := w.pong()
+		require.False(t, ok)
+		o.mu.Lock()
+		o.writer = writerNone
+		o.mu.Unlock()
+	})
 }

@@ -1,6 +1,11 @@
 package tcpclient
 
-import "runtime"
+import (
+	"errors"
+	"runtime"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
+)
 
 // This file is what a writer does: from the open batch to the network, and back to those who
 // wait. See outbox.
@@ -161,14 +166,14 @@ func (o *outbox) writeFlightLocked() {
 }
 
 // closeWriteLocked sends FIN. Where there is no half-close, it is for who has asked for it to close
-// the connection. The lock is released meanwhile.
+// the connection. A FIN that is only late may have been sent. The lock is released meanwhile.
 func (o *outbox) closeWriteLocked() {
 	o.fin.Store(int32(finBegun))
 	o.mu.Unlock()
 	err := o.transport.closeWrite()
 	o.mu.Lock()
 	o.fin.Store(int32(finSent))
-	if err != nil && !o.wire.IsDead() {
+	if err != nil && !errors.Is(err, wire.ErrWriteTimeout) && !o.wire.IsDead() {
 		o.fin.Store(int32(finUnsupported))
 	}
 	close(o.finished)

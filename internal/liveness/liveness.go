@@ -198,6 +198,16 @@ func (u *unanswered) add(now time.Time) {
 	u.sent = append(u.sent, now.Sub(u.start))
 }
 
+// drop takes back the last ping.
+func (u *unanswered) drop() {
+	switch {
+	case u.untimed > 0:
+		u.untimed--
+	case len(u.sent) > 0:
+		u.sent = u.sent[:len(u.sent)-1]
+	}
+}
+
 // answer records a pong that arrived then. It answers the oldest ping, unless that was sent
 // later. It returns the round-trip time, if it is known.
 func (u *unanswered) answer(arrived time.Time) (rtt time.Duration, ok bool) {
@@ -464,6 +474,10 @@ func (m *Monitor) send(now time.Time, out Outbound) Action {
 	m.unanswered.add(now)
 	return SendPing
 }
+
+// PingDropped takes back the last ping, which was not sent after all. That ends our silence all the
+// same: another would be dropped, too.
+func (m *Monitor) PingDropped() { m.unanswered.drop() }
 
 // answerTime is how long the peer has to answer a ping.
 func (m *Monitor) answerTime() time.Duration { return m.settings.Timeout - m.settings.Interval }

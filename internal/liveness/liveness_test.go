@@ -420,6 +420,18 @@ func TestMonitorPongs(t *testing.T) {
 		require.False(t, ok)
 	})
 
+	t.Run("none answers a ping that was dropped", func(t *testing.T) {
+		for _, n := range []int{1, 2, maxTimed, maxTimed + 1, maxTimed + 2} {
+			m, want := pinging(n), pinging(n-1)
+			m.PingDropped()
+			require.Equal(t, len(want.unanswered.sent), len(m.unanswered.sent), n)
+			require.Equal(t, want.unanswered.untimed, m.unanswered.untimed, n)
+		}
+		m := newMonitor(10*sec, 25*sec, 0, true)
+		m.PingDropped()
+		require.Empty(t, m.unanswered.sent)
+	})
+
 	t.Run("none answers a ping that was sent after it had come", func(t *testing.T) {
 		m := pinging(1)
 		m.arrives(9 * sec)

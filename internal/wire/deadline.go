@@ -81,8 +81,11 @@ func WriteDeadlinesHold(conn net.Conn) bool {
 	if runtime.GOOS != "windows" {
 		return true
 	}
-	_, unix := conn.(*net.UnixConn)
-	return !unix && Socket(conn) == nil
+	switch lowest(conn).(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return false
+	}
+	return true
 }
 
 // newDeadlineConn returns raw with its own deadlines if they are real, else with emulated

@@ -69,6 +69,27 @@ func TestSocket(t *testing.T) {
 	}
 }
 
+func TestWriteDeadlinesHold(t *testing.T) {
+	near, _ := onTCP(t)
+	memory, _ := inMemory(t, 10)
+	sockets := runtime.GOOS != "windows"
+	for name, test := range map[string]struct {
+		conn net.Conn
+		want bool
+	}{
+		"of a TCP socket":                        {near, sockets},
+		"of a TCP socket below a wrapper":        {embedding{"x", near}, sockets},
+		"of a Unix socket":                       {new(net.UnixConn), sockets},
+		"of a Unix socket below a wrapper":       {embedding{"x", new(net.UnixConn)}, sockets},
+		"of a Unix socket below several":         {&embedding{"x", embedding{"y", new(net.UnixConn)}}, sockets},
+		"of a connection that is not a socket's": {memory, true},
+	} {
+		t.Run(name, func(t *testing.T) { // P1, D2
+			require.Equal(t, test.want, wire.WriteDeadlinesHold(test.conn))
+		})
+	}
+}
+
 // An opted is a wrapper whose author knows its deadlines.
 type opted struct {
 	net.Conn

@@ -13,15 +13,24 @@ const maxLayers = 16
 // that have a method NetConn, as a *tls.Conn has, and through structs that embed a connection in
 // an exported field, as most do.
 func Socket(conn net.Conn) *net.TCPConn {
+	socket, _ := lowest(conn).(*net.TCPConn) // maybe nil
+	return socket
+}
+
+// lowest returns the socket below conn, or the last connection that can be seen there.
+func lowest(conn net.Conn) net.Conn {
 	for range maxLayers {
-		if socket, ok := conn.(*net.TCPConn); ok {
-			return socket // maybe nil
+		switch conn.(type) {
+		case *net.TCPConn, *net.UnixConn:
+			return conn
 		}
-		if conn = wrapped(conn); conn == nil {
-			return nil
+		inner := wrapped(conn)
+		if inner == nil {
+			return conn
 		}
+		conn = inner
 	}
-	return nil
+	return conn
 }
 
 // wrapped returns the connection that conn is a wrapper of, nil if it is none that can be seen
