@@ -40,7 +40,9 @@ type Dialer struct {
 	// TCP, TLSConfig costs less than a *tls.Conn from here.
 	//
 	// Only Close and Shutdown of the Client wait for the Close of such a connection, for up to a second. After
-	// its Close a deadline in the past is set, which ends a Read that goes on.
+	// its Close a deadline in the past is set, which ends a Read that goes on. Of a connection that has a
+	// method NetConn() net.Conn, as a *tls.Conn has, the Client closes what that returns, and never
+	// the connection itself, whose Close may wait for the peer to say good-bye.
 	//
 	// The author of a wrapper can give it the method
 	//

@@ -468,6 +468,29 @@ func TestFailFast(t *testing.T) {
 		require.NoError(t, c.Close())
 	}))
 
+	t.Run("a failure before the last connection is no reason any more", testkit.InBubble(func(t *testing.T) { // P9
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		dials := 0
+		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{FailFast: true, Min: time.Second, Max: time.Hour}, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if dials++; dials == 2 {
+				return nil, testkit.ErrRefused
+			}
+			return n.DialContext(ctx, network, address)
+		}}
+		c, p := l.Connect(t, d)
+		testkit.HangUp(p)
+		p = l.AcceptPeer(t)
+		synctest.Wait()
+		testkit.HangUp(p)
+		synctest.Wait()
+		require.Equal(t, 3, dials)
+		err := c.Send(t.Context(), nil)
+		require.ErrorIs(t, err, io.EOF)
+		require.NotErrorIs(t, err, testkit.ErrRefused)
+		require.NoError(t, c.Close())
+	}))
+
 	t.Run("on demand a call waits for one attempt", testkit.InBubble(func(t *testing.T) {
 		attempts, takes := 0, time.Second
 		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true, FailFast: true}, DialContext: func(context.Context, string, string) (net.Conn, error) {
