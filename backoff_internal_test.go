@@ -221,3 +221,27 @@ func panicError2(t *testing.T) (err error) {
 	defer func() { err = Permanent(panicked(recover())) }()
 	panic("hook")
 }
+
+const sec, ms = time.Second, time.Millisecond
+
+func TestHeartbeatTimeout(t *testing.T) {
+	require.Equal(t, 20*sec, (&Heartbeat{Interval: 10 * sec}).timeout(), "twice the interval")
+	require.Equal(t, 11*sec, (&Heartbeat{Interval: 10 * sec, Timeout: 11 * sec}).timeout())
+	require.Greater(t, (&Heartbeat{Interval: 1<<63 - 1}).timeout(), time.Duration(0), "never must not become at once")
+}
+
+func TestCloseBetweenTheEndsOfConnectionAndClient(t *testing.T) {
+	t.Run("the first error stays", func(t *testing.T) { // P9
+		config := new(Dialer).config()
+		c := newClient(t.Context(), config, "tcp", []string{"x"})
+		here, there := net.Pipe()
+		defer there.Close()
+		reason := c.detach(c.attach(newConn(here, "x", config.framing, config)), io.EOF)
+		close(c.done)
+		require.NoError(t, c.Close())
+		c.finish(reason.reason)
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, io.EOF)
+		require.ErrorIs(t, c.Send(t.Context(), nil), io.EOF)
+	})
+}

@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestMain(m *testing.M) { testkit.Main(m, nil) }
+
 // What is said about the module, tested like what it does.
 
 const module = "github.com/seed-d0aa0aa7/tcpclient"
