@@ -31,10 +31,15 @@ import (
 // request. When it fails, [errors.As] finds an [*OpError] whose Unsent field says whether the
 // server has certainly not seen the request.
 func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err error) {
+	return exchange(ctx, c, request)
+}
+
+// exchange is Call.
+func exchange(ctx context.Context, a access, request []byte) (reply []byte, err error) {
 	for over := (*link)(nil); ; {
-		l, err := c.connected(ctx, over)
+		l, err := a.connected(ctx, over)
 		if err != nil {
-			return nil, c.opError(opCall, true, err)
+			return nil, a.opError(opCall, true, err)
 		}
 		reply, unsent, err := l.out.call(ctx, request)
 		if err == errFull {
@@ -48,7 +53,7 @@ func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err er
 		case errOver:
 			over = l
 		default:
-			return nil, c.opError(opCall, unsent, err)
+			return nil, a.opError(opCall, unsent, err)
 		}
 	}
 }

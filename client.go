@@ -121,14 +121,16 @@ func (c *Client) awaitFirst(ctx context.Context) bool {
 // When Write fails, msg was not taken: [OpError].Unsent is true. Either the Framer has
 // refused msg, or ctx was done, or the error tells of the connection and of messages
 // that were written before and are lost.
-func (c *Client) Write(ctx context.Context, msg []byte) error {
+func (c *Client) Write(ctx context.Context, msg []byte) error { return write(ctx, c, msg) }
+
+func write(ctx context.Context, a access, msg []byte) error {
 	for over := (*link)(nil); ; {
-		l, err := c.connected(ctx, over)
+		l, err := a.connected(ctx, over)
 		if err != nil {
-			return c.opError(opWrite, true, err)
+			return a.opError(opWrite, true, err)
 		}
 		if unsent, err := l.out.write(ctx, msg); err != errOver {
-			return c.opError(opWrite, unsent, err)
+			return a.opError(opWrite, unsent, err)
 		}
 		over = l
 	}
@@ -140,14 +142,17 @@ func (c *Client) Write(ctx context.Context, msg []byte) error {
 // Flush blocks until the operating system has taken them, ctx is done or the Client is
 // closed; while disconnected it waits for the next connection. When ctx ends first the
 // messages are still sent as soon as the network takes them.
-func (c *Client) Flush(ctx context.Context) error {
+func (c *Client) Flush(ctx context.Context) error { return flush(ctx, c, c.config.failsFast()) }
+
+// flush is Flush. With failsFast, that there is no connection says that there was nothing to flush.
+func flush(ctx context.Context, a access, failsFast bool) error {
 	for over := (*link)(nil); ; {
-		l, err := c.connected(ctx, over)
+		l, err := a.connected(ctx, over)
 		if err != nil {
-			return c.opError(opFlush, c.config.failsFast() && errors.Is(err, ErrDisconnected) && lossIn(err) == nil, err)
+			return a.opError(opFlush, failsFast && errors.Is(err, ErrDisconnected) && lossIn(err) == nil, err)
 		}
 		if err := l.out.flush(ctx); err != errOver {
-			return c.opError(opFlush, false, err)
+			return a.opError(opFlush, false, err)
 		}
 		over = l
 	}
@@ -164,17 +169,21 @@ func (c *Client) Flush(ctx context.Context) error {
 // When Send fails, [errors.As] finds an [*OpError] whose Unsent field says whether the
 // peer is certain not to have seen the message.
 func (c *Client) Send(ctx context.Context, msg []byte) error {
-	l := c.link.Load()
+	return send(ctx, c, c.link.Load(), msg)
+}
+
+// send is Send, mostly on l, which may be nil or over.
+func send(ctx context.Context, a access, l *link, msg []byte) error {
 	if l == nil || ctx.Err() != nil {
-		return c.sendSlowly(ctx, msg)
+		return sendSlowly(ctx, a, msg)
 	}
 	t, writes := l.out.join(msg)
 	if t.batch == 0 {
-		return c.sendSlowly(ctx, msg)
+		return sendSlowly(ctx, a, msg)
 	}
 	if writes {
 		unsent, err := l.out.writeLocked(ctx, t)
-		return c.opError(opSend, unsent, err)
+		return a.opError(opSend, unsent, err)
 	}
 	// By the time all others have run, the writer has mostly written the batch. Then to park
 	// and be woken would cost as much as all the rest. The yield is here and not further in,
@@ -184,19 +193,19 @@ func (c *Client) Send(ctx context.Context, msg []byte) error {
 		return nil
 	}
 	unsent, err := l.out.await(ctx, t)
-	return c.opError(opSend, unsent, err)
+	return a.opError(opSend, unsent, err)
 }
 
-// sendSlowly is Send for what may have to wait, is refused, or is not framed by LengthPrefix{}.
-func (c *Client) sendSlowly(ctx context.Context, msg []byte) error {
+// sendSlowly is send for what may have to wait, is refused, or is not framed by LengthPrefix{}.
+func sendSlowly(ctx context.Context, a access, msg []byte) error {
 	for over := (*link)(nil); ; {
-		l, err := c.connected(ctx, over)
+		l, err := a.connected(ctx, over)
 		if err != nil {
-			return c.opError(opSend, true, err)
+			return a.opError(opSend, true, err)
 		}
 		unsent, err := l.out.send(ctx, msg)
 		if err != errOver {
-			return c.opError(opSend, unsent, err)
+			return a.opError(opSend, unsent, err)
 		}
 		over = l
 	}
@@ -338,8 +347,18 @@ func (c *Client) takeLoss() error {
 	return err
 }
 
-// connected returns a connection other than the one that is known to be over, waiting
-// for it if need be.
+// takeAnyLoss is takeLoss also of what the next connection was given to report.
+func (c *Client) takeAnyLoss() error {
+	if loss := c.takeLoss(); loss != nil {
+		return loss
+	}
+	if l := c.link.Load(); l != nil {
+		return l.out.takeLoss()
+	}
+	return nil
+}
+
+// connected waits for a connection, if need be.
 func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, c.unreachable(err)

@@ -349,4 +349,5 @@ const (
 	opReceive   = "receive"
 	opCall      = "call"
 	opClose     = "close"
+	opSession   = "session"
 )

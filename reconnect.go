@@ -85,6 +85,7 @@ func (c *Client) attach(conn *Conn) *link {
 	defer c.mu.Unlock()
 	c.last, c.failure = l, nil
 	c.connector.unhurry()
+	c.connector.demand.satisfy()
 	c.changedLocked()
 	if c.phase != clientRunning {
 		l.wire.Kill(ErrClosed) // and neither Close nor Shutdown is to see this one
@@ -153,7 +154,7 @@ func (c *Client) notConnectedLocked() error {
 	if errors.Is(why, ErrDisconnected) {
 		return why
 	}
-	return multiError{ErrDisconnected, why}
+	return withReason(ErrDisconnected, why)
 }
 
 func (c *Client) lastVerdict() error {
@@ -362,7 +363,8 @@ type demand struct {
 	begun chan struct{} // one slot: a call has begun to wait
 
 	mu      sync.Mutex // guards following
-	waiting int
+	waiting int        // calls
+	asked   bool       // by one that does not wait, since there last was a connection or an attempt began
 }
 
 func newDemand() *demand { return &demand{begun: make(chan struct{}, 1)} }
@@ -375,6 +377,31 @@ func (d *demand) begin() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.waiting++
+	d.wakeLocked()
+}
+
+// ask has one attempt made, for who does not wait.
+func (d *demand) ask() {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = true
+	d.wakeLocked()
+}
+
+// satisfy ends what ask began: there is a connection.
+func (d *demand) satisfy() {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = false
+}
+
+func (d *demand) wakeLocked() {
 	select {
 	case d.begun <- struct{}{}:
 	default:
@@ -390,15 +417,18 @@ func (d *demand) end() {
 	d.waiting--
 }
 
-func (d *demand) isThere() bool {
+// take reports whether an attempt is wanted, which is then made.
+func (d *demand) take() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.waiting > 0
+	wanted := d.waiting > 0 || d.asked
+	d.asked = false
+	return wanted
 }
 
 // await returns when a call waits, or ctx is done.
 func (d *demand) await(ctx context.Context) error {
-	for d != nil && !d.isThere() {
+	for d != nil && !d.take() {
 		select {
 		case <-d.begun:
 		case <-ctx.Done():

@@ -1,0 +1,277 @@
+package tcpclient_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/require"
+)
+
+// sessionMethods calls each method of s that talks, and returns their errors.
+func sessionMethods(ctx context.Context, s *tcpclient.Session) map[string]error {
+	_, call := s.Call(ctx, []byte("call"))
+	return map[string]error{
+		"Write": s.Write(ctx, []byte("write")),
+		"Flush": s.Flush(ctx),
+		"Send":  s.Send(ctx, []byte("send")),
+		"Call":  call,
+	}
+}
+
+func session(t *testing.T, c *tcpclient.Client) *tcpclient.Session {
+	s, err := c.Session()
+	require.NoError(t, err)
+	return s
+}
+
+func TestSession(t *testing.T) {
+	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+		t.Run("writes, flushes, sends and calls as its Client does", func(t *testing.T) { // P3
+			c, p := tr.Connect(t, tcpclient.Dialer{})
+			s := session(t, c)
+			require.NoError(t, s.Write(t.Context(), []byte("one")))
+			require.NoError(t, s.Write(t.Context(), []byte("two")))
+			require.NoError(t, s.Flush(t.Context()))
+			require.NoError(t, s.Send(t.Context(), []byte("three")))
+			for _, want := range []string{"one", "two", "three"} {
+				require.Equal(t, want, p.Receive())
+			}
+			reply := testkit.Start(t, func() string {
+				reply, _ := s.Call(t.Context(), []byte("question"))
+				return string(reply)
+			})
+			require.Equal(t, "question", p.Receive())
+			p.Send("answer")
+			require.Equal(t, "answer", reply())
+		})
+
+		t.Run("fails for good when its connection has ended, and the next has nothing of it", func(t *testing.T) { // P4, B7
+			l := tr.Listen(t)
+			c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
+			s := session(t, c)
+			testkit.HangUp(p)
+			next := l.AcceptPeer(t)
+			testkit.RequireAliveAfterLoss(t, c, next)
+			for method, err := range sessionMethods(t.Context(), s) {
+				require.ErrorIs(t, err, tcpclient.ErrDisconnected, method)
+				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), method)
+				require.Equal(t, method != "Flush", testkit.OpError(t, err).Unsent, method)
+			}
+			require.NoError(t, c.Send(t.Context(), []byte("of the Client")))
+			require.Equal(t, "of the Client", next.Receive())
+			require.NoError(t, session(t, c).Send(t.Context(), []byte("of another Session")))
+			require.Equal(t, "of another Session", next.Receive())
+		})
+	})
+
+	t.Run("reports what it has written and lost, once", testkit.InBubble(func(t *testing.T) { // P4
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
+		s := session(t, c)
+		require.NoError(t, s.Write(t.Context(), []byte("BEGIN")))
+		require.NoError(t, s.Write(t.Context(), []byte("UPDATE")))
+		testkit.HangUp(p)
+		next := l.AcceptPeer(t)
+		synctest.Wait()
+		err := s.Send(t.Context(), []byte("COMMIT"))
+		var loss *tcpclient.LossError
+		require.ErrorAs(t, err, &loss)
+		require.Equal(t, 2, loss.Messages)
+		require.True(t, testkit.OpError(t, err).Unsent, "the COMMIT")
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		err = s.Send(t.Context(), []byte("COMMIT"))
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.False(t, errors.As(err, &loss))
+		require.NoError(t, c.Send(t.Context(), []byte("alive")))
+		require.Equal(t, "alive", next.Receive())
+	}))
+
+	t.Run("of a Call that waits, ends with its connection", testkit.InBubble(func(t *testing.T) { // P4
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff(), MaxInFlight: 1})
+		s := session(t, c)
+		first := testkit.Start(t, func() error { _, err := s.Call(t.Context(), []byte("in flight")); return err })
+		require.Equal(t, "in flight", p.Receive())
+		second := testkit.Start(t, func() error { _, err := s.Call(t.Context(), []byte("waits for room")); return err })
+		synctest.Wait()
+		p.Reset()
+		next := l.AcceptPeer(t)
+		for want, end := range map[bool]func() error{false: first, true: second} {
+			err := end()
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.Equal(t, want, testkit.OpError(t, err).Unsent)
+		}
+		next.RequireSilence(time.Minute)
+	}))
+
+	t.Run("does nothing with a context that is done", func(t *testing.T) { // P2
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		for method, err := range sessionMethods(testkit.Canceled(t), session(t, c)) {
+			require.ErrorIs(t, err, context.Canceled, method)
+		}
+		testkit.RequireAlive(t, c, p)
+	})
+
+	for name, end := range map[string]func(c *tcpclient.Client) error{
+		"Close":    (*tcpclient.Client).Close,
+		"Shutdown": func(c *tcpclient.Client) error { return c.Shutdown(context.Background()) },
+	} {
+		t.Run("is closed with its Client, by "+name, func(t *testing.T) { // P7
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
+			go p.Echo()
+			s := session(t, c)
+			ended := testkit.Start(t, func() error { return end(c) })
+			testkit.Eventually(t, "the Client takes no more", func() bool { return errors.Is(s.Send(t.Context(), nil), tcpclient.ErrClosed) })
+			p.Close()
+			require.NoError(t, ended())
+			for method, err := range sessionMethods(t.Context(), s) {
+				require.ErrorIs(t, err, tcpclient.ErrClosed, method)
+			}
+			_, err := c.Session()
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		})
+	}
+
+	t.Run("of a connection that ended without Reconnect tells that end", func(t *testing.T) { // P9
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		testkit.HangUp(p)
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, io.EOF)
+		_, err = c.Session()
+		require.ErrorIs(t, err, io.EOF)
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	})
+}
+
+func TestSessionWithoutConnection(t *testing.T) {
+	refused := errors.New("the power is off")
+
+	t.Run("fails at once, and says why there is none", testkit.InBubble(func(t *testing.T) { // P2, P9
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		down := new(atomic.Bool)
+		c, p := l.Connect(t, tcpclient.Dialer{
+			Reconnect:   &tcpclient.Backoff{Min: time.Hour, Max: time.Hour},
+			DialContext: unlessDown(n, down, refused),
+		})
+		down.Store(true)
+		testkit.HangUp(p)
+		time.Sleep(24 * time.Hour)
+		began := time.Now()
+		_, err := c.Session()
+		require.Zero(t, time.Since(began))
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorIs(t, err, refused)
+		require.True(t, testkit.OpError(t, err).Unsent)
+		require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+	}))
+
+	t.Run("on demand, asks for one connection, and no other when that has ended", testkit.InBubble(func(t *testing.T) { // P8, C1
+		l := testkit.ListenMemory(t)
+		var connections atomic.Int32
+		l.Each(func(conn net.Conn) {
+			connections.Add(1)
+			time.Sleep(time.Minute)
+			conn.Close()
+		})
+		c := l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true}})
+		time.Sleep(time.Hour)
+		require.Zero(t, connections.Load())
+		_, err := c.Session()
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		synctest.Wait()
+		_, err = c.Session()
+		require.NoError(t, err)
+		time.Sleep(time.Hour)
+		require.EqualValues(t, 1, connections.Load())
+	}))
+
+	t.Run("on demand, one attempt that fails is all", testkit.InBubble(func(t *testing.T) { // P8
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		rec := testkit.NewRecorder()
+		down := new(atomic.Bool)
+		down.Store(true)
+		c := l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true}, DialContext: unlessDown(n, down, refused), Trace: rec.Trace()})
+		_, err := c.Session()
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		time.Sleep(time.Hour)
+		require.Len(t, rec.All("Connecting"), 1)
+		_, err = c.Session()
+		require.ErrorIs(t, err, refused)
+		down.Store(false)
+		time.Sleep(time.Minute)
+		session(t, c)
+	}))
+}
+
+// unlessDown dials on n unless down is set, which is refused.
+func unlessDown(n *tcpclienttest.Network, down *atomic.Bool, refused error) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if down.Load() {
+			return nil, refused
+		}
+		return n.DialContext(ctx, network, address)
+	}
+}
+
+// While connections come and go, whatever a Session sends is received on its connection.
+func TestSessionNeverMoves(t *testing.T) { // P4, B7
+	l := testkit.ListenTCP(t)
+	var number atomic.Int32
+	var wrong atomic.Int32
+	l.Each(func(conn net.Conn) {
+		defer conn.Close()
+		name := string('a' + number.Add(1)%26)
+		conn.Write(testkit.Frame(name))
+		for range 30 {
+			msg, err := readFrame(conn)
+			if err != nil {
+				return
+			}
+			if msg != "who" && msg != name {
+				wrong.Add(1)
+			}
+			conn.Write(testkit.Frame(name))
+		}
+	})
+	c := l.Dial(t, tcpclient.Dialer{
+		Reconnect: testkit.FastBackoff(),
+		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			_, err := conn.Receive(ctx)
+			return err
+		},
+	})
+	var wg sync.WaitGroup
+	var done atomic.Int32
+	for range 8 {
+		wg.Go(func() {
+			for range testkit.Rounds(200) {
+				s, err := c.Session()
+				if err != nil {
+					_, _ = c.Call(t.Context(), []byte("who")) // waits for a connection
+					continue
+				}
+				name, err := s.Call(t.Context(), []byte("who"))
+				for n := 0; err == nil && n < 5; n++ {
+					_, err = s.Call(t.Context(), name)
+					done.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Zero(t, wrong.Load(), "requests of a Session on another connection")
+	require.Greater(t, number.Load(), int32(2))
+	require.Positive(t, done.Load())
+}
