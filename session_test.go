@@ -132,12 +132,14 @@ func TestSession(t *testing.T) {
 			s := session(t, c)
 			ended := testkit.Start(t, func() error { return end(c) })
 			testkit.Eventually(t, "the Client takes no more", func() bool { return errors.Is(s.Send(t.Context(), nil), tcpclient.ErrClosed) })
+			_, err := c.Session()
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
 			p.Close()
 			require.NoError(t, ended())
 			for method, err := range sessionMethods(t.Context(), s) {
 				require.ErrorIs(t, err, tcpclient.ErrClosed, method)
 			}
-			_, err := c.Session()
+			_, err = c.Session()
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
 		})
 	}
@@ -184,16 +186,49 @@ func TestSessionWithoutConnection(t *testing.T) {
 			time.Sleep(time.Minute)
 			conn.Close()
 		})
-		c := l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true}})
+		c := l.Dial(t, tcpclient.Dialer{
+			Reconnect: &tcpclient.Backoff{OnDemand: true},
+			Handshake: func(context.Context, *tcpclient.Conn) error { time.Sleep(2 * time.Second); return nil },
+		})
 		time.Sleep(time.Hour)
 		require.Zero(t, connections.Load())
-		_, err := c.Session()
-		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		for range 2 { // before the attempt, and in its middle
+			_, err := c.Session()
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			time.Sleep(time.Second)
+		}
 		synctest.Wait()
-		_, err = c.Session()
-		require.NoError(t, err)
+		session(t, c)
 		time.Sleep(time.Hour)
 		require.EqualValues(t, 1, connections.Load())
+	}))
+
+	t.Run("fails for good when the attempts are used up", testkit.InBubble(func(t *testing.T) { // P8
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		down := new(atomic.Bool)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{MaxAttempts: 2}, DialContext: unlessDown(n, down, refused)})
+		down.Store(true)
+		testkit.HangUp(p)
+		time.Sleep(time.Hour)
+		_, err := c.Session()
+		require.ErrorIs(t, err, refused)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	}))
+
+	t.Run("is not begun on a connection that has ended, while code of the user holds up the next", testkit.InBubble(func(t *testing.T) { // P9
+		goOn := make(chan struct{})
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{
+			Reconnect: testkit.FastBackoff(),
+			Heartbeat: tcpclient.Heartbeat{Answer: func([]byte) ([]byte, bool) { <-goOn; return nil, false }},
+		})
+		p.Send("a push")
+		synctest.Wait()
+		c.Disconnect(refused)
+		_, err := c.Session()
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.ErrorIs(t, err, refused)
+		close(goOn)
 	}))
 
 	t.Run("on demand, one attempt that fails is all", testkit.InBubble(func(t *testing.T) { // P8
