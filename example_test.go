@@ -276,6 +276,48 @@ func ExampleDialer_replyTimeout() {
 	// lost its connection: true
 }
 
+// A transaction is the business of one connection: a Session never goes on with it on another.
+func ExampleClient_Session() {
+	server := tcpclienttest.NewServer(tcpclient.LengthPrefix{}, func(conn *tcpclienttest.Conn) {
+		var written []string // by the transaction, which ends with its connection
+		for msg := range conn.Messages() {
+			switch string(msg) {
+			case "COMMIT":
+				conn.Send(fmt.Appendf(nil, "committed %q", written))
+			case "CRASH":
+				return
+			default:
+				written = append(written, string(msg))
+				conn.Send([]byte("ok"))
+			}
+		}
+	})
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	dialer := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}}
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	session, err := client.Session()
+	if err != nil {
+		log.Fatal(err)
+	}
+	session.Call(ctx, []byte("UPDATE a"))
+	session.Call(ctx, []byte("CRASH"))
+	_, err = session.Call(ctx, []byte("UPDATE b")) // by the Client this would be on the next connection
+	fmt.Println("session over:", errors.Is(err, tcpclient.ErrDisconnected))
+
+	reply, err := client.Call(ctx, []byte("COMMIT"))
+	fmt.Printf("%s %v\n", reply, err)
+	// Output:
+	// session over: true
+	// committed [] <nil>
+}
+
 // A transaction of Modbus/TCP: two registers are read from a PLC.
 //
 //	+--- 2 ---+--- 2 ---+--- 2 ---+-- 1 --+----- 1 -----+-----------
