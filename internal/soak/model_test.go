@@ -30,7 +30,8 @@ type soakRecord struct {
 
 // A soakModel knows what was sent and what has arrived.
 type soakModel struct {
-	s *soakSession
+	s      *soakSession
+	rounds soakRounds
 
 	mu     sync.Mutex     // guards following
 	sent   [][]soakRecord // by worker
@@ -121,7 +122,8 @@ func (m *soakModel) received(msg []byte) {
 	m.s.totals.pushes.Add(1)
 }
 
-func (m *soakModel) lost() {
+func (m *soakModel) lost(err error) {
+	m.rounds.told(err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.seen++
@@ -129,6 +131,7 @@ func (m *soakModel) lost() {
 }
 
 func (m *soakModel) connected() {
+	m.rounds.connected()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.connects != m.ends {
@@ -138,7 +141,8 @@ func (m *soakModel) connected() {
 	m.s.totals.connections.Add(1)
 }
 
-func (m *soakModel) disconnected(err error) {
+func (m *soakModel) disconnected(address string, err error) {
+	m.rounds.disconnected(address, err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ends++
@@ -189,6 +193,8 @@ func (m *soakModel) verify(conns []*soakConn) {
 		}
 	}
 	came := m.pair()
+	m.rounds.checkCauses(came, conns)
+	m.rounds.checkOverdue(came, conns)
 	for worker, records := range m.sent {
 		before := 0 // the connection of the last parcel that has arrived
 		var missing []int

@@ -88,6 +88,9 @@ type soakFault struct {
 	strike func(c *soakConn)    // nil: nothing
 }
 
+// attentive reports whether the server takes in at once what arrives.
+func (f *soakFault) attentive() bool { return f.lanes == (tcpclienttest.Faults{}) && f.slow == 0 }
+
 // drawFault chooses what happens to a connection: more, and sooner, where others follow.
 func drawFault(r *rand.Rand, others bool) soakFault {
 	kinds, soon := 22, 300
@@ -149,27 +152,32 @@ func drawFault(r *rand.Rand, others bool) soakFault {
 
 // A soakServer serves one Client, with faults, and tells the model what arrives.
 type soakServer struct {
-	s        *soakSession
-	listener net.Listener
-	tls      *tls.Config   // nil: none
-	ending   chan struct{} // closed when the Client is closed
-	running  sync.WaitGroup
+	s         *soakSession
+	listeners []net.Listener // one for each address
+	shut      int            // one of them hangs up on everybody; -1: none
+	tls       *tls.Config    // nil: none
+	ending    chan struct{}  // closed when the Client is closed
+	running   sync.WaitGroup
 
 	mu    sync.Mutex // guards following
 	conns []*soakConn
 }
 
-func (s *soakServer) accept() {
-	defer s.running.Done()
+// accept takes what connects to one of the addresses.
+func (s *soakServer) accept(address int) {
 	for {
-		raw, err := s.listener.Accept()
+		raw, err := s.listeners[address].Accept()
 		if err != nil {
 			return
 		}
 		s.mu.Lock()
-		c := &soakConn{server: s, index: len(s.conns), raw: raw, out: make(chan []byte, 64), broken: make(chan struct{})}
+		c := &soakConn{server: s, index: len(s.conns), raw: raw, out: make(chan soakReply, 64), broken: make(chan struct{})}
+		c.debts = soakDebts{s: s.s, owed: map[parcel]soakDebt{}}
 		c.random = s.s.random(1000 + c.index)
 		c.fault = drawFault(c.random, s.s.dialer.Reconnect != nil)
+		if address == s.shut {
+			c.fault = soakFault{name: "shut", strike: (*soakConn).hangUp}
+		}
 		if c.fault.lanes.Read.Chunk > 0 {
 			raw.(interface{ SetReadBuffer(int) error }).SetReadBuffer(4 << 10)
 		}
@@ -188,7 +196,9 @@ func (s *soakServer) accept() {
 // themselves, since no descriptor of the client is left.
 func (s *soakServer) close() {
 	close(s.ending)
-	s.listener.Close()
+	for _, l := range s.listeners {
+		l.Close()
+	}
 	s.mu.Lock()
 	for _, c := range s.conns {
 		if !c.fault.gentle {
@@ -215,18 +225,25 @@ type soakConn struct {
 	index   int
 	fault   soakFault
 	raw     net.Conn
-	below   net.Conn      // raw with faults
-	conn    net.Conn      // with TLS, if there is any
-	out     chan []byte   // to be written; closed by the reader at its end
-	broken  chan struct{} // closed by the writer at its end
-	orderly bool          // the client has ended the stream, and all of it has come
+	below   net.Conn       // raw with faults
+	conn    net.Conn       // with TLS, if there is any
+	out     chan soakReply // to be written; closed by the reader at its end
+	broken  chan struct{}  // closed by the writer at its end
+	orderly bool           // the client has ended the stream, and all of it has come
+	debts   soakDebts
 
 	// Owned by the writer.
 	random   *rand.Rand
 	welcomed bool // the handshake is over
 	silent   bool
 	pushes   int
-	late     [][]byte // replies that take their time
+	late     []soakReply // replies that take their time
+}
+
+// A soakReply is a message that the client waits for.
+type soakReply struct {
+	msg []byte
+	to  parcel // the call; zero: none
 }
 
 func (c *soakConn) serve() {
@@ -256,10 +273,10 @@ func (c *soakConn) read() error {
 				s.fail("P8: %.20q came before the handshake", msg)
 			}
 			greeted = true
-			c.post([]byte("welcome"))
+			c.post(soakReply{msg: []byte("welcome")})
 			continue
 		case string(msg) == "ping":
-			c.post([]byte("pong"))
+			c.post(soakReply{msg: []byte("pong")})
 			continue
 		case string(msg) == "pong": // our own ping was answered
 			continue
@@ -271,9 +288,10 @@ func (c *soakConn) read() error {
 		}
 		s.model.arrived(c, p)
 		if p.kind == parcelCall {
+			c.debts.owe(p)
 			reply := parcel{parcelReply, p.from, p.number}.pack(s.prefix, parcelFiller(random))
 			copy(reply, msg[:s.prefix]) // the id
-			c.post(reply)
+			c.post(soakReply{reply, p})
 		}
 		if c.fault.slow > 0 && random.IntN(4) == 0 {
 			c.pause(c.fault.slow)
@@ -281,10 +299,10 @@ func (c *soakConn) read() error {
 	}
 }
 
-// post gives a message to the writer.
-func (c *soakConn) post(msg []byte) {
+// post gives a reply to the writer.
+func (c *soakConn) post(reply soakReply) {
 	select {
-	case c.out <- msg:
+	case c.out <- reply:
 	case <-c.broken:
 	}
 }
@@ -304,7 +322,7 @@ func (c *soakConn) write() error {
 	defer tick.Stop()
 	for {
 		select {
-		case msg, more := <-c.out:
+		case reply, more := <-c.out:
 			if !more {
 				c.flushLate(w)
 				err := w.Flush()
@@ -313,10 +331,13 @@ func (c *soakConn) write() error {
 				}
 				return err
 			}
-			c.reply(w, msg)
+			c.reply(w, reply)
 		case <-tick.C:
 			c.flushLate(w)
 			c.push(w)
+			if c.fault.attentive() {
+				c.debts.checkDue()
+			}
 		case <-struck:
 			w.Flush()
 			c.fault.strike(c)
@@ -332,26 +353,34 @@ func (c *soakConn) write() error {
 }
 
 // reply sends a message, or, where replies have ids, later, or twice, or never.
-func (c *soakConn) reply(w *bufio.Writer, msg []byte) {
+func (c *soakConn) reply(w *bufio.Writer, reply soakReply) {
 	c.welcomed = true
-	if c.server.s.mode == soakIDs && len(msg) > parcelSize {
+	if c.server.s.mode == soakIDs && reply.to.kind == parcelCall {
 		switch n := c.random.IntN(100); {
 		case n < 1:
 			return
 		case n < 15:
-			c.late = append(c.late, msg)
+			c.late = append(c.late, reply)
 			return
 		case n < 20:
-			c.put(w, msg)
+			c.pay(w, reply)
 		}
 	}
-	c.put(w, msg)
+	c.pay(w, reply)
+}
+
+// pay writes a reply, unless the server has fallen silent.
+func (c *soakConn) pay(w *bufio.Writer, reply soakReply) {
+	if !c.silent && !c.fault.mute {
+		c.debts.pay(reply.to)
+	}
+	c.put(w, reply.msg)
 }
 
 func (c *soakConn) flushLate(w *bufio.Writer) {
 	for len(c.late) > 0 && c.random.IntN(3) > 0 {
 		i := c.random.IntN(len(c.late))
-		c.put(w, c.late[i])
+		c.pay(w, c.late[i])
 		c.late = append(c.late[:i], c.late[i+1:]...)
 	}
 }

@@ -25,10 +25,11 @@ var (
 )
 
 const (
-	soakLanes   = 6                      // sessions at a time
-	soakTimeout = 300 * time.Millisecond // WriteTimeout, FrameTimeout and so on
-	soakMargin  = 5 * time.Second        // for a call to return after its context has ended
-	soakClose   = 2 * time.Second        // for Close, which promises one
+	soakLanes   = 6                       // sessions at a time
+	soakTimeout = 300 * time.Millisecond  // WriteTimeout, FrameTimeout and so on
+	soakGrace   = 1500 * time.Millisecond // for a connection to end in which a reply is overdue
+	soakMargin  = 5 * time.Second         // for a call to return after its context has ended
+	soakClose   = 2 * time.Second         // for Close, which promises one
 )
 
 // TestSoak runs sessions, each a Client with a server of its own and faults drawn at
@@ -83,6 +84,7 @@ func TestSoak(t *testing.T) {
 type soakTotals struct {
 	sessions, connections, losses, orderly, failedDials atomic.Int64
 	sent, calls, pushes, unsent, unknown, failed        atomic.Int64
+	overdue, disconnects, rotations, rests              atomic.Int64
 	slowest, starved                                    atomic.Int64 // the longest Close; see watch
 }
 
@@ -106,9 +108,10 @@ func (n *soakTotals) watch(done <-chan struct{}) {
 
 func (n *soakTotals) String() string {
 	return fmt.Sprintf("%d sessions, %d connections (%d lost, %d ended by us and received to the end), %d dials failed; %d messages handed over, %d calls answered, "+
-		"%d pushes received; %d unsent, %d of unknown fate; slowest Close %v; not running for %v; %d sessions failed",
+		"%d pushes received; %d unsent, %d of unknown fate; %d replies overdue, %d Disconnects, the address changed %d times, %d rests without demand; slowest Close %v; not running for %v; %d sessions failed",
 		n.sessions.Load(), n.connections.Load(), n.losses.Load(), n.orderly.Load(), n.failedDials.Load(), n.sent.Load(), n.calls.Load(),
-		n.pushes.Load(), n.unsent.Load(), n.unknown.Load(), time.Duration(n.slowest.Load()),
+		n.pushes.Load(), n.unsent.Load(), n.unknown.Load(),
+		n.overdue.Load(), n.disconnects.Load(), n.rotations.Load(), n.rests.Load(), time.Duration(n.slowest.Load()),
 		time.Duration(n.starved.Load()).Round(time.Millisecond), n.failed.Load())
 }
 
@@ -129,6 +132,9 @@ type soakSession struct {
 	mode      string
 	prefix    int // bytes in front of a parcel
 	handshake bool
+	tunnel    bool
+	switches  bool     // there are calls of Disconnect
+	addresses []string // one or two
 	dialer    tcpclient.Dialer
 	model     *soakModel
 	totals    *soakTotals
@@ -138,9 +144,11 @@ type soakSession struct {
 	closing  atomic.Bool   // Close or Shutdown may have been called
 	ended    chan struct{} // closed with the Client
 	failures atomic.Int64
+	dozing   atomic.Bool  // the receiver does not receive
+	dozed    atomic.Int64 // for so long it has not
 
 	mu     sync.Mutex // guards following
-	dialed []net.Conn // the Client's connections, if they have small buffers
+	dialed []net.Conn // the Client's connections, where DialContext makes them
 }
 
 // soakRun runs one session as a subtest.
@@ -164,7 +172,7 @@ func (s *soakSession) random(part int) *rand.Rand {
 // draw chooses the settings.
 func (s *soakSession) draw() {
 	r := s.random(0)
-	s.model = &soakModel{s: s, lastOf: map[[2]int]int{}, pushed: map[int]int{}, from: -1}
+	s.model = &soakModel{s: s, rounds: soakRounds{s: s}, lastOf: map[[2]int]int{}, pushed: map[int]int{}, from: -1}
 	s.transport = []string{"tcp", "tls", "unix"}[r.IntN(3)]
 	s.mode = []string{soakPushes, soakInOrder, soakIDs}[r.IntN(3)]
 	s.name = fmt.Sprintf("%d %s %s", s.number, s.transport, s.mode)
@@ -179,14 +187,29 @@ func (s *soakSession) draw() {
 	d.Timeout, d.WriteTimeout, d.FrameTimeout = 2*soakTimeout, soakTimeout, soakTimeout
 	d.Framer = []tcpclient.Framer{tcpclient.LengthPrefix{}, tcpclient.Varint{}, testkit.FuncFramer{}}[r.IntN(3)]
 	d.Trace = &tcpclient.Trace{
+		Connecting:   func(address string, _ int) { s.model.rounds.connecting(address) },
 		Connected:    func(string, int, time.Duration) { s.model.connected() },
-		Disconnected: func(_ string, err error) { s.model.disconnected(err) },
+		Disconnected: s.model.disconnected,
+		Waiting:      func(_ int, delay time.Duration) { s.model.rounds.waiting(delay) },
 	}
 	if s.mode == soakIDs {
 		d.Correlator, s.prefix = tcpclient.IDPrefix{}, 8
 	}
+	if s.mode != soakPushes && chosen("reply timeout") {
+		d.ReplyTimeout = soakTimeout
+	}
+	if s.mode != soakPushes && chosen("few in flight") {
+		d.MaxInFlight = 1 + r.IntN(8)
+	}
 	if chosen("reconnect") {
-		d.Reconnect = &tcpclient.Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond, FirstDial: r.IntN(2) == 0}
+		d.Reconnect = &tcpclient.Backoff{Min: time.Millisecond, Max: []time.Duration{20, 400}[r.IntN(2)] * time.Millisecond, FirstDial: r.IntN(2) == 0}
+		d.Reconnect.OnDemand = chosen("on demand")
+		d.Reconnect.FailFast = chosen("fail fast")
+	}
+	s.switches = chosen("disconnect")
+	s.addresses = make([]string, 1)
+	if chosen("two addresses") {
+		s.addresses = make([]string, 2)
 	}
 	if chosen("heartbeat") {
 		d.Heartbeat = tcpclient.Heartbeat{
@@ -212,18 +235,41 @@ func (s *soakSession) draw() {
 	if chosen("small buffers") {
 		d.ReadBuffer, d.WriteBuffer, d.Inbox = 1<<10, 1<<10, 4<<10
 	}
-	if chosen("small socket buffers") { // writes have to wait
-		d.DialContext = testkit.Wrapping(nil, func(conn net.Conn) net.Conn {
-			conn.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(4 << 10)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.dialed = append(s.dialed, conn)
-			return conn
-		})
-	}
+	s.drawDial(chosen("small socket buffers"), chosen("tunnel"))
 	if chosen("flush delay") {
 		d.FlushDelay = time.Millisecond
 	}
+}
+
+// drawDial chooses what connections are made of.
+func (s *soakSession) drawDial(small, foreign bool) {
+	if !small && !foreign && len(s.addresses) == 1 {
+		return // NetDialer
+	}
+	random := s.random(3)
+	s.dialer.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		s.model.rounds.dialing()
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.dialed = append(s.dialed, conn)
+		if small { // writes have to wait
+			conn.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(4 << 10)
+		}
+		if foreign {
+			return newTunnel(s, conn, random), nil
+		}
+		return conn, nil
+	}
+	s.tunnel = foreign
+}
+
+// excused returns for how long replies that were due did not count.
+func (s *soakSession) excused() time.Duration {
+	return time.Duration(5*s.totals.starved.Load() + s.dozed.Load())
 }
 
 // fail reports what must not happen.
@@ -239,26 +285,60 @@ func (s *soakSession) run() {
 	if s.transport == "unix" {
 		listen = testkit.ListenUnix
 	}
-	l := listen(s.t)
-	server := &soakServer{s: s, listener: l, ending: s.ended}
+	server := &soakServer{s: s, shut: -1, ending: s.ended}
+	var network string
+	for i := range s.addresses {
+		l := listen(s.t)
+		network, s.addresses[i] = l.Network, l.Addr().String()
+		server.listeners = append(server.listeners, l)
+	}
+	if r := s.random(4); len(s.addresses) > 1 && s.dialer.Reconnect != nil && r.IntN(2) == 0 {
+		server.shut = r.IntN(2)
+	}
 	if s.transport == "tls" {
 		server.tls, s.dialer.TLSConfig = tcpclienttest.NewTLSConfig()
 	}
-	server.running.Add(1)
-	go server.accept()
+	for i := range s.addresses {
+		server.running.Go(func() { server.accept(i) })
+	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), 4*soakTimeout)
 	defer cancel()
 	var err error
-	s.timed("Dial", 4*soakTimeout+soakMargin, func() { s.client, err = s.dialer.Dial(ctx, l.Network, l.Addr().String()) })
+	s.timed("Dial", 4*soakTimeout+soakMargin, func() { s.client, err = s.dialer.Dial(ctx, network, s.addresses...) })
 	if err != nil {
 		s.totals.failedDials.Add(1)
 		s.check(ctx, "dial", err)
 	} else {
+		if s.dialer.Reconnect != nil && s.dialer.Reconnect.OnDemand {
+			s.rest()
+		}
 		s.use(s.random(1))
 	}
+	s.checkForgotten()
 	server.close()
 	s.model.verify(server.conns)
+}
+
+// rest wants that a Client on demand makes no connection while no call needs one: not after
+// Dial, nor after a loss that nobody waits for.
+func (s *soakSession) rest() {
+	w := &soakWorker{soakSession: s, index: 0, random: s.random(5)}
+	s.model.sent = append(s.model.sent, nil)
+	attempts := 0
+	for range 2 {
+		pause(time.Duration(w.random.IntN(20))*time.Millisecond, nil)
+		if n := s.model.rounds.attempts(); n != attempts {
+			s.fail("P8, C12: there were %d attempts to connect, %d of them without demand", n, n-attempts)
+		}
+		s.totals.rests.Add(1)
+		if w.send("send", parcelSent, s.client.Send) != nil {
+			return // an attempt may be under way
+		}
+		w.disconnect()
+		testkit.Eventually(s.t, "the connection has ended", func() bool { return s.model.paired(s.client.Stats()) })
+		attempts = s.model.rounds.attempts()
+	}
 }
 
 // use lets workers loose on the Client, and ends it in one of several ways.
@@ -267,7 +347,9 @@ func (s *soakSession) use(r *rand.Rand) {
 	var working, receiving sync.WaitGroup
 	for i := range workers {
 		workers[i] = &soakWorker{soakSession: s, index: i, random: s.random(10 + i)}
-		s.model.sent = append(s.model.sent, nil)
+		if i >= len(s.model.sent) { // else rest has used it
+			s.model.sent = append(s.model.sent, nil)
+		}
 	}
 	for _, w := range workers {
 		working.Go(w.run)
@@ -315,10 +397,18 @@ func (s *soakSession) use(r *rand.Rand) {
 	}
 	s.join("the workers", &working)
 	s.join("the receiver", &receiving)
+	s.model.ended(s.client.Stats(), orderly && err == nil && !twice)
+}
+
+// checkForgotten fails if a connection is not closed. Nobody waits for the Close of a tunnel that
+// was lost.
+func (s *soakSession) checkForgotten() {
+	if s.tunnel {
+		testkit.Eventually(s.t, "all tunnels are closed", func() bool { return s.forgotten() == nil })
+	}
 	if conn := s.forgotten(); conn != nil {
 		s.fail("P6: connection %v was not closed", conn.LocalAddr())
 	}
-	s.model.ended(s.client.Stats(), orderly && err == nil && !twice)
 }
 
 // forgotten returns a connection that is not closed. To count descriptors is not enough:
@@ -421,8 +511,13 @@ func (w *soakWorker) run() {
 			err = w.call()
 		case n < 19:
 			err = w.burst()
+		case w.switches && w.random.IntN(20) == 0:
+			w.disconnect()
 		default:
 			pause(time.Duration(w.random.IntN(5))*time.Millisecond, w.stop)
+		}
+		if err != nil && w.failsFast() {
+			pause(time.Millisecond, w.stop)
 		}
 		if w.final(err) {
 			return
@@ -447,9 +542,43 @@ func (w *soakWorker) attempt(op string, f func(ctx context.Context) error) error
 		defer time.AfterFunc(budget, cancel).Stop()
 	}
 	var err error
-	w.timed("P2: "+op, budget+soakMargin, func() { err = f(ctx) })
+	before, starved := w.client.Stats(), w.totals.starved.Load()
+	without := op != "receive" && w.failsFast() && !w.dialer.Reconnect.OnDemand && w.model.paired(before)
+	took := w.timed("P2: "+op, budget+soakMargin, func() { err = f(ctx) })
 	w.check(ctx, op, err)
+	if without && w.client.Stats().Connects == before.Connects {
+		w.checkFast(ctx, op, took-5*time.Duration(w.totals.starved.Load()-starved), err)
+	}
 	return err
+}
+
+func (s *soakSession) failsFast() bool {
+	return s.dialer.Reconnect != nil && s.dialer.Reconnect.FailFast
+}
+
+// checkFast wants a call for which there was no connection to have failed at once, and to say that
+// the peer has seen nothing.
+func (s *soakSession) checkFast(ctx context.Context, op string, took time.Duration, err error) {
+	var e *tcpclient.OpError
+	switch {
+	case took > soakTimeout:
+		s.fail("P8: %s took %v to find that there is no connection: %v", op, took, err)
+	case op == "flush" || ctx.Err() != nil:
+	case !errors.As(err, &e) || !e.Unsent:
+		s.fail("P4: %s without a connection: not unsent: %v", op, err)
+	}
+}
+
+// disconnect ends the connection that there is.
+func (w *soakWorker) disconnect() {
+	cause := &soakCause{}
+	before := w.client.Stats()
+	w.client.Disconnect(cause)
+	conn := 0
+	if before.Connected && w.client.Stats().Connects == before.Connects {
+		conn = int(before.Connects)
+	}
+	w.model.rounds.gave(cause, conn)
 }
 
 // send sends one parcel by one of the Client's methods, and takes note of its fate.
@@ -536,7 +665,7 @@ func (w *soakWorker) receive() {
 			w.model.received(msg)
 			switch n := w.random.IntN(1000); {
 			case n < 2:
-				pause(time.Duration(w.random.IntN(1500))*time.Millisecond, w.ended) // the Inbox fills
+				w.doze(time.Duration(w.random.IntN(1500)) * time.Millisecond)
 			case n < 200:
 				runtime.Gosched()
 			}
@@ -544,6 +673,9 @@ func (w *soakWorker) receive() {
 				w.fail("P1: a message was overwritten before the next was asked for: %v", err)
 			}
 			return true
+		}
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return true // it may say, too, why there is no connection
 		}
 		if !errors.Is(err, tcpclient.ErrDisconnected) {
 			return !errors.Is(err, tcpclient.ErrClosed)
@@ -553,7 +685,7 @@ func (w *soakWorker) receive() {
 			return false // once more: it stays
 		}
 		last = reason
-		w.model.lost()
+		w.model.lost(err)
 		return true
 	}
 	for more := true; more; {
@@ -590,6 +722,14 @@ func (w *soakWorker) receive() {
 			})
 		}
 	}
+}
+
+// doze lets the Inbox fill.
+func (w *soakWorker) doze(d time.Duration) {
+	w.dozing.Store(true)
+	defer w.dozing.Store(false)
+	defer w.dozed.Add(int64(d))
+	pause(d, w.ended)
 }
 
 // pause lets d pass, or less when ended is closed: load, not a way to wait for something.
