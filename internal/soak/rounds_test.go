@@ -2,7 +2,6 @@ package soak
 
 import (
 	"errors"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -142,7 +141,7 @@ func (m *soakRounds) checkCauses(came map[int]int, conns []*soakConn) {
 		if c := came[cause.conn]; c == 0 || cause.conn > len(m.ends) || !conns[c-1].fault.gentle {
 			continue
 		}
-		if err := m.ends[cause.conn-1].err; causeOf(err) == nil && !timedOut(err) && !errors.Is(err, tcpclient.ErrClosed) {
+		if err := m.ends[cause.conn-1].err; causeOf(err) == nil && !timedOut(err) {
 			m.s.fail("C11: after a Disconnect connection %d ended because of %v", cause.conn, err)
 		}
 	}
@@ -164,6 +163,6 @@ func (m *soakRounds) checkOverdue(came map[int]int, conns []*soakConn) {
 }
 
 func timedOut(err error) bool {
-	var e net.Error
+	var e interface{ Timeout() bool }
 	return errors.As(err, &e) && e.Timeout()
 }

@@ -83,6 +83,7 @@ type soakFault struct {
 	gentle bool                 // it leaves the end of the connection to the client
 	lanes  tcpclienttest.Faults // below TLS, also in the middle of a frame
 	slow   time.Duration        // pause after each frame that was read, at random
+	work   time.Duration        // pause before each reply that is given in order, at random
 	mute   bool                 // it never says a word, as accept-then-hang
 	after  time.Duration        // when strike comes, between two frames of the server; 0: at once
 	strike func(c *soakConn)    // nil: nothing
@@ -93,9 +94,9 @@ func (f *soakFault) attentive() bool { return f.lanes == (tcpclienttest.Faults{}
 
 // drawFault chooses what happens to a connection: more, and sooner, where others follow.
 func drawFault(r *rand.Rand, others bool) soakFault {
-	kinds, soon := 22, 300
+	kinds, soon := 23, 300
 	if others {
-		kinds, soon = 15, 50
+		kinds, soon = 16, 50
 	}
 	f := soakFault{after: time.Duration(r.IntN(soon)) * time.Millisecond}
 	bytes := int64(r.IntN(3000))
@@ -136,6 +137,8 @@ func drawFault(r *rand.Rand, others bool) soakFault {
 		f.name, f.after, f.strike = "accept, then close", 0, (*soakConn).hangUp
 	case 13:
 		f.name, f.mute = "accept, then nothing", true
+	case 14:
+		f.name, f.gentle, f.work = "slow worker", true, time.Duration(1+r.IntN(10))*time.Millisecond
 	default:
 		f.name, f.gentle = "none", true
 	}
@@ -355,9 +358,12 @@ func (c *soakConn) write() error {
 // reply sends a message, or, where replies have ids, later, or twice, or never.
 func (c *soakConn) reply(w *bufio.Writer, reply soakReply) {
 	c.welcomed = true
+	if c.fault.work > 0 && c.server.s.mode == soakInOrder {
+		c.pause(time.Duration(c.random.Int64N(int64(c.fault.work))))
+	}
 	if c.server.s.mode == soakIDs && reply.to.kind == parcelCall {
 		switch n := c.random.IntN(100); {
-		case n < 1:
+		case n < 2:
 			return
 		case n < 15:
 			c.late = append(c.late, reply)

@@ -25,11 +25,11 @@ var (
 )
 
 const (
-	soakLanes   = 6                       // sessions at a time
-	soakTimeout = 300 * time.Millisecond  // WriteTimeout, FrameTimeout and so on
-	soakGrace   = 1500 * time.Millisecond // for a connection to end in which a reply is overdue
-	soakMargin  = 5 * time.Second         // for a call to return after its context has ended
-	soakClose   = 2 * time.Second         // for Close, which promises one
+	soakLanes   = 6                      // sessions at a time
+	soakTimeout = 300 * time.Millisecond // WriteTimeout, FrameTimeout and so on
+	soakGrace   = 500 * time.Millisecond // for a connection to end in which a reply is overdue
+	soakMargin  = 5 * time.Second        // for a call to return after its context has ended
+	soakClose   = 2 * time.Second        // for Close, which promises one
 )
 
 // TestSoak runs sessions, each a Client with a server of its own and faults drawn at
@@ -269,7 +269,7 @@ func (s *soakSession) drawDial(small, foreign bool) {
 
 // excused returns for how long replies that were due did not count.
 func (s *soakSession) excused() time.Duration {
-	return time.Duration(5*s.totals.starved.Load() + s.dozed.Load())
+	return time.Duration(2*s.totals.starved.Load() + s.dozed.Load())
 }
 
 // fail reports what must not happen.
@@ -575,7 +575,7 @@ func (w *soakWorker) disconnect() {
 	before := w.client.Stats()
 	w.client.Disconnect(cause)
 	conn := 0
-	if before.Connected && w.client.Stats().Connects == before.Connects {
+	if before.Connected && w.client.Stats().Connects == before.Connects && !w.closing.Load() {
 		conn = int(before.Connects)
 	}
 	w.model.rounds.gave(cause, conn)
