@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	soakFor  = flag.Duration("soak", 0, "how long TestSoak runs; 0: 2 s, or 200 ms with -short")
+	soakFor  = flag.Duration("soak", 0, "how long TestSoak runs; 0: 1.5 s, or 200 ms with -short")
 	soakSeed = flag.Uint64("seed", 0, "what TestSoak draws its faults from; 0: at random")
 )
 
@@ -50,10 +50,10 @@ func TestSoak(t *testing.T) {
 	case length == 0 && testing.Short():
 		length = 200 * time.Millisecond
 	case length == 0:
-		length = 2 * time.Second
+		length = 1500 * time.Millisecond
 	}
 	t.Logf("-soak=%v -seed=%d", length, seed)
-	var totals soakTotals
+	totals := soakTotals{length: length}
 	done := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { totals.watch(done) })
@@ -82,6 +82,8 @@ func TestSoak(t *testing.T) {
 
 // soakTotals are the numbers of a whole run.
 type soakTotals struct {
+	length time.Duration // of the run
+
 	sessions, connections, losses, orderly, failedDials atomic.Int64
 	sent, calls, pushes, unsent, unknown, failed        atomic.Int64
 	overdue, disconnects, rotations, rests              atomic.Int64
@@ -360,7 +362,7 @@ func (s *soakSession) use(r *rand.Rand) {
 	if s.dialer.Reconnect != nil {
 		life = 4 * time.Second
 	}
-	pause(time.Duration(r.Float64()*float64(min(life, *soakFor/2))), nil)
+	pause(time.Duration(r.Float64()*float64(min(life, s.totals.length/4))), nil)
 
 	calm, shut, twice := r.IntN(2) == 0, r.IntN(2) == 0, r.IntN(4) == 0
 	if calm {
