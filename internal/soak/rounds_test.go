@@ -9,16 +9,16 @@ import (
 	"github.com/seed-d0aa0aa7/tcpclient"
 )
 
-// A soakCause is what Disconnect was given.
-type soakCause struct {
+// A soakCauseError is what Disconnect was given.
+type soakCauseError struct {
 	conn        int // the connection that there was, counted from 1 by the client; 0: unknown
 	ended, told int // how often Trace and Receive gave it as the reason of a loss
 }
 
-func (*soakCause) Error() string { return "this connection has been used enough" }
+func (*soakCauseError) Error() string { return "this connection has been used enough" }
 
 // causeOf returns what err got from Disconnect.
-func causeOf(err error) (cause *soakCause) {
+func causeOf(err error) (cause *soakCauseError) {
 	errors.As(err, &cause)
 	return cause
 }
@@ -34,7 +34,7 @@ type soakRounds struct {
 	excused time.Duration // when it began
 	next    string        // the address that comes next; "": any
 	atOnce  bool          // the next attempt does not wait
-	causes  []*soakCause
+	causes  []*soakCauseError
 	ends    []soakEnd // of each connection
 }
 
@@ -122,7 +122,7 @@ func (m *soakRounds) told(err error) {
 }
 
 // gave is called after Disconnect.
-func (m *soakRounds) gave(cause *soakCause, conn int) {
+func (m *soakRounds) gave(cause *soakCauseError, conn int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	cause.conn = conn

@@ -197,22 +197,7 @@ func (s *soakSession) draw() {
 	if s.mode == soakIDs {
 		d.Correlator, s.prefix = tcpclient.IDPrefix{}, 8
 	}
-	if s.mode != soakPushes && chosen("reply timeout") {
-		d.ReplyTimeout = soakTimeout
-	}
-	if s.mode != soakPushes && chosen("few in flight") {
-		d.MaxInFlight = 1 + r.IntN(8)
-	}
-	if chosen("reconnect") {
-		d.Reconnect = &tcpclient.Backoff{Min: time.Millisecond, Max: []time.Duration{20, 400}[r.IntN(2)] * time.Millisecond, FirstDial: r.IntN(2) == 0}
-		d.Reconnect.OnDemand = chosen("on demand")
-		d.Reconnect.FailFast = chosen("fail fast")
-	}
-	s.switches = chosen("disconnect")
-	s.addresses = make([]string, 1)
-	if chosen("two addresses") {
-		s.addresses = make([]string, 2)
-	}
+	s.drawReturn(r, chosen)
 	if chosen("heartbeat") {
 		d.Heartbeat = tcpclient.Heartbeat{
 			Interval: soakTimeout / 3,
@@ -240,6 +225,27 @@ func (s *soakSession) draw() {
 	s.drawDial(chosen("small socket buffers"), chosen("tunnel"))
 	if chosen("flush delay") {
 		d.FlushDelay = time.Millisecond
+	}
+}
+
+// drawReturn chooses what ends a connection early, and what comes after it.
+func (s *soakSession) drawReturn(r *rand.Rand, chosen func(name string) bool) {
+	d := &s.dialer
+	if s.mode != soakPushes && chosen("reply timeout") {
+		d.ReplyTimeout = soakTimeout
+	}
+	if s.mode != soakPushes && chosen("few in flight") {
+		d.MaxInFlight = 1 + r.IntN(8)
+	}
+	if chosen("reconnect") {
+		d.Reconnect = &tcpclient.Backoff{Min: time.Millisecond, Max: []time.Duration{20, 400}[r.IntN(2)] * time.Millisecond, FirstDial: r.IntN(2) == 0}
+		d.Reconnect.OnDemand = chosen("on demand")
+		d.Reconnect.FailFast = chosen("fail fast")
+	}
+	s.switches = chosen("disconnect")
+	s.addresses = make([]string, 1)
+	if chosen("two addresses") {
+		s.addresses = make([]string, 2)
 	}
 }
 
@@ -573,7 +579,7 @@ func (s *soakSession) checkFast(ctx context.Context, op string, took time.Durati
 
 // disconnect ends the connection that there is.
 func (w *soakWorker) disconnect() {
-	cause := &soakCause{}
+	cause := &soakCauseError{}
 	before := w.client.Stats()
 	w.client.Disconnect(cause)
 	conn := 0
