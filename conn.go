@@ -26,7 +26,6 @@ type Conn struct {
 	top     io.Writer  // the wire, or TLS on it
 	tls     *tls.Conn  // nil: none
 	records *tlsBuffer // below tls
-	framing framing
 	frames  *frameReader
 	watch   *frameWatch  // of wire and frames
 	calls   atomic.Int64 // of methods under way; below 0 when a link has the connection
@@ -37,12 +36,11 @@ func newConn(raw net.Conn, address string, f framing, c *config) *Conn {
 	watch := newFrameWatch(c.frameTimeout)
 	w := wire.New(raw, c.writeTimeout, c.readBuffer, watch)
 	return &Conn{
-		addr:    address,
-		wire:    w,
-		top:     w,
-		framing: f,
-		frames:  newFrameReader(w, f, c.readBuffer, watch),
-		watch:   watch,
+		addr:   address,
+		wire:   w,
+		top:    w,
+		frames: newFrameReader(w, f, c.readBuffer, watch),
+		watch:  watch,
 	}
 }
 
@@ -53,7 +51,7 @@ func (c *Conn) Send(ctx context.Context, msg []byte) error {
 	unsent := true
 	err := c.do(ctx, opSend, func() error {
 		b := new(frameBuffer)
-		if _, err := c.framing.write(b, msg, minBatch); err != nil {
+		if _, err := c.frames.framing.write(b, msg, minBatch); err != nil {
 			return err
 		}
 		unsent = false
@@ -74,6 +72,33 @@ func (c *Conn) Receive(ctx context.Context) (msg []byte, err error) {
 	return msg, c.opError(opReceive, false, err)
 }
 
+// SetFramer makes f mark the messages from the next one on, in both directions: for protocols
+// that go on with another framing after a greeting or a login. The Client uses it, too, once it
+// has the connection. Every new connection begins with [Dialer].Framer again. Bytes that were
+// read ahead are kept: f reads them first. nil is LengthPrefix{}.
+//
+// It does no I/O and does not block. If it refuses the settings of f, with an error of
+// [ClassPermanent], the old Framer stays and the connection lives on. After the Handshake it
+// fails with ErrClosed.
+func (c *Conn) SetFramer(f Framer) error {
+	return c.opError(opHandshake, false, c.setFramer(f))
+}
+
+func (c *Conn) setFramer(f Framer) error {
+	if err := c.begin(); err != nil {
+		return err
+	}
+	defer c.finish()
+	if err := c.wire.Cause(); err != nil {
+		return err
+	}
+	if err := validateFramer(f); err != nil {
+		return Permanent(fmt.Errorf("SetFramer: %w", err))
+	}
+	c.frames.setFraming(newFraming(f))
+	return nil
+}
+
 func (c *Conn) opError(op string, unsent bool, err error) error {
 	if err == nil {
 		return nil
@@ -81,15 +106,25 @@ func (c *Conn) opError(op string, unsent bool, err error) error {
 	return &OpError{Op: op, Addr: c.addr, Unsent: unsent, Err: err}
 }
 
+// begin notes that a method is under way, until finish. It fails once the Handshake is over.
+func (c *Conn) begin() error {
+	if c.calls.Add(1) < 0 {
+		return fmt.Errorf("handshake is over: %w", ErrClosed)
+	}
+	return nil
+}
+
+func (c *Conn) finish() { c.calls.Add(-1) }
+
 // do runs f, which talks on the connection, for a Handshake.
 func (c *Conn) do(ctx context.Context, op string, f func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if c.calls.Add(1) < 0 {
-		return fmt.Errorf("handshake is over: %w", ErrClosed)
+	if err := c.begin(); err != nil {
+		return err
 	}
-	defer c.calls.Add(-1)
+	defer c.finish()
 	stop := c.guard(ctx)
 	err := f()
 	if !stop() {

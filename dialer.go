@@ -81,7 +81,8 @@ type Dialer struct {
 	// errors.ErrUnsupported. Of wrapped sockets see Nagle.
 	UserTimeout time.Duration
 
-	// Framer marks the messages in the stream. nil: LengthPrefix{}.
+	// Framer marks the messages in the stream. nil: LengthPrefix{}. A Handshake may change it
+	// for its connection: see [Conn.SetFramer].
 	Framer Framer
 
 	// Handshake is called on every new connection before it is used for anything else: a
@@ -233,7 +234,7 @@ func (d *Dialer) config() *config {
 		dialContext:  d.DialContext,
 		tlsConfig:    d.TLSConfig,
 		nagle:        d.Nagle,
-		framing:      newFraming(d.framer()),
+		framing:      newFraming(d.Framer),
 		handshake:    d.Handshake,
 		heartbeat:    d.Heartbeat,
 		backoff:      clone(d.Reconnect),
@@ -261,11 +262,12 @@ func (c *config) renegotiates() bool {
 	return c.tlsConfig != nil && c.tlsConfig.Renegotiation != tls.RenegotiateNever
 }
 
-func (d *Dialer) framer() Framer {
-	if d.Framer == nil {
-		return LengthPrefix{}
+// validateFramer checks the settings of f, if it is a Framer of this package.
+func validateFramer(f Framer) error {
+	if f, ok := asBuiltin(f); ok {
+		return f.validate()
 	}
-	return d.Framer
+	return nil
 }
 
 func clone[T any](p *T) *T {
@@ -276,8 +278,11 @@ func clone[T any](p *T) *T {
 	return &v
 }
 
-// newFraming returns how f frames messages.
+// newFraming returns how f frames messages. nil is LengthPrefix{}.
 func newFraming(f Framer) framing {
+	if f == nil {
+		f = LengthPrefix{}
+	}
 	_, builtin := asBuiltin(f)
 	s := framing{framer: f, builtin: builtin}
 	if f, ok := f.(LengthPrefix); ok && f.isDefault() {
@@ -352,10 +357,8 @@ func (d *Dialer) validateNumbers() (errs []error) {
 
 // validateParts has those settings checked that know how.
 func (d *Dialer) validateParts() (errs []error) {
-	if f, ok := asBuiltin(d.framer()); ok {
-		if err := f.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("Dialer.Framer: %w", err))
-		}
+	if err := validateFramer(d.Framer); err != nil {
+		errs = append(errs, fmt.Errorf("Dialer.Framer: %w", err))
 	}
 	if err := validateCorrelator(d.Correlator); err != nil {
 		errs = append(errs, fmt.Errorf("Dialer.Correlator: %w", err))

@@ -1,6 +1,7 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -308,4 +309,176 @@ func TestHandshake(t *testing.T) {
 	})
 }
 
-var _ = tcpclienttest.Echo
+// overRaw runs test on the kinds of connections that may be below TLS: a socket, one in memory that
+// is used as one, and a foreign one, of which the deadlines are emulated.
+func overRaw(t *testing.T, test func(t *testing.T, tr testkit.Transport)) {
+	t.Run("tcp", func(t *testing.T) { test(t, testkit.TransportNamed("tcp")) })
+	t.Run("memory", testkit.InBubble(func(t *testing.T) { test(t, testkit.TransportNamed("memory")) }))
+	t.Run("foreign", testkit.InBubble(func(t *testing.T) {
+		test(t, testkit.Transport{Name: "foreign", Listen: func(t testing.TB) *testkit.Listener {
+			n := tcpclienttest.NewNetwork()
+			l := testkit.ListenNetwork(t, n)
+			l.Setup = func(d *tcpclient.Dialer) {
+				d.DialContext = testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return &muxStream{Conn: conn} })
+			}
+			return l
+		}})
+	}))
+}
+
+func TestConnSetFramer(t *testing.T) {
+	greet := func(ctx context.Context, conn *tcpclient.Conn) error { // as with RFB
+		version, err := conn.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if err := conn.Send(ctx, version); err != nil {
+			return err
+		}
+		return conn.SetFramer(nil)
+	}
+	line := func(t *testing.T, p *testkit.Peer) string {
+		s, err := p.In.ReadString('\n')
+		assert.NoError(t, err)
+		return s
+	}
+
+	t.Run("counts from the next message on, both ways, in the Handshake and after it", func(t *testing.T) { // P1, E7
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			c, err := tr.ShakeHands(t, tcpclient.Dialer{Framer: tcpclient.Lines{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				if err := greet(ctx, conn); err != nil {
+					return err
+				}
+				return testkit.Login(ctx, conn)
+			}}, func(p *testkit.Peer) {
+				p.Raw(append([]byte("RFB 003.008\n"), testkit.Frames("welcome", "and more")...)) // all in one
+				assert.Equal(t, "RFB 003.008\n", line(t, p))
+				assert.Equal(t, "login", p.Receive())
+				p.Echo()
+			})
+			require.NoError(t, err)
+			for _, want := range []string{"and more", "with\na line end"} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+				require.NoError(t, c.Send(t.Context(), []byte("with\na line end")))
+			}
+			require.NoError(t, c.Close())
+		})
+	})
+
+	t.Run("keeps what was read ahead, wherever that is cut", testkit.InBubble(func(t *testing.T) { // P1, E7
+		stream := append([]byte("hello\n"), testkit.Frames("a", "bc")...)
+		for cut := range len(stream) + 1 {
+			c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Framer: tcpclient.Lines{}, Handshake: greet}, func(p *testkit.Peer) {
+				p.Raw(stream[:cut])
+				time.Sleep(time.Second)
+				p.Write(stream[cut:])
+				io.Copy(io.Discard, p)
+			})
+			require.NoError(t, err)
+			for _, want := range []string{"a", "bc"} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+			}
+			require.NoError(t, c.Close())
+		}
+	}))
+
+	t.Run("gives a Framer of the user all of ReadBuffer", testkit.InBubble(func(t *testing.T) { // E7
+		const size = 60 << 10
+		whole := testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			p, err := r.Peek(size)
+			if err != nil {
+				return dst, err
+			}
+			dst = append(dst, p...)
+			r.Discard(size)
+			return dst, nil
+		}}
+		want := string(testkit.Pattern(size))
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Framer: tcpclient.Lines{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			if _, err := conn.Receive(ctx); err != nil {
+				return err
+			}
+			if err := conn.SetFramer(whole); err != nil {
+				return err
+			}
+			msg, err := conn.Receive(ctx)
+			assert.True(t, want == string(msg))
+			return err
+		}}, func(p *testkit.Peer) {
+			p.Raw([]byte("hello\n" + want))
+			p.Raw([]byte(want))
+			io.Copy(io.Discard, p)
+		})
+		require.NoError(t, err)
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.True(t, want == string(msg))
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("refuses bad settings, and the old Framer stays", testkit.InBubble(func(t *testing.T) { // E7
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			err := conn.SetFramer(tcpclient.LengthPrefix{Width: 9})
+			assert.ErrorContains(t, err, "LengthPrefix.Width 9")
+			assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+			return testkit.Login(ctx, conn)
+		}}, func(p *testkit.Peer) {
+			assert.Equal(t, "login", p.Receive())
+			p.Send("welcome")
+			p.Echo()
+		})
+		require.NoError(t, err)
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(msg))
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("fails after the Handshake, and on a connection that has ended", testkit.InBubble(func(t *testing.T) {
+		var kept *tcpclient.Conn
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+			kept = conn
+			return nil
+		}}, func(p *testkit.Peer) { p.Echo() })
+		require.NoError(t, err)
+		require.ErrorIs(t, kept.SetFramer(tcpclient.Lines{}), tcpclient.ErrClosed)
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(msg))
+		require.NoError(t, c.Close())
+
+		_, err = testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			_, err := conn.Receive(testkit.Within(t, time.Second))
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+			assert.ErrorIs(t, conn.SetFramer(nil), tcpclient.ErrDisconnected)
+			return nil
+		}}, func(p *testkit.Peer) { p.Echo() })
+		require.Error(t, err)
+	}))
+
+	t.Run("is forgotten with its connection", testkit.InBubble(func(t *testing.T) { // P8, E7
+		l := testkit.ListenMemory(t)
+		wait := l.StartDial(t, t.Context(), tcpclient.Dialer{Framer: tcpclient.Lines{}, Handshake: greet, Reconnect: &tcpclient.Backoff{}})
+		for i := range 3 {
+			p := l.AcceptPeer(t)
+			p.Raw(append([]byte("hello\n"), testkit.Frame("two\nlines")...))
+			require.Equal(t, "hello\n", line(t, p))
+			c := wait()
+			wait = func() *tcpclient.Client { return c }
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err, i)
+			require.Equal(t, "two\nlines", string(msg))
+			require.NoError(t, c.Send(t.Context(), []byte("x")))
+			require.Equal(t, "x", p.Receive())
+			testkit.HangUp(p)
+			_, err = c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		}
+	}))
+}

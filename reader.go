@@ -43,12 +43,24 @@ type frameReader struct {
 
 func newFrameReader(from io.Reader, f framing, maxRead int, watcher readWatcher) *frameReader {
 	r := &frameReader{framing: f, watcher: watcher, from: from, maxRead: maxRead}
-	size := min(minRead, maxRead)
-	if !f.builtin {
-		size = maxRead // it may want to Peek at any part of that
-	}
-	r.in = bufio.NewReaderSize(r, size)
+	r.in = bufio.NewReaderSize(r, r.minBuffer())
 	return r
+}
+
+// minBuffer returns the size that the read buffer starts with.
+func (r *frameReader) minBuffer() int {
+	if !r.framing.builtin {
+		return r.maxRead // it may want to Peek at any part of that
+	}
+	return min(minRead, r.maxRead)
+}
+
+// setFraming makes f cut what was not cut into messages yet.
+func (r *frameReader) setFraming(f framing) {
+	r.framing = f
+	if size := r.minBuffer(); r.in.Size() < size {
+		r.replaceBuffer(size)
+	}
 }
 
 // successor returns a frameReader that goes on where r has stopped.
@@ -134,11 +146,16 @@ func (r *frameReader) makeBuffer() {
 	if !r.bufferFilled || r.in.Size() >= r.maxRead {
 		return
 	}
+	r.replaceBuffer(min(4*r.in.Size(), r.maxRead))
+}
+
+// replaceBuffer makes a read buffer of that size. What is in the old one comes next.
+func (r *frameReader) replaceBuffer(size int) {
 	rest := r.buffered()
 	r.unread = append(append([]byte(nil), rest...), r.unread...)
 	r.total -= int64(len(rest))
 	r.bufferFilled = false
-	r.in = bufio.NewReaderSize(r, min(4*r.in.Size(), r.maxRead))
+	r.in = bufio.NewReaderSize(r, size)
 }
 
 // giveBack gives p, which was read from the socket, to the read buffer, which is empty.
