@@ -1,6 +1,7 @@
 package tcpclient
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -28,6 +29,7 @@ type Conn struct {
 	records *tlsBuffer // below tls
 	frames  *frameReader
 	watch   *frameWatch  // of wire and frames
+	pushed  [][]byte     // given to Deliver
 	calls   atomic.Int64 // of methods under way; below 0 when a link has the connection
 }
 
@@ -97,6 +99,29 @@ func (c *Conn) setFramer(f Framer) error {
 	}
 	c.frames.setFraming(newFraming(f))
 	return nil
+}
+
+// Deliver hands a copy of msg to Receive: a message that has come before the one that the Handshake
+// was waiting for, such as a PUBLISH before the SUBACK in MQTT. The Client receives these
+// messages in the order of the calls, after all of the connection before and before all that
+// this connection brings from then on. They count as received, but not as replies to Calls or as
+// the Heartbeat's. They may exceed [Dialer].Inbox. Then the connection is read once there is room.
+//
+// It does not block. What was delivered is dropped if the attempt fails. After the Handshake
+// Deliver does nothing.
+func (c *Conn) Deliver(msg []byte) {
+	if c.begin() != nil {
+		return
+	}
+	defer c.finish()
+	c.pushed = append(c.pushed, bytes.Clone(msg))
+}
+
+// takePushed returns the messages given to Deliver, and keeps them no longer.
+func (c *Conn) takePushed() [][]byte {
+	pushed := c.pushed
+	c.pushed = nil
+	return pushed
 }
 
 func (c *Conn) opError(op string, unsent bool, err error) error {

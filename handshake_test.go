@@ -482,3 +482,114 @@ func TestConnSetFramer(t *testing.T) {
 		}
 	}))
 }
+
+func TestConnDeliver(t *testing.T) {
+	// subscribe is a Handshake for servers that send before they answer, as those of MQTT do.
+	subscribe := func(ctx context.Context, conn *tcpclient.Conn) error {
+		if err := conn.Send(ctx, []byte("subscribe")); err != nil {
+			return err
+		}
+		for {
+			msg, err := conn.Receive(ctx)
+			if err != nil || string(msg) == "subscribed" {
+				return err
+			}
+			conn.Deliver(msg)
+			clear(msg)
+		}
+	}
+	requireReceived := func(t *testing.T, c *tcpclient.Client, want ...string) {
+		t.Helper()
+		for _, want := range want {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(msg))
+		}
+	}
+
+	t.Run("hands over what came ahead of the answer, before all that follows", func(t *testing.T) { // P3, E5
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			c, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: subscribe}, func(p *testkit.Peer) {
+				assert.Equal(t, "subscribe", p.Receive())
+				p.Send("one", "", "three", "subscribed", "four")
+				p.Echo()
+			})
+			require.NoError(t, err)
+			require.NoError(t, c.Send(t.Context(), []byte("five")))
+			requireReceived(t, c, "one", "", "three", "four", "five")
+			require.EqualValues(t, 5, c.Stats().MessagesReceived)
+			require.NoError(t, c.Close())
+		})
+	})
+
+	t.Run("may exceed the Inbox, after which the connection is read once there is room", testkit.InBubble(func(t *testing.T) { // P6, E5
+		want := append(testkit.Numbered(100, 1000), string(testkit.Pattern(1<<20)))
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Inbox: 1000, Handshake: subscribe}, func(p *testkit.Peer) {
+			p.Receive()
+			p.Send(append(want, "subscribed", "later")...)
+			p.Echo()
+		})
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Greater(t, c.Stats().InboxBytes, 1<<20)
+		require.EqualValues(t, len(want), c.Stats().MessagesReceived, "the connection was read although there was no room")
+		requireReceived(t, c, append(want, "later")...)
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("passes neither the Heartbeat nor the Calls", testkit.InBubble(func(t *testing.T) { // E5
+		h := testkit.Pinging()
+		h.Answer = func(msg []byte) ([]byte, bool) { return []byte("answer"), string(msg) == "ping?" }
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Heartbeat: h, Handshake: subscribe}, func(p *testkit.Peer) {
+			assert.Equal(t, "subscribe", p.Receive())
+			p.Send("pong", "ping?", "subscribed")
+			assert.Equal(t, "request", p.Receive())
+			p.Send("reply")
+			io.Copy(io.Discard, p)
+		})
+		require.NoError(t, err)
+		reply, err := c.Call(t.Context(), []byte("request"))
+		require.NoError(t, err)
+		require.Equal(t, "reply", string(reply))
+		requireReceived(t, c, "pong", "ping?")
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("is in its place in the stream, and dropped with an attempt that fails", testkit.InBubble(func(t *testing.T) { // P3, P8, E5
+		l := testkit.ListenMemory(t)
+		wait := l.StartDial(t, t.Context(), tcpclient.Dialer{Handshake: subscribe, Reconnect: &tcpclient.Backoff{}})
+		p := l.AcceptPeer(t)
+		p.Send("a1", "subscribed", "a2")
+		c := wait()
+		synctest.Wait()
+		testkit.HangUp(p)
+
+		p = l.AcceptPeer(t)
+		p.Send("b1")
+		synctest.Wait()
+		testkit.HangUp(p)
+
+		p = l.AcceptPeer(t)
+		p.Send("c1", "subscribed", "c2")
+		synctest.Wait()
+		requireReceived(t, c, "a1", "a2")
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		requireReceived(t, c, "c1", "c2")
+		require.EqualValues(t, 4, c.Stats().MessagesReceived)
+	}))
+
+	t.Run("does nothing after the Handshake", testkit.InBubble(func(t *testing.T) { // E5
+		var kept *tcpclient.Conn
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+			kept = conn
+			conn.Deliver([]byte("before"))
+			return nil
+		}}, func(p *testkit.Peer) { p.Echo() })
+		require.NoError(t, err)
+		kept.Deliver([]byte("after"))
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		requireReceived(t, c, "before", "hello")
+		require.NoError(t, c.Close())
+	}))
+}

@@ -50,8 +50,8 @@ func (o *outcome) isEOF() bool {
 	return ok && d.Cause == io.EOF
 }
 
-// newLink puts a connection to use whose Handshake is over. Messages go to p. loss is that of
-// the connection before, if it was not reported.
+// newLink puts a connection to use whose Handshake is over. Messages go to p, first those that the
+// Handshake has delivered. loss is that of the connection before, if it was not reported.
 func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer, loss error) *link {
 	l := &link{addr: conn.addr, wire: conn.wire, secure: conn.tls != nil}
 	l.calls = newCalls(c.calls, count, trace, conn.wire)
@@ -72,6 +72,7 @@ func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer,
 		trace:    trace,
 		slabs:    c.inbox > 2*directSlab,
 	}
+	p.deliver(conn.takePushed())
 	l.reader.succeed(conn.frames)
 	conn.wire.Watch(watch, c.heartbeat.Ping != nil)
 	return l
