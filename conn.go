@@ -22,15 +22,16 @@ import (
 // During a Handshake no one else uses the connection: when the context of a call ends, so
 // does the connection.
 type Conn struct {
-	addr    string
-	wire    *wire.Conn
-	top     io.Writer  // the wire, or TLS on it
-	tls     *tls.Conn  // nil: none
-	records *tlsBuffer // below tls
-	frames  *frameReader
-	watch   *frameWatch  // of wire and frames
-	pushed  [][]byte     // given to Deliver
-	calls   atomic.Int64 // of methods under way; below 0 when a link has the connection
+	addr         string
+	wire         *wire.Conn
+	top          io.Writer  // the wire, or TLS on it
+	tls          *tls.Conn  // nil: none
+	records      *tlsBuffer // below tls
+	renegotiates bool       // with TLS, the server may begin another handshake at any time
+	frames       *frameReader
+	watch        *frameWatch  // of wire and frames
+	pushed       [][]byte     // given to Deliver
+	calls        atomic.Int64 // of methods under way; below 0 when a link has the connection
 }
 
 // newConn returns raw as a Conn without TLS.
@@ -73,6 +74,64 @@ func (c *Conn) Receive(ctx context.Context) (msg []byte, err error) {
 	})
 	return msg, c.opError(opReceive, false, err)
 }
+
+// StartTLS makes the TLS handshake on a connection that has begun in the clear, when the server has
+// agreed to it: STARTTLS in SMTP, IMAP and LDAP, SSLRequest in PostgreSQL. From then on all that the
+// Conn and the Client send and receive goes through TLS, and [Conn.NetConn] returns the *tls.Conn,
+// which has the certificates. [Dialer].TLSConfig must be nil: it begins with TLS.
+//
+// The ServerName of config defaults to the host of the address, as that of TLSConfig does. config
+// must not be modified afterwards. StartTLS does not modify it.
+//
+// It blocks until the handshake is over. [Dialer].Timeout, FrameTimeout and WriteTimeout hold. When
+// ctx is done the connection ends.
+//
+// Whatever makes StartTLS fail ends the connection, so that nothing goes on in the clear: all methods fail
+// with that error, and so does the attempt, even if the Handshake returns nil. It fails if config
+// is nil, or if there is TLS already. It also fails if the server, or somebody between, has sent
+// more in the clear after the message that agreed to TLS, since that would be taken for a part of the protected
+// conversation (CVE-2021-23222). It sees what was read ahead, and on Unix what lies in
+// a socket that no wrapper hides. What it does not see goes to TLS, which refuses it.
+// Bytes that were read by way of NetConn are for the Handshake to check.
+func (c *Conn) StartTLS(ctx context.Context, config *tls.Config) error {
+	if err := c.begin(); err != nil {
+		return c.opError(opHandshake, false, err)
+	}
+	defer c.finish()
+	err := c.wire.Cause()
+	if err == nil {
+		if err = c.do(ctx, opHandshake, func() error { return c.upgrade(ctx, config) }); err != nil {
+			err = &startTLSError{err}
+			c.wire.Kill(err)
+		}
+	}
+	return c.opError(opHandshake, false, err)
+}
+
+// upgrade starts TLS, unless that would be too late or too early.
+func (c *Conn) upgrade(ctx context.Context, config *tls.Config) error {
+	switch {
+	case config == nil:
+		return Permanent(errors.New("the tls.Config is nil"))
+	case c.tls != nil:
+		return Permanent(errors.New("the connection has TLS already"))
+	}
+	ahead, err := c.frames.ahead()
+	if ahead = append(ahead, c.wire.Ahead()...); len(ahead) > 0 {
+		return fmt.Errorf("%d bytes or more came in the clear before TLS, they begin with %q", len(ahead), ahead[:min(len(ahead), maxHint)])
+	}
+	if err != nil {
+		return err
+	}
+	return c.startTLS(ctx, config)
+}
+
+// A startTLSError is why StartTLS has failed, and the end of the connection. It is of the class of that.
+type startTLSError struct{ err error }
+
+func (e *startTLSError) Error() string        { return "StartTLS failed: " + e.err.Error() }
+func (e *startTLSError) Is(target error) bool { return target == ErrDisconnected }
+func (e *startTLSError) Unwrap() error        { return e.err }
 
 // SetFramer makes f mark the messages from the next one on, in both directions: for protocols
 // that go on with another framing after a greeting or a login. The Client uses it, too, once it
@@ -164,9 +223,16 @@ func (c *Conn) do(ctx context.Context, op string, f func() error) error {
 	return err
 }
 
-// NetConn returns the connection itself: a *tls.Conn with TLS, else what was dialed,
-// such as a *net.TCPConn. It is there to be asked, for a certificate or a socket
-// option; bytes read from it are missing from the next frame.
+// NetConn returns the connection itself: a *tls.Conn with TLS, else what was dialed, such as a
+// *net.TCPConn. It is there to be asked, for a certificate or a socket option.
+//
+// It is also for a preamble, bytes that are no frames: a PROXY header, a version, the byte with which
+// PostgreSQL answers an SSLRequest. Before the first Receive, all that the server sends can be
+// read from it. Bytes that are read from it are missing from the next frame. Once Receive has
+// returned, bytes that came after that message may have been read ahead, and are not here any more. Written to it
+// can be at any time. Its Read and Write do not heed FrameTimeout and WriteTimeout. They end
+// with the context of the Handshake, as the connection does. What has to go ahead of TLS in the clear, as a PROXY
+// header does, is written before [Conn.StartTLS], without [Dialer].TLSConfig.
 func (c *Conn) NetConn() net.Conn {
 	if c.tls != nil {
 		return c.tls
@@ -181,20 +247,39 @@ func (c *Conn) guard(ctx context.Context) (stop func() bool) {
 
 // startTLS makes the TLS handshake.
 func (c *Conn) startTLS(ctx context.Context, config *tls.Config) error {
-	if config.ServerName == "" {
-		config = config.Clone()
-		config.ServerName, _, _ = net.SplitHostPort(c.addr)
+	config, err := withServerName(config, c.addr)
+	if err != nil {
+		return Permanent(fmt.Errorf("config.ServerName is empty and %w", err))
 	}
+	c.renegotiates = config.Renegotiation != tls.RenegotiateNever
 	c.records = newTLSBuffer(c.wire, c.watch)
 	c.tls = tls.Client(c.records, config)
 	c.top = c.tls
 	c.frames.readFrom(c.tls)
-	err := c.tls.HandshakeContext(ctx)
+	err = c.tls.HandshakeContext(ctx)
 	var plain tls.RecordHeaderError
 	if errors.As(err, &plain) {
 		return fmt.Errorf("%w (it answered %q: a server without TLS?)", err, plain.RecordHeader[:])
 	}
 	return err
+}
+
+// withServerName returns config with a ServerName, which defaults to the host of address.
+func withServerName(config *tls.Config, address string) (*tls.Config, error) {
+	if config.ServerName != "" {
+		return config, nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	switch {
+	case config.InsecureSkipVerify:
+	case err != nil:
+		return nil, fmt.Errorf("%q names no host: %w", address, err)
+	case host == "":
+		return nil, fmt.Errorf("%q names no host", address)
+	}
+	config = config.Clone()
+	config.ServerName = host
+	return config, nil
 }
 
 // abort closes the connection because of err, and returns when nothing of it is at work.
@@ -212,10 +297,10 @@ func (c *Conn) handOver() error {
 	return c.wire.Cause()
 }
 
-// transport returns the way for batches. With renegotiates even TLS may have to wait for the peer.
-func (c *Conn) transport(renegotiates bool) transport {
+// transport returns the way for batches.
+func (c *Conn) transport() transport {
 	if c.tls == nil {
 		return newPlainTransport(c.wire)
 	}
-	return &tlsTransport{wire: c.wire, conn: c.tls, buffer: c.records, renegotiates: renegotiates}
+	return &tlsTransport{wire: c.wire, conn: c.tls, buffer: c.records, renegotiates: c.renegotiates}
 }

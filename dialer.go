@@ -25,7 +25,8 @@ type Dialer struct {
 	// then every 5 s, 3 probes.
 	NetDialer *net.Dialer
 
-	// TLSConfig switches TLS on. Its ServerName defaults to the host of the address.
+	// TLSConfig switches TLS on, from the first byte. Its ServerName defaults to the host of the
+	// address. For TLS after some messages in the clear see [Conn.StartTLS].
 	TLSConfig *tls.Config
 
 	// DialContext replaces NetDialer: proxies, tunnels, tests. TLSConfig still applies. It may
@@ -257,11 +258,6 @@ func (c *config) onDemand() bool { return c.backoff != nil && c.backoff.OnDemand
 // failsFast reports whether calls that find no connection do not wait for one.
 func (c *config) failsFast() bool { return c.backoff != nil && c.backoff.FailFast }
 
-// renegotiates reports whether the server may begin another handshake at any time.
-func (c *config) renegotiates() bool {
-	return c.tlsConfig != nil && c.tlsConfig.Renegotiation != tls.RenegotiateNever
-}
-
 // validateFramer checks the settings of f, if it is a Framer of this package.
 func validateFramer(f Framer) error {
 	if f, ok := asBuiltin(f); ok {
@@ -313,12 +309,10 @@ func (d *Dialer) validateTarget(network string, addresses []string) (errs []erro
 			errs = append(errs, net.UnknownNetworkError(network))
 		}
 	}
-	if d.TLSConfig != nil && d.TLSConfig.ServerName == "" && !d.TLSConfig.InsecureSkipVerify {
+	if d.TLSConfig != nil {
 		for _, address := range addresses {
-			if host, _, err := net.SplitHostPort(address); err != nil {
-				errs = append(errs, fmt.Errorf("Dialer.TLSConfig.ServerName is empty and %q names no host: %w", address, err))
-			} else if host == "" {
-				errs = append(errs, fmt.Errorf("Dialer.TLSConfig.ServerName is empty and %q names no host", address))
+			if _, err := withServerName(d.TLSConfig, address); err != nil {
+				errs = append(errs, fmt.Errorf("Dialer.TLSConfig.ServerName is empty and %w", err))
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -592,4 +593,99 @@ func TestConnDeliver(t *testing.T) {
 		requireReceived(t, c, "before", "hello")
 		require.NoError(t, c.Close())
 	}))
+}
+
+func TestPreamble(t *testing.T) {
+	// readLine reads from conn, byte by byte, so that what follows stays there.
+	readLine := func(conn net.Conn) (line string, err error) {
+		for b := make([]byte, 1); err == nil && !strings.HasSuffix(line, "\n"); {
+			if _, err = io.ReadFull(conn, b); err == nil {
+				line += string(b)
+			}
+		}
+		return line, err
+	}
+	const header = "PROXY TCP4 192.0.2.1 192.0.2.2 50000 6000\r\n"
+	// exchange is the Handshake of a protocol that begins with a header and two versions.
+	exchange := func(ctx context.Context, conn *tcpclient.Conn) error {
+		if _, err := io.WriteString(conn.NetConn(), header+"version 1\n"); err != nil {
+			return err
+		}
+		version, err := readLine(conn.NetConn())
+		assert.Equal(t, "version 2\n", version)
+		if err != nil {
+			return err
+		}
+		return testkit.Login(ctx, conn)
+	}
+	answer := func(t *testing.T, p *testkit.Peer) {
+		for _, want := range []string{header, "version 1\n"} {
+			line, err := p.In.ReadString('\n')
+			assert.NoError(t, err)
+			assert.Equal(t, want, line)
+		}
+		p.Raw(append([]byte("version 2\n"), testkit.Frames("welcome", "and more")...)) // ahead of the login
+		assert.Equal(t, "login", p.Receive())
+		p.Echo()
+	}
+	requireFrames := func(t *testing.T, c *tcpclient.Client) {
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		for _, want := range []string{"and more", "hello"} {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(msg))
+		}
+		require.NoError(t, c.Close())
+	}
+
+	test := func(t *testing.T, tr testkit.Transport) {
+		c, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: exchange}, func(p *testkit.Peer) { answer(t, p) })
+		require.NoError(t, err)
+		requireFrames(t, c)
+	}
+	t.Run("goes through NetConn ahead of the frames, in the clear", func(t *testing.T) { // P1, E6
+		overRaw(t, test)
+	})
+
+	t.Run("goes through NetConn ahead of the frames, in TLS", func(t *testing.T) { // P1, E6
+		test(t, testkit.TransportNamed("tls"))
+	})
+
+	t.Run("goes ahead of TLS, and another one into it", func(t *testing.T) { // P1, E6
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			server, client := clientTLS(tr)
+			c, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				if _, err := conn.NetConn().Write([]byte("\x00\x00\x00\x08\x04\xd2\x16\x2f")); err != nil { // SSLRequest of PostgreSQL
+					return err
+				}
+				agreed := make([]byte, 1)
+				if _, err := io.ReadFull(conn.NetConn(), agreed); err != nil {
+					return err
+				}
+				assert.Equal(t, "S", string(agreed))
+				if err := conn.StartTLS(ctx, client); err != nil {
+					return err
+				}
+				return exchange(ctx, conn)
+			}}, func(p *testkit.Peer) {
+				request := make([]byte, 8)
+				_, err := io.ReadFull(p.In, request)
+				assert.NoError(t, err)
+				p.Raw([]byte("S"))
+				answer(t, upgraded(t, p, server))
+			})
+			require.NoError(t, err)
+			requireFrames(t, c)
+		})
+	})
+
+	t.Run("that does not come ends with the Timeout", func(t *testing.T) { // P5
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			_, err := tr.ShakeHands(t, tcpclient.Dialer{Timeout: 100 * time.Millisecond, Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+				_, err := readLine(conn.NetConn())
+				return err
+			}}, func(p *testkit.Peer) { io.Copy(io.Discard, p) })
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		})
+	})
 }

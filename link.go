@@ -55,7 +55,7 @@ func (o *outcome) isEOF() bool {
 func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer, loss error) *link {
 	l := &link{addr: conn.addr, wire: conn.wire, secure: conn.tls != nil}
 	l.calls = newCalls(c.calls, count, trace, conn.wire)
-	l.out = newOutbox(c, conn.frames.framing, conn.wire, conn.transport(c.renegotiates()), l.calls, count, loss)
+	l.out = newOutbox(c, conn.frames.framing, conn.wire, conn.transport(), l.calls, count, loss)
 	watch := newHeartbeatWatch(&c.heartbeat, c.frameTimeout, l.out, l.calls)
 	if conn.tls != nil {
 		conn.records.start(l.out.tlsAdded, watch)

@@ -2,6 +2,7 @@ package tcpclient
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -66,8 +67,7 @@ func (r *frameReader) setFraming(f framing) {
 // successor returns a frameReader that goes on where r has stopped.
 func (r *frameReader) successor(watcher readWatcher) *frameReader {
 	next := newFrameReader(r.from, r.framing, r.maxRead, watcher)
-	next.unread = append(append([]byte(nil), r.buffered()...), r.unread...)
-	next.unreadErr = r.unreadErr
+	next.unread, next.unreadErr = r.ahead()
 	next.heard = r.heard
 	return next
 }
@@ -134,6 +134,11 @@ func (r *frameReader) buffered() []byte {
 	return p
 }
 
+// ahead returns a copy of what was read and is in no message yet, and the error that comes after it.
+func (r *frameReader) ahead() ([]byte, error) {
+	return append(bytes.Clone(r.buffered()), r.unread...), r.unreadErr
+}
+
 // arrived records that a whole message has come.
 func (r *frameReader) arrived() {
 	r.heard = true
@@ -178,7 +183,7 @@ func (r *frameReader) explain(err error) error {
 }
 
 // readFrom makes r read from somewhere else, of which nothing was read yet.
-func (r *frameReader) readFrom(from io.Reader) { r.from = from }
+func (r *frameReader) readFrom(from io.Reader) { r.from, r.heard = from, false }
 
 // A reader is the reading side of a connection in use: it brings each message to the one that
 // it is for. The Client's goroutine owns it.
