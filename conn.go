@@ -75,24 +75,25 @@ func (c *Conn) Receive(ctx context.Context) (msg []byte, err error) {
 	return msg, c.opError(opReceive, false, err)
 }
 
-// StartTLS makes the TLS handshake on a connection that has begun in the clear, when the server has
-// agreed to it: STARTTLS in SMTP, IMAP and LDAP, SSLRequest in PostgreSQL. From then on all that the
-// Conn and the Client send and receive goes through TLS, and [Conn.NetConn] returns the *tls.Conn,
-// which has the certificates. [Dialer].TLSConfig must be nil: it begins with TLS.
+// StartTLS makes the TLS handshake on a connection that began in the clear, once the server has
+// agreed to it: STARTTLS in SMTP, IMAP and LDAP, SSLRequest in PostgreSQL. From then on all that
+// the Conn and the Client send and receive goes through TLS, and [Conn.NetConn] returns the
+// *tls.Conn. [Dialer].TLSConfig must be nil: it begins with TLS.
 //
-// The ServerName of config defaults to the host of the address, as that of TLSConfig does. config
-// must not be modified afterwards. StartTLS does not modify it.
+// The ServerName of config defaults to the host of the address, as that of TLSConfig does.
+// StartTLS does not modify config, and no one else may afterwards.
 //
-// It blocks until the handshake is over. [Dialer].Timeout, FrameTimeout and WriteTimeout hold. When
-// ctx is done the connection ends.
+// It blocks until the handshake is over. [Dialer].Timeout, FrameTimeout and WriteTimeout hold.
+// When ctx is done the connection ends.
 //
-// Whatever makes StartTLS fail ends the connection, so that nothing goes on in the clear: all methods fail
-// with that error, and so does the attempt, even if the Handshake returns nil. It fails if config
-// is nil, or if there is TLS already. It also fails if the server, or somebody between, has sent
-// more in the clear after the message that agreed to TLS, since that would be taken for a part of the protected
-// conversation (CVE-2021-23222). It sees what was read ahead, and on Unix what lies in
-// a socket that no wrapper hides. What it does not see goes to TLS, which refuses it.
-// Bytes that were read by way of NetConn are for the Handshake to check.
+// A StartTLS that fails ends the connection, so that nothing goes on in the clear. All methods
+// fail with its error, and so does the attempt, even if the Handshake returns nil. It fails if
+// config is nil, and if there is TLS already. It fails, too, if bytes in the clear have come
+// after the message that agreed to TLS: whoever sent them, they would be taken for a part of
+// the protected conversation (CVE-2021-23222). It sees what was read ahead and, on Unix, what
+// waits in a socket that no wrapper hides. What it does not see goes to TLS, which refuses it.
+// What the Handshake has read from NetConn is the Handshake's to check. After the Handshake
+// StartTLS fails with ErrClosed, and the connection lives on.
 func (c *Conn) StartTLS(ctx context.Context, config *tls.Config) error {
 	if err := c.begin(); err != nil {
 		return c.opError(opHandshake, false, err)
@@ -108,7 +109,7 @@ func (c *Conn) StartTLS(ctx context.Context, config *tls.Config) error {
 	return c.opError(opHandshake, false, err)
 }
 
-// upgrade starts TLS, unless that would be too late or too early.
+// upgrade starts TLS if nothing speaks against it.
 func (c *Conn) upgrade(ctx context.Context, config *tls.Config) error {
 	switch {
 	case config == nil:
@@ -126,7 +127,8 @@ func (c *Conn) upgrade(ctx context.Context, config *tls.Config) error {
 	return c.startTLS(ctx, config)
 }
 
-// A startTLSError is why StartTLS has failed, and the end of the connection. It is of the class of that.
+// A startTLSError is why StartTLS has failed, and with it the end of the connection. It is of the
+// class of its cause: an untrusted certificate is permanent.
 type startTLSError struct{ err error }
 
 func (e *startTLSError) Error() string        { return "StartTLS failed: " + e.err.Error() }
@@ -226,13 +228,13 @@ func (c *Conn) do(ctx context.Context, op string, f func() error) error {
 // NetConn returns the connection itself: a *tls.Conn with TLS, else what was dialed, such as a
 // *net.TCPConn. It is there to be asked, for a certificate or a socket option.
 //
-// It is also for a preamble, bytes that are no frames: a PROXY header, a version, the byte with which
-// PostgreSQL answers an SSLRequest. Before the first Receive, all that the server sends can be
-// read from it. Bytes that are read from it are missing from the next frame. Once Receive has
-// returned, bytes that came after that message may have been read ahead, and are not here any more. Written to it
-// can be at any time. Its Read and Write do not heed FrameTimeout and WriteTimeout. They end
-// with the context of the Handshake, as the connection does. What has to go ahead of TLS in the clear, as a PROXY
-// header does, is written before [Conn.StartTLS], without [Dialer].TLSConfig.
+// It is also the way for a preamble, bytes that are no frames: a PROXY header, a version, the byte
+// with which PostgreSQL answers an SSLRequest. Write may be called at any time in the
+// Handshake. Read is for the time before the first Receive: that may read ahead, and what it has
+// read ahead is not here any more. What Read returns is missing from the next frame. Both end
+// with the connection, at the latest when the context of the Handshake does. WriteTimeout and
+// FrameTimeout hold with TLS only. A PROXY header goes ahead of TLS: write it, and then call
+// [Conn.StartTLS] instead of setting [Dialer].TLSConfig.
 func (c *Conn) NetConn() net.Conn {
 	if c.tls != nil {
 		return c.tls

@@ -87,9 +87,9 @@ type Dialer struct {
 	Framer Framer
 
 	// Handshake is called on every new connection before it is used for anything else: a
-	// login, a subscription. It may block until its context ends, which is when Timeout is
-	// over; then the connection is closed. If it returns an error, the attempt fails. If
-	// that error is [Permanent], the Client ends.
+	// login, a subscription, TLS after a word in the clear, another framing. It may block until
+	// its context ends, which is when Timeout is over; then the connection is closed. If it
+	// returns an error, the attempt fails. If that error is [Permanent], the Client ends.
 	Handshake func(ctx context.Context, conn *Conn) error
 
 	// Heartbeat finds a peer that vanished in silence. Zero: none.
