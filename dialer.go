@@ -25,7 +25,8 @@ type Dialer struct {
 	// then every 5 s, 3 probes.
 	NetDialer *net.Dialer
 
-	// TLSConfig switches TLS on. Its ServerName defaults to the host of the address.
+	// TLSConfig switches TLS on, from the first byte. Its ServerName defaults to the host of the
+	// address. For TLS after some messages in the clear see [Conn.StartTLS].
 	TLSConfig *tls.Config
 
 	// DialContext replaces NetDialer: proxies, tunnels, tests. TLSConfig still applies. It may
@@ -81,13 +82,14 @@ type Dialer struct {
 	// errors.ErrUnsupported. Of wrapped sockets see Nagle.
 	UserTimeout time.Duration
 
-	// Framer marks the messages in the stream. nil: LengthPrefix{}.
+	// Framer marks the messages in the stream. nil: LengthPrefix{}. A Handshake may change it
+	// for its connection: see [Conn.SetFramer].
 	Framer Framer
 
 	// Handshake is called on every new connection before it is used for anything else: a
-	// login, a subscription. It may block until its context ends, which is when Timeout is
-	// over; then the connection is closed. If it returns an error, the attempt fails. If
-	// that error is [Permanent], the Client ends.
+	// login, a subscription, TLS after a word in the clear, another framing. It may block until
+	// its context ends, which is when Timeout is over; then the connection is closed. If it
+	// returns an error, the attempt fails. If that error is [Permanent], the Client ends.
 	Handshake func(ctx context.Context, conn *Conn) error
 
 	// Heartbeat finds a peer that vanished in silence. Zero: none.
@@ -233,7 +235,7 @@ func (d *Dialer) config() *config {
 		dialContext:  d.DialContext,
 		tlsConfig:    d.TLSConfig,
 		nagle:        d.Nagle,
-		framing:      newFraming(d.framer()),
+		framing:      newFraming(d.Framer),
 		handshake:    d.Handshake,
 		heartbeat:    d.Heartbeat,
 		backoff:      clone(d.Reconnect),
@@ -256,16 +258,12 @@ func (c *config) onDemand() bool { return c.backoff != nil && c.backoff.OnDemand
 // failsFast reports whether calls that find no connection do not wait for one.
 func (c *config) failsFast() bool { return c.backoff != nil && c.backoff.FailFast }
 
-// renegotiates reports whether the server may begin another handshake at any time.
-func (c *config) renegotiates() bool {
-	return c.tlsConfig != nil && c.tlsConfig.Renegotiation != tls.RenegotiateNever
-}
-
-func (d *Dialer) framer() Framer {
-	if d.Framer == nil {
-		return LengthPrefix{}
+// validateFramer checks the settings of f, if it is a Framer of this package.
+func validateFramer(f Framer) error {
+	if f, ok := asBuiltin(f); ok {
+		return f.validate()
 	}
-	return d.Framer
+	return nil
 }
 
 func clone[T any](p *T) *T {
@@ -276,8 +274,11 @@ func clone[T any](p *T) *T {
 	return &v
 }
 
-// newFraming returns how f frames messages.
+// newFraming returns how f frames messages. nil is LengthPrefix{}.
 func newFraming(f Framer) framing {
+	if f == nil {
+		f = LengthPrefix{}
+	}
 	_, builtin := asBuiltin(f)
 	s := framing{framer: f, builtin: builtin}
 	if f, ok := f.(LengthPrefix); ok && f.isDefault() {
@@ -308,12 +309,10 @@ func (d *Dialer) validateTarget(network string, addresses []string) (errs []erro
 			errs = append(errs, net.UnknownNetworkError(network))
 		}
 	}
-	if d.TLSConfig != nil && d.TLSConfig.ServerName == "" && !d.TLSConfig.InsecureSkipVerify {
+	if d.TLSConfig != nil {
 		for _, address := range addresses {
-			if host, _, err := net.SplitHostPort(address); err != nil {
-				errs = append(errs, fmt.Errorf("Dialer.TLSConfig.ServerName is empty and %q names no host: %w", address, err))
-			} else if host == "" {
-				errs = append(errs, fmt.Errorf("Dialer.TLSConfig.ServerName is empty and %q names no host", address))
+			if _, err := withServerName(d.TLSConfig, address); err != nil {
+				errs = append(errs, fmt.Errorf("Dialer.TLSConfig.ServerName is empty and %w", err))
 			}
 		}
 	}
@@ -352,10 +351,8 @@ func (d *Dialer) validateNumbers() (errs []error) {
 
 // validateParts has those settings checked that know how.
 func (d *Dialer) validateParts() (errs []error) {
-	if f, ok := asBuiltin(d.framer()); ok {
-		if err := f.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("Dialer.Framer: %w", err))
-		}
+	if err := validateFramer(d.Framer); err != nil {
+		errs = append(errs, fmt.Errorf("Dialer.Framer: %w", err))
 	}
 	if err := validateCorrelator(d.Correlator); err != nil {
 		errs = append(errs, fmt.Errorf("Dialer.Correlator: %w", err))

@@ -1,7 +1,10 @@
 package tcpclient_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"expvar"
@@ -107,6 +110,127 @@ func ExampleDialer_handshake() {
 	// hello <nil>
 	// the password was refused
 	// permanent
+}
+
+// SMTP begins in the clear and goes on with TLS once both sides want it. When StartTLS fails, so
+// does the attempt: the client never goes on in the clear.
+func ExampleConn_StartTLS() {
+	serverTLS, clientTLS := tcpclienttest.NewTLSConfig()
+	server := tcpclienttest.NewServer(tcpclient.Lines{CRLF: true}, func(conn *tcpclienttest.Conn) {
+		conn.Send([]byte("220 mail.example.com ready"))
+		conn.Receive() // STARTTLS
+		conn.Send([]byte("220 go ahead"))
+		secure := tls.Server(conn.NetConn(), serverTLS)
+		for in := bufio.NewScanner(secure); in.Scan(); {
+			fmt.Fprintf(secure, "250 %s, through TLS\r\n", in.Text())
+		}
+	})
+	defer server.Close()
+
+	dialer := tcpclient.Dialer{
+		Framer: tcpclient.Lines{CRLF: true},
+		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			if _, err := conn.Receive(ctx); err != nil { // the greeting
+				return err
+			}
+			if err := conn.Send(ctx, []byte("STARTTLS")); err != nil {
+				return err
+			}
+			switch reply, err := conn.Receive(ctx); {
+			case err != nil:
+				return err
+			case !bytes.HasPrefix(reply, []byte("220 ")):
+				return fmt.Errorf("no TLS: %q", reply)
+			}
+			return conn.StartTLS(ctx, clientTLS)
+		},
+	}
+	client, err := dialer.Dial(context.Background(), "tcp", server.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	reply, err := client.Call(context.Background(), []byte("EHLO me"))
+	fmt.Println(string(reply), err)
+	// Output:
+	// 250 EHLO me, through TLS <nil>
+}
+
+// RFB, the protocol of VNC, begins with a line for the version and goes on without lines. Here
+// messages with a length follow it.
+func ExampleConn_SetFramer() {
+	server := tcpclienttest.NewServer(nil, func(conn *tcpclienttest.Conn) {
+		fmt.Fprintf(conn.NetConn(), "RFB 003.008\n")
+		version := make([]byte, len("RFB 003.008\n"))
+		io.ReadFull(conn.NetConn(), version)
+		tcpclienttest.Echo(conn)
+	})
+	defer server.Close()
+
+	dialer := tcpclient.Dialer{
+		Framer: tcpclient.Lines{}, // each connection begins with it
+		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			version, err := conn.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("server: %s\n", version)
+			if err := conn.Send(ctx, version); err != nil {
+				return err
+			}
+			return conn.SetFramer(tcpclient.LengthPrefix{})
+		},
+	}
+	client, err := dialer.Dial(context.Background(), "tcp", server.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	reply, err := client.Call(context.Background(), []byte("two\nlines"))
+	fmt.Printf("%q %v\n", reply, err)
+	// Output:
+	// server: RFB 003.008
+	// "two\nlines" <nil>
+}
+
+// A server that kept messages for us may send them before it answers the subscription.
+func ExampleConn_Deliver() {
+	server := tcpclienttest.NewServer(tcpclient.Lines{}, func(conn *tcpclienttest.Conn) {
+		conn.Receive() // SUBSCRIBE
+		conn.Send([]byte("NEWS kept for you"))
+		conn.Send([]byte("SUBSCRIBED"))
+		conn.Send([]byte("NEWS of today"))
+		conn.Receive() // until the client hangs up
+	})
+	defer server.Close()
+
+	dialer := tcpclient.Dialer{
+		Framer: tcpclient.Lines{},
+		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			if err := conn.Send(ctx, []byte("SUBSCRIBE")); err != nil {
+				return err
+			}
+			for {
+				msg, err := conn.Receive(ctx)
+				if err != nil || string(msg) == "SUBSCRIBED" {
+					return err
+				}
+				conn.Deliver(msg)
+			}
+		},
+	}
+	client, err := dialer.Dial(context.Background(), "tcp", server.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	for range 2 {
+		msg, err := client.Receive(context.Background())
+		fmt.Println(string(msg), err)
+	}
+	// Output:
+	// NEWS kept for you <nil>
+	// NEWS of today <nil>
 }
 
 // A payment must not be made twice. What is Unsent may be repeated; all else has to be

@@ -1,12 +1,14 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -308,4 +310,382 @@ func TestHandshake(t *testing.T) {
 	})
 }
 
-var _ = tcpclienttest.Echo
+// overRaw runs test on the kinds of connections that may be below TLS: a socket, one in memory that
+// is used as one, and a foreign one, of which the deadlines are emulated.
+func overRaw(t *testing.T, test func(t *testing.T, tr testkit.Transport)) {
+	t.Run("tcp", func(t *testing.T) { test(t, testkit.TransportNamed("tcp")) })
+	t.Run("memory", testkit.InBubble(func(t *testing.T) { test(t, testkit.TransportNamed("memory")) }))
+	t.Run("foreign", testkit.InBubble(func(t *testing.T) {
+		test(t, testkit.Transport{Name: "foreign", Listen: func(t testing.TB) *testkit.Listener {
+			n := tcpclienttest.NewNetwork()
+			l := testkit.ListenNetwork(t, n)
+			l.Setup = func(d *tcpclient.Dialer) {
+				d.DialContext = testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return &muxStream{Conn: conn} })
+			}
+			return l
+		}})
+	}))
+}
+
+func TestConnSetFramer(t *testing.T) {
+	greet := func(ctx context.Context, conn *tcpclient.Conn) error { // as with RFB
+		version, err := conn.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if err := conn.Send(ctx, version); err != nil {
+			return err
+		}
+		return conn.SetFramer(nil)
+	}
+	line := func(t *testing.T, p *testkit.Peer) string {
+		s, err := p.In.ReadString('\n')
+		assert.NoError(t, err)
+		return s
+	}
+
+	t.Run("counts from the next message on, both ways, in the Handshake and after it", func(t *testing.T) { // P1, E7
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			c, err := tr.ShakeHands(t, tcpclient.Dialer{Framer: tcpclient.Lines{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				if err := greet(ctx, conn); err != nil {
+					return err
+				}
+				return testkit.Login(ctx, conn)
+			}}, func(p *testkit.Peer) {
+				p.Raw(append([]byte("RFB 003.008\n"), testkit.Frames("welcome", "and more")...)) // all in one
+				assert.Equal(t, "RFB 003.008\n", line(t, p))
+				assert.Equal(t, "login", p.Receive())
+				p.Echo()
+			})
+			require.NoError(t, err)
+			for _, want := range []string{"and more", "with\na line end"} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+				require.NoError(t, c.Send(t.Context(), []byte("with\na line end")))
+			}
+			require.NoError(t, c.Close())
+		})
+	})
+
+	t.Run("keeps what was read ahead, wherever that is cut", testkit.InBubble(func(t *testing.T) { // P1, E7
+		stream := append([]byte("hello\n"), testkit.Frames("a", "bc")...)
+		for cut := range len(stream) + 1 {
+			c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Framer: tcpclient.Lines{}, Handshake: greet}, func(p *testkit.Peer) {
+				p.Raw(stream[:cut])
+				time.Sleep(time.Second)
+				p.Write(stream[cut:])
+				io.Copy(io.Discard, p)
+			})
+			require.NoError(t, err)
+			for _, want := range []string{"a", "bc"} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, want, string(msg))
+			}
+			require.NoError(t, c.Close())
+		}
+	}))
+
+	t.Run("gives a Framer of the user all of ReadBuffer", testkit.InBubble(func(t *testing.T) { // E7
+		const size = 60 << 10
+		whole := testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			p, err := r.Peek(size)
+			if err != nil {
+				return dst, err
+			}
+			dst = append(dst, p...)
+			r.Discard(size)
+			return dst, nil
+		}}
+		want := string(testkit.Pattern(size))
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Framer: tcpclient.Lines{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			if _, err := conn.Receive(ctx); err != nil {
+				return err
+			}
+			if err := conn.SetFramer(whole); err != nil {
+				return err
+			}
+			msg, err := conn.Receive(ctx)
+			assert.True(t, want == string(msg))
+			return err
+		}}, func(p *testkit.Peer) {
+			p.Raw([]byte("hello\n" + want))
+			p.Raw([]byte(want))
+			io.Copy(io.Discard, p)
+		})
+		require.NoError(t, err)
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.True(t, want == string(msg))
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("refuses bad settings, and the old Framer stays", testkit.InBubble(func(t *testing.T) { // E7
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			err := conn.SetFramer(tcpclient.LengthPrefix{Width: 9})
+			assert.ErrorContains(t, err, "LengthPrefix.Width 9")
+			assert.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+			return testkit.Login(ctx, conn)
+		}}, func(p *testkit.Peer) {
+			assert.Equal(t, "login", p.Receive())
+			p.Send("welcome")
+			p.Echo()
+		})
+		require.NoError(t, err)
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(msg))
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("fails after the Handshake, and on a connection that has ended", testkit.InBubble(func(t *testing.T) {
+		var kept *tcpclient.Conn
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+			kept = conn
+			return nil
+		}}, func(p *testkit.Peer) { p.Echo() })
+		require.NoError(t, err)
+		require.ErrorIs(t, kept.SetFramer(tcpclient.Lines{}), tcpclient.ErrClosed)
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(msg))
+		require.NoError(t, c.Close())
+
+		_, err = testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			_, err := conn.Receive(testkit.Within(t, time.Second))
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+			assert.ErrorIs(t, conn.SetFramer(nil), tcpclient.ErrDisconnected)
+			return nil
+		}}, func(p *testkit.Peer) { p.Echo() })
+		require.Error(t, err)
+	}))
+
+	t.Run("is forgotten with its connection", testkit.InBubble(func(t *testing.T) { // P8, E7
+		l := testkit.ListenMemory(t)
+		wait := l.StartDial(t, t.Context(), tcpclient.Dialer{Framer: tcpclient.Lines{}, Handshake: greet, Reconnect: &tcpclient.Backoff{}})
+		for i := range 3 {
+			p := l.AcceptPeer(t)
+			p.Raw(append([]byte("hello\n"), testkit.Frame("two\nlines")...))
+			require.Equal(t, "hello\n", line(t, p))
+			c := wait()
+			wait = func() *tcpclient.Client { return c }
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err, i)
+			require.Equal(t, "two\nlines", string(msg))
+			require.NoError(t, c.Send(t.Context(), []byte("x")))
+			require.Equal(t, "x", p.Receive())
+			testkit.HangUp(p)
+			_, err = c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		}
+	}))
+}
+
+func TestConnDeliver(t *testing.T) {
+	// subscribe is a Handshake for servers that send before they answer, as those of MQTT do.
+	subscribe := func(ctx context.Context, conn *tcpclient.Conn) error {
+		if err := conn.Send(ctx, []byte("subscribe")); err != nil {
+			return err
+		}
+		for {
+			msg, err := conn.Receive(ctx)
+			if err != nil || string(msg) == "subscribed" {
+				return err
+			}
+			conn.Deliver(msg)
+			clear(msg)
+		}
+	}
+	requireReceived := func(t *testing.T, c *tcpclient.Client, want ...string) {
+		t.Helper()
+		for _, want := range want {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(msg))
+		}
+	}
+
+	t.Run("hands over what came ahead of the answer, before all that follows", func(t *testing.T) { // P3, E5
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			c, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: subscribe}, func(p *testkit.Peer) {
+				assert.Equal(t, "subscribe", p.Receive())
+				p.Send("one", "", "three", "subscribed", "four")
+				p.Echo()
+			})
+			require.NoError(t, err)
+			require.NoError(t, c.Send(t.Context(), []byte("five")))
+			requireReceived(t, c, "one", "", "three", "four", "five")
+			require.EqualValues(t, 5, c.Stats().MessagesReceived)
+			require.NoError(t, c.Close())
+		})
+	})
+
+	t.Run("may exceed the Inbox, after which the connection is read once there is room", testkit.InBubble(func(t *testing.T) { // P6, E5
+		want := append(testkit.Numbered(100, 1000), string(testkit.Pattern(1<<20)))
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Inbox: 1000, Handshake: subscribe}, func(p *testkit.Peer) {
+			p.Receive()
+			p.Send(append(want, "subscribed", "later")...)
+			p.Echo()
+		})
+		require.NoError(t, err)
+		synctest.Wait()
+		require.Greater(t, c.Stats().InboxBytes, 1<<20)
+		require.EqualValues(t, len(want), c.Stats().MessagesReceived, "the connection was read although there was no room")
+		requireReceived(t, c, append(want, "later")...)
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("passes neither the Heartbeat nor the Calls", testkit.InBubble(func(t *testing.T) { // E5
+		h := testkit.Pinging()
+		h.Answer = func(msg []byte) ([]byte, bool) { return []byte("answer"), string(msg) == "ping?" }
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Heartbeat: h, Handshake: subscribe}, func(p *testkit.Peer) {
+			assert.Equal(t, "subscribe", p.Receive())
+			p.Send("pong", "ping?", "subscribed")
+			assert.Equal(t, "request", p.Receive())
+			p.Send("reply")
+			io.Copy(io.Discard, p)
+		})
+		require.NoError(t, err)
+		reply, err := c.Call(t.Context(), []byte("request"))
+		require.NoError(t, err)
+		require.Equal(t, "reply", string(reply))
+		requireReceived(t, c, "pong", "ping?")
+		require.NoError(t, c.Close())
+	}))
+
+	t.Run("is in its place in the stream, and dropped with an attempt that fails", testkit.InBubble(func(t *testing.T) { // P3, P8, E5
+		l := testkit.ListenMemory(t)
+		wait := l.StartDial(t, t.Context(), tcpclient.Dialer{Handshake: subscribe, Reconnect: &tcpclient.Backoff{}})
+		p := l.AcceptPeer(t)
+		p.Send("a1", "subscribed", "a2")
+		c := wait()
+		synctest.Wait()
+		testkit.HangUp(p)
+
+		p = l.AcceptPeer(t)
+		p.Send("b1")
+		synctest.Wait()
+		testkit.HangUp(p)
+
+		p = l.AcceptPeer(t)
+		p.Send("c1", "subscribed", "c2")
+		synctest.Wait()
+		requireReceived(t, c, "a1", "a2")
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		requireReceived(t, c, "c1", "c2")
+		require.EqualValues(t, 4, c.Stats().MessagesReceived)
+	}))
+
+	t.Run("does nothing after the Handshake", testkit.InBubble(func(t *testing.T) { // E5
+		var kept *tcpclient.Conn
+		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+			kept = conn
+			conn.Deliver([]byte("before"))
+			return nil
+		}}, func(p *testkit.Peer) { p.Echo() })
+		require.NoError(t, err)
+		kept.Deliver([]byte("after"))
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		requireReceived(t, c, "before", "hello")
+		require.NoError(t, c.Close())
+	}))
+}
+
+func TestPreamble(t *testing.T) {
+	// readLine reads from conn, byte by byte, so that what follows stays there.
+	readLine := func(conn net.Conn) (line string, err error) {
+		for b := make([]byte, 1); err == nil && !strings.HasSuffix(line, "\n"); {
+			if _, err = io.ReadFull(conn, b); err == nil {
+				line += string(b)
+			}
+		}
+		return line, err
+	}
+	const header = "PROXY TCP4 192.0.2.1 192.0.2.2 50000 6000\r\n"
+	// exchange is the Handshake of a protocol that begins with a header and two versions.
+	exchange := func(ctx context.Context, conn *tcpclient.Conn) error {
+		if _, err := io.WriteString(conn.NetConn(), header+"version 1\n"); err != nil {
+			return err
+		}
+		version, err := readLine(conn.NetConn())
+		assert.Equal(t, "version 2\n", version)
+		if err != nil {
+			return err
+		}
+		return testkit.Login(ctx, conn)
+	}
+	answer := func(t *testing.T, p *testkit.Peer) {
+		for _, want := range []string{header, "version 1\n"} {
+			line, err := p.In.ReadString('\n')
+			assert.NoError(t, err)
+			assert.Equal(t, want, line)
+		}
+		p.Raw(append([]byte("version 2\n"), testkit.Frames("welcome", "and more")...)) // ahead of the login
+		assert.Equal(t, "login", p.Receive())
+		p.Echo()
+	}
+	requireFrames := func(t *testing.T, c *tcpclient.Client) {
+		require.NoError(t, c.Send(t.Context(), []byte("hello")))
+		for _, want := range []string{"and more", "hello"} {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(msg))
+		}
+		require.NoError(t, c.Close())
+	}
+
+	test := func(t *testing.T, tr testkit.Transport) {
+		c, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: exchange}, func(p *testkit.Peer) { answer(t, p) })
+		require.NoError(t, err)
+		requireFrames(t, c)
+	}
+	t.Run("goes through NetConn ahead of the frames, in the clear", func(t *testing.T) { // P1, E6
+		overRaw(t, test)
+	})
+
+	t.Run("goes through NetConn ahead of the frames, in TLS", func(t *testing.T) { // P1, E6
+		test(t, testkit.TransportNamed("tls"))
+	})
+
+	t.Run("goes ahead of TLS, and another one into it", func(t *testing.T) { // P1, E6
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			server, client := clientTLS(tr)
+			c, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				if _, err := conn.NetConn().Write([]byte("\x00\x00\x00\x08\x04\xd2\x16\x2f")); err != nil { // SSLRequest of PostgreSQL
+					return err
+				}
+				agreed := make([]byte, 1)
+				if _, err := io.ReadFull(conn.NetConn(), agreed); err != nil {
+					return err
+				}
+				assert.Equal(t, "S", string(agreed))
+				if err := conn.StartTLS(ctx, client); err != nil {
+					return err
+				}
+				return exchange(ctx, conn)
+			}}, func(p *testkit.Peer) {
+				request := make([]byte, 8)
+				_, err := io.ReadFull(p.In, request)
+				assert.NoError(t, err)
+				p.Raw([]byte("S"))
+				answer(t, upgraded(t, p, server))
+			})
+			require.NoError(t, err)
+			requireFrames(t, c)
+		})
+	})
+
+	t.Run("that does not come ends with the Timeout", func(t *testing.T) { // P5
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			_, err := tr.ShakeHands(t, tcpclient.Dialer{Timeout: 100 * time.Millisecond, Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+				_, err := readLine(conn.NetConn())
+				return err
+			}}, func(p *testkit.Peer) { io.Copy(io.Discard, p) })
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		})
+	})
+}

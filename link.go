@@ -50,12 +50,12 @@ func (o *outcome) isEOF() bool {
 	return ok && d.Cause == io.EOF
 }
 
-// newLink puts a connection to use whose Handshake is over. Messages go to p. loss is that of
-// the connection before, if it was not reported.
+// newLink puts a connection to use whose Handshake is over. Messages go to p, first those that the
+// Handshake has delivered. loss is that of the connection before, if it was not reported.
 func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer, loss error) *link {
 	l := &link{addr: conn.addr, wire: conn.wire, secure: conn.tls != nil}
 	l.calls = newCalls(c.calls, count, trace, conn.wire)
-	l.out = newOutbox(c, conn.framing, conn.wire, conn.transport(c.renegotiates()), l.calls, count, loss)
+	l.out = newOutbox(c, conn.frames.framing, conn.wire, conn.transport(), l.calls, count, loss)
 	watch := newHeartbeatWatch(&c.heartbeat, c.frameTimeout, l.out, l.calls)
 	if conn.tls != nil {
 		conn.records.start(l.out.tlsAdded, watch)
@@ -72,6 +72,7 @@ func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer,
 		trace:    trace,
 		slabs:    c.inbox > 2*directSlab,
 	}
+	p.deliver(conn.takePushed())
 	l.reader.succeed(conn.frames)
 	conn.wire.Watch(watch, c.heartbeat.Ping != nil)
 	return l

@@ -122,6 +122,14 @@ func (t *producer) copy(msg []byte, from upstream) error {
 	return over
 }
 
+// deliver adds copies of messages that a Handshake has received, whether there is room or not. The
+// next makeRoom publishes them.
+func (t *producer) deliver(msgs [][]byte) {
+	for _, msg := range msgs {
+		t.appendCopy(msg)
+	}
+}
+
 // appendCopy adds a copy of msg.
 func (t *producer) appendCopy(msg []byte) {
 	s := t.slab

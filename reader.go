@@ -2,6 +2,7 @@ package tcpclient
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -43,19 +44,30 @@ type frameReader struct {
 
 func newFrameReader(from io.Reader, f framing, maxRead int, watcher readWatcher) *frameReader {
 	r := &frameReader{framing: f, watcher: watcher, from: from, maxRead: maxRead}
-	size := min(minRead, maxRead)
-	if !f.builtin {
-		size = maxRead // it may want to Peek at any part of that
-	}
-	r.in = bufio.NewReaderSize(r, size)
+	r.in = bufio.NewReaderSize(r, r.minBuffer())
 	return r
+}
+
+// minBuffer returns the size that the read buffer starts with.
+func (r *frameReader) minBuffer() int {
+	if !r.framing.builtin {
+		return r.maxRead // it may want to Peek at any part of that
+	}
+	return min(minRead, r.maxRead)
+}
+
+// setFraming makes f cut what was not cut into messages yet.
+func (r *frameReader) setFraming(f framing) {
+	r.framing = f
+	if size := r.minBuffer(); r.in.Size() < size {
+		r.replaceBuffer(size)
+	}
 }
 
 // successor returns a frameReader that goes on where r has stopped.
 func (r *frameReader) successor(watcher readWatcher) *frameReader {
 	next := newFrameReader(r.from, r.framing, r.maxRead, watcher)
-	next.unread = append(append([]byte(nil), r.buffered()...), r.unread...)
-	next.unreadErr = r.unreadErr
+	next.unread, next.unreadErr = r.ahead()
 	next.heard = r.heard
 	return next
 }
@@ -122,6 +134,11 @@ func (r *frameReader) buffered() []byte {
 	return p
 }
 
+// ahead returns a copy of what was read and is in no message yet, and the error that comes after it.
+func (r *frameReader) ahead() ([]byte, error) {
+	return append(bytes.Clone(r.buffered()), r.unread...), r.unreadErr
+}
+
 // arrived records that a whole message has come.
 func (r *frameReader) arrived() {
 	r.heard = true
@@ -134,11 +151,16 @@ func (r *frameReader) makeBuffer() {
 	if !r.bufferFilled || r.in.Size() >= r.maxRead {
 		return
 	}
+	r.replaceBuffer(min(4*r.in.Size(), r.maxRead))
+}
+
+// replaceBuffer makes a read buffer of that size. What is in the old one comes next.
+func (r *frameReader) replaceBuffer(size int) {
 	rest := r.buffered()
 	r.unread = append(append([]byte(nil), rest...), r.unread...)
 	r.total -= int64(len(rest))
 	r.bufferFilled = false
-	r.in = bufio.NewReaderSize(r, min(4*r.in.Size(), r.maxRead))
+	r.in = bufio.NewReaderSize(r, size)
 }
 
 // giveBack gives p, which was read from the socket, to the read buffer, which is empty.
@@ -161,7 +183,7 @@ func (r *frameReader) explain(err error) error {
 }
 
 // readFrom makes r read from somewhere else, of which nothing was read yet.
-func (r *frameReader) readFrom(from io.Reader) { r.from = from }
+func (r *frameReader) readFrom(from io.Reader) { r.from, r.heard = from, false }
 
 // A reader is the reading side of a connection in use: it brings each message to the one that
 // it is for. The Client's goroutine owns it.

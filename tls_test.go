@@ -11,9 +11,12 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +26,7 @@ import (
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -147,6 +151,12 @@ type recordPeer struct {
 // Renegotiation.
 func connectTLS(t testing.TB, version uint16, l *testkit.Listener, d tcpclient.Dialer) (*tcpclient.Client, *recordPeer) {
 	t.Helper()
+	return connectTLSBy(t, version, l, d, func(d *tcpclient.Dialer, config *tls.Config) { d.TLSConfig = config })
+}
+
+// connectTLSBy is connectTLS with another way to use a configuration.
+func connectTLSBy(t testing.TB, version uint16, l *testkit.Listener, d tcpclient.Dialer, use func(d *tcpclient.Dialer, config *tls.Config)) (*tcpclient.Client, *recordPeer) {
+	t.Helper()
 	var keys bytes.Buffer
 	server, client := tcpclienttest.NewTLSConfig()
 	server.KeyLogWriter = &keys
@@ -156,8 +166,9 @@ func connectTLS(t testing.TB, version uint16, l *testkit.Listener, d tcpclient.D
 	client.ServerName = "localhost"
 	if d.TLSConfig != nil {
 		client.Renegotiation = d.TLSConfig.Renegotiation
+		d.TLSConfig = nil
 	}
-	d.TLSConfig = client
+	use(&d, client)
 
 	accepted := make(chan *tapped, 1)
 	go func() {
@@ -896,4 +907,311 @@ func TestAfterFIN(t *testing.T) {
 			require.Equal(t, "last words", string(msg))
 		})
 	})
+}
+
+// clientTLS returns configurations with which a client trusts the server at an address of tr.
+func clientTLS(tr testkit.Transport) (server, client *tls.Config) {
+	server, client = tcpclienttest.NewTLSConfig()
+	if tr.Name != "tcp" {
+		client.ServerName = "localhost"
+	}
+	return server, client
+}
+
+// startTLS is a Handshake that asks for TLS, and what the server does then.
+func startTLS(config *tls.Config, then func(ctx context.Context, conn *tcpclient.Conn) error) func(ctx context.Context, conn *tcpclient.Conn) error {
+	return func(ctx context.Context, conn *tcpclient.Conn) error {
+		if err := conn.Send(ctx, []byte("STARTTLS")); err != nil {
+			return err
+		}
+		msg, err := conn.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if string(msg) != "go ahead" {
+			return fmt.Errorf("no TLS: %s", msg)
+		}
+		if err := conn.StartTLS(ctx, config); err != nil {
+			return err
+		}
+		return then(ctx, conn)
+	}
+}
+
+// upgraded is p after the handshake of TLS on its connection.
+func upgraded(t *testing.T, p *testkit.Peer, config *tls.Config) *testkit.Peer {
+	secure := tls.Server(p.Conn, config)
+	if !assert.NoError(t, secure.Handshake()) {
+		p.Close()
+	}
+	return testkit.NewPeer(t, secure)
+}
+
+func TestConnStartTLS(t *testing.T) {
+	t.Run("talks through TLS from then on, in the Handshake and after it", func(t *testing.T) { // E6
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			server, client := clientTLS(tr)
+			name := client.ServerName
+			handshake := startTLS(client, func(ctx context.Context, conn *tcpclient.Conn) error {
+				secure, ok := conn.NetConn().(*tls.Conn)
+				if assert.True(t, ok, "NetConn is a %T", conn.NetConn()) {
+					assert.Len(t, secure.ConnectionState().PeerCertificates, 1)
+				}
+				return testkit.Login(ctx, conn)
+			})
+			c, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: handshake}, func(p *testkit.Peer) {
+				assert.Equal(t, "STARTTLS", p.Receive())
+				p.Send("go ahead")
+				p = upgraded(t, p, server)
+				assert.Equal(t, "login", p.Receive())
+				p.Send("welcome", "read ahead")
+				p.Echo()
+				p.HalfClose()
+			})
+			require.NoError(t, err)
+			require.Equal(t, name, client.ServerName, "the caller's tls.Config was modified")
+			large := string(testkit.Pattern(1 << 20))
+			sent := testkit.Start(t, func() error { return c.Send(t.Context(), []byte(large)) })
+			for _, want := range []string{"read ahead", large} {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.True(t, want == string(msg))
+			}
+			require.NoError(t, sent())
+			require.NoError(t, c.Shutdown(t.Context()))
+		})
+	})
+
+	t.Run("refuses what came in the clear after the message that agreed to it", func(t *testing.T) { // CVE-2021-23222, E6
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			for _, injected := range []string{"\x00", "injected", string(testkit.Frame("injected"))} {
+				_, client := clientTLS(tr)
+				hello := make(chan error, 1)
+				_, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: startTLS(client, nil)}, func(p *testkit.Peer) {
+					p.Receive()
+					p.Raw(append(testkit.Frame("go ahead"), injected...))
+					_, err := p.In.ReadByte()
+					hello <- err
+				})
+				require.ErrorContains(t, err, "in the clear")
+				require.ErrorContains(t, err, fmt.Sprintf("%d bytes", len(injected)))
+				require.ErrorContains(t, err, fmt.Sprintf("%q", injected))
+				require.Equal(t, "handshake", testkit.OpError(t, err).Op)
+				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+				require.Error(t, <-hello, "it has sent something")
+			}
+		})
+	})
+
+	t.Run("refuses it wherever reads have put it", func(t *testing.T) { // CVE-2021-23222, E6
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			_, client := clientTLS(tr)
+			for size := 1; size < 9000; size += 331 {
+				_, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+					if _, err := conn.Receive(ctx); err != nil {
+						return err
+					}
+					return conn.StartTLS(ctx, client)
+				}}, func(p *testkit.Peer) {
+					p.Raw(append(testkit.Frame(string(testkit.Pattern(size))), strings.Repeat("injected", 8<<10)[:20<<10]...))
+					io.Copy(io.Discard, p)
+				})
+				require.ErrorContains(t, err, "injec", "size %d", size)
+				if tr.Name == "foreign" { // else it may lie where only TLS sees it
+					require.ErrorContains(t, err, "in the clear", "size %d", size)
+				}
+			}
+		})
+	})
+
+	t.Run("refuses what came later and waits in the socket", func(t *testing.T) { // CVE-2021-23222, E6
+		_, client := tcpclienttest.NewTLSConfig()
+		asked, arrived := make(chan struct{}), make(chan struct{})
+		_, err := testkit.TransportNamed("tcp").ShakeHands(t, tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			if _, err := conn.Receive(ctx); err != nil {
+				return err
+			}
+			close(asked)
+			<-arrived
+			return conn.StartTLS(ctx, client)
+		}}, func(p *testkit.Peer) {
+			p.Send("go ahead")
+			<-asked
+			p.Raw([]byte("injected"))
+			close(arrived)
+			io.Copy(io.Discard, p)
+		})
+		if runtime.GOOS == "windows" {
+			require.ErrorContains(t, err, "TLS") // which has got it
+		} else {
+			require.ErrorContains(t, err, `begin with "injected"`)
+		}
+	})
+
+	t.Run("has the wire's time limits", func(t *testing.T) { // P5, E6
+		overRaw(t, func(t *testing.T, tr testkit.Transport) {
+			for name, limit := range map[string]tcpclient.Dialer{
+				"FrameTimeout": {Timeout: -1, FrameTimeout: 50 * time.Millisecond},
+				"Timeout":      {Timeout: 500 * time.Millisecond, FrameTimeout: -1},
+			} {
+				_, client := clientTLS(tr)
+				limit.Handshake = func(ctx context.Context, conn *tcpclient.Conn) error {
+					return startTLS(client, nil)(context.Background(), conn)
+				}
+				_, err := tr.ShakeHands(t, limit, func(p *testkit.Peer) {
+					p.Receive()
+					p.Send("go ahead")
+					p.In.ReadByte()
+					p.Raw([]byte{handshakeType, 3, 3}) // a record that stops
+					io.Copy(io.Discard, p)
+				})
+				if name == "Timeout" {
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+				} else {
+					require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+				}
+				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), name)
+			}
+		})
+	})
+
+	t.Run("says that a server has rejected the client's certificate", testkit.InBubble(func(t *testing.T) { // P9
+		tr := testkit.TransportNamed("memory")
+		server, client := clientTLS(tr)
+		server.ClientAuth = tls.RequireAnyClientCert
+		_, err := tr.ShakeHands(t, tcpclient.Dialer{Handshake: startTLS(client, func(ctx context.Context, conn *tcpclient.Conn) error {
+			_, err := conn.Receive(ctx)
+			return err
+		})}, func(p *testkit.Peer) {
+			p.Receive()
+			p.Send("go ahead")
+			assert.Error(t, tls.Server(p.Conn, server).Handshake())
+			p.Close()
+		})
+		require.ErrorContains(t, err, "TLS handshake rejected by the server")
+	}))
+
+	t.Run("heeds Renegotiation of its own tls.Config", func(t *testing.T) { // P2, F3, E6
+		c, p := connectTLSBy(t, tls.VersionTLS12, testkit.ListenTCP(t), tcpclient.Dialer{}, func(d *tcpclient.Dialer, config *tls.Config) {
+			config.Renegotiation = tls.RenegotiateFreelyAsClient
+			d.Handshake = func(ctx context.Context, conn *tcpclient.Conn) error { return conn.StartTLS(ctx, config) }
+		})
+		p.helloRequest()
+		p.awaitRecord(t, handshakeType) // its ClientHello, and then nothing
+		testkit.RequireFast(t, "Send", func() {
+			require.ErrorIs(t, c.Send(testkit.Within(t, 50*time.Millisecond), []byte("x")), context.DeadlineExceeded)
+		})
+	})
+
+	t.Run("fails after the Handshake, which the connection survives", testkit.InBubble(func(t *testing.T) {
+		_, client := tcpclienttest.NewTLSConfig()
+		var kept *tcpclient.Conn
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+			kept = conn
+			return nil
+		}})
+		require.ErrorIs(t, kept.StartTLS(t.Context(), client), tcpclient.ErrClosed)
+		testkit.RequireAlive(t, c, p)
+	}))
+}
+
+func TestConnStartTLSThatFails(t *testing.T) {
+	server, client := tcpclienttest.NewTLSConfig()
+	client.ServerName = "localhost"
+	_, stranger := tcpclienttest.NewTLSConfig()
+	stranger.ServerName = "localhost"
+	answers := func(bytes string) func(t *testing.T, p *testkit.Peer) {
+		return func(t *testing.T, p *testkit.Peer) {
+			p.In.ReadByte()
+			p.Write([]byte(bytes))
+			io.Copy(io.Discard, p)
+		}
+	}
+	for name, test := range map[string]struct {
+		config  *tls.Config
+		twice   bool
+		ctx     func(t *testing.T) context.Context
+		address string
+		server  func(t *testing.T, p *testkit.Peer)
+		text    string
+		is      error
+		class   tcpclient.Class
+	}{
+		"no config":             {text: "the tls.Config is nil", class: tcpclient.ClassPermanent},
+		"an untrusted server":   {config: stranger, text: "certificate", class: tcpclient.ClassPermanent},
+		"a server without TLS":  {config: client, server: answers("500 what?\r\n"), text: `it answered "500 w": a server without TLS?`, class: tcpclient.ClassDisconnected},
+		"a server that refuses": {config: client, server: answers("\x15\x03\x03\x00\x02\x02\x28"), text: "handshake failure", class: tcpclient.ClassDisconnected},
+		"a server that hangs up": {config: client, is: io.EOF, class: tcpclient.ClassDisconnected, server: func(t *testing.T, p *testkit.Peer) {
+			p.In.ReadByte()
+			p.Close()
+		}},
+		"TLS already":               {config: client, twice: true, text: "TLS already", class: tcpclient.ClassPermanent},
+		"an address without a host": {config: &tls.Config{}, address: "socket", text: `"socket" names no host`, class: tcpclient.ClassPermanent},
+		"a context that is done":    {config: client, ctx: func(t *testing.T) context.Context { return testkit.Canceled(t) }, is: context.Canceled, class: tcpclient.ClassTemporary},
+		"a context that ends": {config: client, ctx: func(t *testing.T) context.Context { return testkit.Within(t, time.Second) }, is: context.DeadlineExceeded,
+			class: tcpclient.ClassTemporary, server: answers("\x16\x03")},
+	} {
+		t.Run("because of "+name+" ends the Conn and the attempt", testkit.InBubble(func(t *testing.T) { // P4, E6
+			n := tcpclienttest.NewNetwork()
+			address := test.address
+			if address == "" {
+				address = "server:1"
+			}
+			listener, err := n.Listen(address)
+			require.NoError(t, err)
+			defer listener.Close()
+			l := &testkit.Listener{Listener: listener, Network: "tcp", Setup: func(d *tcpclient.Dialer) { d.DialContext = n.DialContext }}
+			l.Each(func(conn net.Conn) {
+				p := testkit.NewPeer(t, conn)
+				if test.server != nil {
+					test.server(t, p)
+				} else {
+					secure := tls.Server(conn, server)
+					secure.Handshake()
+					io.Copy(io.Discard, secure)
+				}
+				p.Close()
+			})
+			ended := false
+			var first error
+			_, err = l.TryDial(t.Context(), tcpclient.Dialer{
+				Framer: tcpclient.Lines{},
+				Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+					if test.twice {
+						assert.NoError(t, conn.StartTLS(ctx, test.config))
+					}
+					own := ctx
+					if test.ctx != nil {
+						own = test.ctx(t)
+					}
+					first = conn.StartTLS(own, test.config)
+					require.Error(t, first)
+					for _, err := range []error{
+						conn.Send(ctx, []byte("in the clear")),
+						conn.SetFramer(nil),
+						conn.StartTLS(ctx, client),
+						func() error { _, err := conn.Receive(ctx); return err }(),
+					} {
+						assert.ErrorIs(t, err, tcpclient.ErrDisconnected)
+						assert.ErrorIs(t, err, errors.Unwrap(testkit.OpError(t, first).Err))
+					}
+					ended = true
+					return nil // as if nothing had happened
+				},
+			})
+			require.True(t, ended)
+			require.Equal(t, "handshake", testkit.OpError(t, first).Op)
+			require.Equal(t, test.class, tcpclient.Classify(first), "%v", first)
+			require.ErrorContains(t, first, "StartTLS failed: ")
+			require.ErrorContains(t, first, test.text)
+			if test.is != nil {
+				require.ErrorIs(t, first, test.is)
+			}
+			require.Error(t, err, "the attempt has not failed")
+			require.ErrorContains(t, err, test.text)
+			if test.ctx == nil { // else it was not Dial's
+				require.Equal(t, test.class, tcpclient.Classify(err), "%v", err)
+			}
+		}))
+	}
 }

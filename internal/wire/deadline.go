@@ -28,6 +28,10 @@ type deadlineConn interface {
 	// given the same bytes in front.
 	Write(p []byte) (int, error)
 
+	// ahead returns the first bytes that have come and that no Read has returned, as far as that
+	// can be seen without a read.
+	ahead() []byte
+
 	// canTryWrite reports whether tryWrite can take anything. It is always the same.
 	canTryWrite() bool
 
@@ -121,6 +125,8 @@ func (s *socket) Write(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+func (s *socket) ahead() []byte { return peek(s.Conn) }
 
 func (s *socket) canTryWrite() bool { return s.try != nil }
 

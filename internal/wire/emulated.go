@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -103,6 +104,9 @@ func newEmulated(conn net.Conn, maxRead int) *emulated {
 func (e *emulated) Read(p []byte) (int, error) { return e.reading.read(p) }
 
 func (e *emulated) Write(p []byte) (int, error) { return e.writing.write(p) }
+
+// ahead: more may lie below, but only a read brings it.
+func (e *emulated) ahead() []byte { return bytes.Clone(e.reading.rest) }
 
 // canTryWrite: each write may wait.
 func (e *emulated) canTryWrite() bool { return false }

@@ -516,3 +516,27 @@ func TestPanicOfForeignConnection(t *testing.T) {
 		<-c.Left()
 	})
 }
+
+func TestAheadOfEmulated(t *testing.T) {
+	t.Run("is what a read has brought and Read has not returned", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			near, far := inMemory(t, 1000)
+			c := newConn(t, bare{near}, 0)
+			_, err := far.Write([]byte("hello, world"))
+			require.NoError(t, err)
+			require.Empty(t, c.Ahead(), "it has read")
+			p := make([]byte, 5)
+			n, err := c.Read(p)
+			require.NoError(t, err)
+			require.Equal(t, "hello", string(p[:n]))
+			ahead := c.Ahead()
+			require.Equal(t, ", world", string(ahead))
+			clear(ahead) // it is the caller's
+			rest := make([]byte, 20)
+			n, err = c.Read(rest)
+			require.NoError(t, err)
+			require.Equal(t, ", world", string(rest[:n]))
+			require.Empty(t, c.Ahead())
+		})
+	})
+}

@@ -49,6 +49,11 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
+// Ahead returns the first bytes that have come and that no Read has returned, as far as they can be seen
+// without a read: those that a read of an emulated connection has brought, and on Unix those that wait in
+// a TCP or Unix socket. The caller owns them. Only the reading goroutine may call it.
+func (c *Conn) Ahead() []byte { return c.conn.ahead() }
+
 // readExpired returns an error if a read that has ended at its deadline was the last.
 func (c *Conn) readExpired(now, due time.Time) error {
 	if reason := c.readOnOver(now); reason != nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 )
 
 func TestTryWriteOfSocket(t *testing.T) {
@@ -182,4 +184,52 @@ func TestReset(t *testing.T) {
 			require.Equal(t, o.err, (<-read).err)
 		}
 	})
+}
+
+func TestAheadOfSocket(t *testing.T) {
+	for name, connect := range map[string]func(t testing.TB) (near, far net.Conn){
+		"tcp": func(t testing.TB) (net.Conn, net.Conn) { return onTCP(t) },
+		"unix": func(t testing.TB) (net.Conn, net.Conn) {
+			l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+			require.NoError(t, err)
+			defer l.Close()
+			near, err := net.Dial("unix", l.Addr().String())
+			require.NoError(t, err)
+			far, err := l.Accept()
+			require.NoError(t, err)
+			t.Cleanup(func() { far.Close() })
+			return near, far
+		},
+	} {
+		t.Run(name+": is what has arrived, and stays there", func(t *testing.T) {
+			near, far := connect(t)
+			c := newConn(t, near, 0)
+			require.Empty(t, c.Ahead(), "nothing has arrived")
+			_, err := far.Write(pattern(1000))
+			require.NoError(t, err)
+			testkit.Eventually(t, "it has arrived", func() bool { return len(c.Ahead()) == 512 })
+			require.Equal(t, pattern(1000)[:512], c.Ahead())
+			p := make([]byte, 1000)
+			_, err = io.ReadFull(c, p)
+			require.NoError(t, err)
+			require.Equal(t, pattern(1000), p)
+			require.NoError(t, far.Close())
+			_, err = c.Read(p)
+			require.Equal(t, io.EOF, err)
+			require.Empty(t, c.Ahead(), "after the end")
+			c.Kill(io.EOF)
+			c.Join()
+			require.Empty(t, c.Ahead(), "of a closed socket")
+		})
+
+		t.Run(name+": is not looked for below a wrapper, which may read something else from it", func(t *testing.T) {
+			near, far := connect(t)
+			wrapped := newConn(t, struct{ net.Conn }{near}, 0)
+			_, err := far.Write(pattern(10))
+			require.NoError(t, err)
+			bare := newConn(t, near, 0)
+			testkit.Eventually(t, "it has arrived", func() bool { return len(bare.Ahead()) == 10 })
+			require.Empty(t, wrapped.Ahead())
+		})
+	}
 }
