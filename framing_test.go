@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -165,16 +166,22 @@ func (v *vector) framer(t *testing.T) (f tcpclient.Framer, cut int, why string) 
 	case "content-length":
 		return tcpclient.ContentLength{MaxSize: limit}, 0, ""
 	}
+	if size := testkit.Sizes[v.Framer.Kind]; size != nil {
+		return tcpclient.Sized{Size: size, MaxSize: limit}, 0, ""
+	}
 	return nil, 0, "unknown kind " + v.Framer.Kind
 }
 
-func TestVectors(t *testing.T) { // P1: what established implementations make of the same bytes
-	data, err := os.ReadFile("testdata/vectors/framing.json")
+func vectors(t *testing.T, file string) (vectors []vector) {
+	data, err := os.ReadFile("testdata/vectors/" + file + ".json")
 	require.NoError(t, err)
-	var vectors []vector
 	require.NoError(t, json.Unmarshal(data, &vectors))
 	require.NotEmpty(t, vectors)
-	for _, v := range vectors {
+	return vectors
+}
+
+func TestVectors(t *testing.T) { // P1: what established implementations make of the same bytes
+	for _, v := range slices.Concat(vectors(t, "framing"), vectors(t, "sized")) {
 		t.Run(v.Framer.Kind+"/"+v.ID, func(t *testing.T) {
 			f, cut, why := v.framer(t)
 			if f == nil {
@@ -470,6 +477,9 @@ func TestFramerSettings(t *testing.T) {
 		{tcpclient.Decimal{}, "Decimal.Separator is not set"},
 		{tcpclient.Decimal{Separator: '7'}, "Decimal.Separator '7' is a digit"},
 		{tcpclient.ContentLength{MaxSize: -1}, "ContentLength.MaxSize -1"},
+		{tcpclient.Sized{}, "Sized.Size is not set"},
+		{&tcpclient.Sized{}, "Sized.Size is not set"},
+		{tcpclient.Sized{Size: testkit.SizeMQTT, MaxSize: -1}, "Sized.MaxSize -1"},
 	} {
 		t.Run(tt.want, func(t *testing.T) {
 			d := tcpclient.Dialer{Framer: tt.f}
