@@ -25,7 +25,8 @@
 //	└─ length ─┘ └message┘  └─ length ─┘ └─┘
 //
 // [LengthPrefix] describes nearly every binary header with a length in it. [Varint],
-// [Delimiter], [Lines], [Fixed], [Decimal] and [ContentLength] are the other Framers. For
+// [Delimiter], [Lines], [Fixed], [Decimal] and [ContentLength] are the other Framers. [Sized]
+// takes a function that finds the size of a message in its first bytes, as MQTT needs it. For
 // any other protocol, write a type with two methods; package tcpclienttest checks it.
 //
 // A message arrives whole or not at all. Memory follows the bytes that have arrived, never

@@ -12,8 +12,9 @@ import (
 // value serves any number of connections, and its methods may be called concurrently.
 //
 // [LengthPrefix], [Varint], [Fixed], [Delimiter], [Lines], [Decimal] and
-// [ContentLength] cover most protocols; any type with these two methods will do. The
-// Framers of this package keep these rules:
+// [ContentLength] cover most protocols. [Sized] takes a function for messages that tell
+// their size in another way, and any type with these two methods will do. The Framers of
+// this package keep these rules:
 //
 //   - ReadFrame returns the messages that WriteFrame accepted, however the stream is cut
 //     into reads.
@@ -44,11 +45,134 @@ type Framer interface {
 // settings to check. A type that embeds one is not: its methods are its own.
 func asBuiltin(f Framer) (settings interface{ validate() error }, ok bool) {
 	switch f := f.(type) {
-	case LengthPrefix, Varint, Fixed, Delimiter, Lines, Decimal, ContentLength,
-		*LengthPrefix, *Varint, *Fixed, *Delimiter, *Lines, *Decimal, *ContentLength:
+	case LengthPrefix, Varint, Fixed, Delimiter, Lines, Decimal, ContentLength, Sized,
+		*LengthPrefix, *Varint, *Fixed, *Delimiter, *Lines, *Decimal, *ContentLength, *Sized:
 		settings, ok = f.(interface{ validate() error })
 	}
 	return settings, ok
+}
+
+// Sized is for messages that tell their size by their own first bytes, in a way that takes a
+// function to read: those of MQTT, BER (LDAP, SNMP), FIX, RESP (Redis), WebSocket, NATS, and
+// the replies of SMTP and FTP. The message is the whole frame: reading takes nothing away,
+// and writing adds nothing.
+//
+//	30 07  00 03 a/b  h i      PUBLISH of MQTT, 9 bytes: a type, the size of the rest, the rest
+//	+ O K \r \n                +OK of Redis, 5 bytes
+//
+// As soon as the size is known, one above MaxSize is refused with a [*FrameTooLargeError]. So
+// are MaxSize bytes that are not enough to tell it.
+type Sized struct {
+	// Size returns the size in bytes of the message that p begins, or 0 if that takes more
+	// bytes than p has. If p begins no message, it returns an error: that ends the
+	// connection with an error that Is [ErrInvalidFrame] and Is the error of Size. For a
+	// size that an int does not hold it returns [math.MaxInt]. Size must be set.
+	//
+	// p begins with the first byte of the message. It has one byte or more, may go on with
+	// later messages, and ends after MaxSize bytes. Size borrows p until it returns, and
+	// must not change it. After 0 it is called again, with the same bytes and at least one
+	// more, whenever more have arrived. A Size that searches p for the end of the message
+	// therefore begins anew with each read; MaxSize bounds what that costs.
+	//
+	// Size must not need bytes that follow the message, since these may never come: a size
+	// that is not above the number of bytes for which it returned 0 is [ErrInvalidFrame].
+	//
+	// Size depends on p alone. It may be called concurrently, on the Client's reading
+	// goroutine and under its write lock, and must not block or call the Client.
+	Size func(p []byte) (size int, err error)
+
+	// MaxSize is the size of the largest message in bytes. 0: 4 MiB.
+	MaxSize int
+}
+
+// ReadFrame reads one message from r and appends it to dst, which it borrows until it
+// returns.
+func (f Sized) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
+	if err := f.validate(); err != nil {
+		return dst, badSettings(err)
+	}
+	limit := sizeLimit(f.MaxSize, defaultMaxSize)
+	start, few := len(dst), 0 // few bytes, in msg and not in r, do not tell the size
+	for msg := dst; ; {
+		if _, err := r.Peek(1); err != nil {
+			return dst, readError(err, few)
+		}
+		p, _ := r.Peek(int(min(uint64(r.Buffered()), limit-uint64(few))))
+		begun := p
+		if few > 0 { // Size wants one piece
+			msg = appendBounded(msg, p, start, limit)
+			begun = msg[start:]
+		}
+		size, err := f.sizeOf(begun, few, limit)
+		switch {
+		case err != nil:
+			return dst, err
+		case size > 0 && few == 0:
+			return appendBody(r, dst, size)
+		case size > 0 && size <= len(begun):
+			r.Discard(size - few)
+			return msg[:start+size], nil
+		case few == 0:
+			msg = appendBounded(msg, p, start, limit)
+		}
+		r.Discard(len(p))
+		few += len(p)
+		if size == 0 {
+			continue
+		}
+		if msg, err = appendBody(r, msg, size-few); err != nil {
+			return dst, err
+		}
+		return msg, nil
+	}
+}
+
+// sizeOf returns the Size of the message that begins with p, or 0 if it takes more bytes to
+// tell. The first few bytes of p were not enough.
+func (f Sized) sizeOf(p []byte, few int, limit uint64) (int, error) {
+	size, err := f.Size(p)
+	header := p[:min(len(p), maxHint)]
+	switch {
+	case err != nil:
+		return 0, invalidFrame(header, "%w", err)
+	case size < 0:
+		return 0, invalidFrame(header, "Sized.Size returned %d", size)
+	case size > 0 && size <= few:
+		return 0, invalidFrame(header, "Sized.Size returned %d, after %d bytes were not enough to tell", size, few)
+	case uint64(size) > limit || size == 0 && uint64(len(p)) == limit:
+		return 0, &FrameTooLargeError{Size: uint64(size), Max: int(limit), Header: bytes.Clone(header)}
+	}
+	return size, nil
+}
+
+// WriteFrame writes msg to w as it is, without flushing. It refuses, with [ErrInvalidFrame],
+// a msg of which Size does not return the length. It borrows msg until it returns.
+func (f Sized) WriteFrame(w *bufio.Writer, msg []byte) error {
+	if err := f.validate(); err != nil {
+		return badSettings(err)
+	}
+	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
+		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
+	}
+	if len(msg) == 0 {
+		return fmt.Errorf("%w: an empty message has no size", ErrInvalidFrame)
+	}
+	size, err := f.Size(msg)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrInvalidFrame, err)
+	case size != len(msg):
+		return fmt.Errorf("%w: message of %d bytes, of which Sized.Size says %d", ErrInvalidFrame, len(msg), size)
+	}
+	_, err = w.Write(msg)
+	return err
+}
+
+func (f Sized) validate() error {
+	if f.Size == nil {
+		return fmt.Errorf("Sized.Size is not set")
+	}
+	return checkMaxSize("Sized", f.MaxSize)
 }
 
 const (
@@ -249,5 +373,5 @@ func invalidFrame(header []byte, format string, args ...any) error {
 	if isText(header) {
 		quoted = strconv.Quote(string(header))
 	}
-	return fmt.Errorf("%w: %s, starts with %s%s", ErrInvalidFrame, fmt.Sprintf(format, args...), quoted, protocolGuess(header))
+	return fmt.Errorf("%w: %w, starts with %s%s", ErrInvalidFrame, fmt.Errorf(format, args...), quoted, protocolGuess(header))
 }

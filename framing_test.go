@@ -3,13 +3,17 @@ package tcpclient_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -165,16 +169,22 @@ func (v *vector) framer(t *testing.T) (f tcpclient.Framer, cut int, why string) 
 	case "content-length":
 		return tcpclient.ContentLength{MaxSize: limit}, 0, ""
 	}
+	if size := testkit.Sizes[v.Framer.Kind]; size != nil {
+		return tcpclient.Sized{Size: size, MaxSize: limit}, 0, ""
+	}
 	return nil, 0, "unknown kind " + v.Framer.Kind
 }
 
-func TestVectors(t *testing.T) { // P1: what established implementations make of the same bytes
-	data, err := os.ReadFile("testdata/vectors/framing.json")
+func vectors(t testing.TB, file string) (vectors []vector) {
+	data, err := os.ReadFile("testdata/vectors/" + file + ".json")
 	require.NoError(t, err)
-	var vectors []vector
 	require.NoError(t, json.Unmarshal(data, &vectors))
 	require.NotEmpty(t, vectors)
-	for _, v := range vectors {
+	return vectors
+}
+
+func TestVectors(t *testing.T) { // P1: what established implementations make of the same bytes
+	for _, v := range slices.Concat(vectors(t, "framing"), vectors(t, "sized")) {
 		t.Run(v.Framer.Kind+"/"+v.ID, func(t *testing.T) {
 			f, cut, why := v.framer(t)
 			if f == nil {
@@ -445,6 +455,205 @@ func TestLengthOfManyDigitsCostsNoMemory(t *testing.T) { // P6, E1
 	}
 }
 
+// sizedMessages are some of each protocol of testkit.Sizes, for TestFramer: different lengths,
+// one longer than a bufio.Reader of 4096 where that is possible.
+var sizedMessages = map[string][]string{
+	"mqtt":      {"\xd0\x00", "\x32\x07\x00\x03a/b\x00\x0a", "\x30\xc1\x22" + strings.Repeat("x", 4417)},
+	"ber":       {"\x05\x00", "\x30\x0a\x16\x05Smith\x01\x01\xff", "\x04\x82\x20\x00" + strings.Repeat("v", 8192), "\xff\x81\x01\x01a"},
+	"fix":       {"8=FIX.4.2\x019=5\x0135=0\x0110=161\x01", "8=FIXT.1.1\x019=15\x0135=0\x01112=TEST1\x0110=000\x01"},
+	"resp":      {"+OK\r\n", "$-1\r\n", "*2\r\n$5\r\nhello\r\n*1\r\n:7\r\n", "$5000\r\n" + strings.Repeat("\r\n", 2500) + "\r\n", "*60\r\n" + strings.Repeat("$4\r\nabcd\r\n", 60)},
+	"websocket": {"\x89\x00", "\x81\x05Hello", "\x82\x7e\x13\x88" + strings.Repeat("b", 5000)},
+	"nats":      {"PING\r\n", "MSG a 1 0\r\n\r\n", "MSG a 1 5000\r\n" + strings.Repeat("x", 5000) + "\r\n", "+OK\r\n"},
+	"stx":       {"\x06", "\x02ab\x030", "\x02" + strings.Repeat("y", 5000) + "\x03z"},
+	"smtp":      {"250 OK\r\n", "250-a\r\n250-b\r\n250 c\r\n", strings.Repeat("250-more\r\n", 60) + "250 HELP\r\n"},
+	"u32":       {"\x00\x00\x00\x00", "\x00\x00\x00\x05hello", "\x00\x00\x13\x88" + strings.Repeat("m", 5000)},
+}
+
+func TestSized(t *testing.T) {
+	for kind, size := range testkit.Sizes {
+		t.Run("keeps the promises of a Framer with "+kind, func(t *testing.T) { // P1, P6
+			var messages [][]byte
+			for _, msg := range sizedMessages[kind] {
+				messages = append(messages, []byte(msg))
+			}
+			require.NoError(t, tcpclienttest.TestFramer(tcpclient.Sized{Size: size}, messages...))
+		})
+	}
+
+	t.Run("shows Size the message from its first byte, and calls it again only with more", func(t *testing.T) {
+		stream := strings.Join(sizedMessages["resp"][:3], "")
+		for _, buffer := range []int{16, 4096} {
+			last, messages := "", 0
+			f := tcpclient.Sized{Size: func(p []byte) (int, error) {
+				require.NotEmpty(t, p)
+				require.True(t, strings.HasPrefix(string(p), last))
+				require.Greater(t, len(p), len(last))
+				size, err := testkit.SizeRESP(p)
+				if last = string(p); size > 0 {
+					last, messages = "", messages+1
+				}
+				return size, err
+			}}
+			_, err := testkit.Decode(f, iotest.OneByteReader(strings.NewReader(stream)), buffer)
+			require.Equal(t, io.EOF, err)
+			require.Equal(t, 3, messages)
+		}
+	})
+
+	t.Run("leaves in the bufio.Reader what follows a message of several reads", func(t *testing.T) { // P1
+		r := bufio.NewReaderSize(&block{[][]byte{[]byte("250-a\r\n25"), []byte("0 b\r\n220 next\r\n")}}, 64)
+		msg, err := tcpclient.Sized{Size: testkit.SizeSMTP}.ReadFrame(r, []byte("before"))
+		require.NoError(t, err)
+		require.Equal(t, "before250-a\r\n250 b\r\n", string(msg))
+		rest, _ := r.Peek(r.Buffered())
+		require.Equal(t, "220 next\r\n", string(rest))
+	})
+
+	t.Run("refuses a size above MaxSize with the byte that tells it", func(t *testing.T) { // P6, section 2
+		for _, test := range []struct {
+			f              tcpclient.Sized
+			within, beyond string
+			size           uint64
+		}{
+			{tcpclient.Sized{Size: testkit.SizeMQTT}, "\x30\xfd\xff\xff", "\x01", 4194306}, // the largest but one byte
+			{tcpclient.Sized{Size: testkit.SizeMQTT, MaxSize: 9}, "\x30", "\x08", 10},
+			{tcpclient.Sized{Size: testkit.SizeBER}, "\x04\x84\x01\x00\x00", "\x00", 1<<24 + 6},
+			{tcpclient.Sized{Size: testkit.SizeSTX, MaxSize: 8}, "\x02abcdef", "g", 0}, // MaxSize bytes that do not tell
+			{tcpclient.Sized{Size: testkit.SizeSTX, MaxSize: 8}, "\x02abcdef", "\x03", 9},
+		} {
+			_, err := testkit.Decode(test.f, &block{[][]byte{[]byte(test.within)}}, 64)
+			require.Equal(t, testkit.ErrWaits, err)
+			for _, chunks := range [][][]byte{{[]byte(test.within + test.beyond)}, {[]byte(test.within), []byte(test.beyond)}, {[]byte(test.within + test.beyond + "and more")}} {
+				msg, err := test.f.ReadFrame(bufio.NewReader(&block{chunks}), []byte("before"))
+				var large *tcpclient.FrameTooLargeError
+				require.ErrorAs(t, err, &large, "%q", chunks)
+				require.Equal(t, test.size, large.Size, "%q", chunks)
+				require.True(t, strings.HasPrefix(test.within+test.beyond+"and more", string(large.Header)))
+				require.Equal(t, "before", string(msg))
+			}
+		}
+	})
+
+	t.Run("delivers a message of MaxSize, and no longer one", func(t *testing.T) { // P6
+		f := tcpclient.Sized{Size: testkit.SizeSTX, MaxSize: 8}
+		got, err := testkit.Decode(f, strings.NewReader("\x02abcde\x03!\x06\x02abcdef\x03!"), 64)
+		require.Equal(t, [][]byte{[]byte("\x02abcde\x03!"), []byte("\x06")}, got)
+		require.ErrorAs(t, err, new(*tcpclient.FrameTooLargeError))
+	})
+
+	nothing := errors.New("nothing that I know")
+	t.Run("makes of an error of Size one that Is it and ErrInvalidFrame, and quotes", func(t *testing.T) { // P9
+		f := tcpclient.Sized{Size: func(p []byte) (int, error) { return 5, nothing }}
+		msg, err := f.ReadFrame(bufio.NewReader(strings.NewReader("HTTP/1.1 400 Bad Request\r\n")), []byte("before"))
+		require.ErrorIs(t, err, nothing)
+		require.ErrorIs(t, err, tcpclient.ErrInvalidFrame)
+		require.EqualError(t, err, `invalid frame: nothing that I know, starts with "HTTP/1.1 400 Bad": is this an HTTP server?`)
+		require.Equal(t, "before", string(msg))
+	})
+
+	t.Run("refuses what Size cannot mean", func(t *testing.T) { // P1, section 2
+		for name, size := range map[string]func(p []byte) (int, error){
+			"negative":         func([]byte) (int, error) { return -1, nil },
+			"the smallest int": func([]byte) (int, error) { return math.MinInt, nil },
+			"no more than was too few": func(p []byte) (int, error) { // with a look at the next message
+				if len(p) < 6 {
+					return 0, nil
+				}
+				return 5, nil
+			},
+		} {
+			msg, err := tcpclient.Sized{Size: size}.ReadFrame(bufio.NewReader(iotest.OneByteReader(strings.NewReader("abcdefgh"))), []byte("before"))
+			require.ErrorIs(t, err, tcpclient.ErrInvalidFrame, name)
+			require.ErrorContains(t, err, "Sized.Size returned", name)
+			require.Equal(t, "before", string(msg), name)
+		}
+	})
+
+	t.Run("refuses to write what is not one message", func(t *testing.T) { // P1, P4, FAULTS F17, F18
+		f := tcpclient.Sized{Size: testkit.SizeMQTT, MaxSize: 8}
+		for _, msg := range []string{"", "\x30", "\x30\x02a", "\xd0\x00\xd0\x00", "\x00\x00"} {
+			requireRefused(t, f, []byte(msg), func(t *testing.T, err error) { require.ErrorIs(t, err, tcpclient.ErrInvalidFrame, "%q", msg) })
+		}
+		requireRefused(t, f, []byte("\x30\x07abcdefg"), func(t *testing.T, err error) {
+			var large *tcpclient.FrameTooLargeError
+			require.ErrorAs(t, err, &large)
+			require.Equal(t, tcpclient.FrameTooLargeError{Size: 9, Max: 8}, *large)
+		})
+		requireRefused(t, tcpclient.Sized{Size: func([]byte) (int, error) { return 0, nothing }}, []byte("x"), func(t *testing.T, err error) {
+			require.ErrorIs(t, err, nothing)
+			require.ErrorIs(t, err, tcpclient.ErrInvalidFrame)
+		})
+	})
+
+	t.Run("copies a long message that comes byte by byte a few times, not for each byte", func(t *testing.T) { // P6
+		for _, kind := range []string{"u32", "late"} {
+			size := testkit.Sizes[kind]
+			if kind == "late" { // knows it only when all is here
+				size = func(p []byte) (int, error) {
+					if len(p) < 64<<10 {
+						return 0, nil
+					}
+					return 64 << 10, nil
+				}
+			}
+			stream := "\x00\x00\xff\xfc" + strings.Repeat("a", 64<<10-4)
+			require.Less(t, allocated(func() {
+				r := bufio.NewReaderSize(iotest.OneByteReader(strings.NewReader(stream)), 16)
+				msg, err := tcpclient.Sized{Size: size}.ReadFrame(r, nil)
+				require.NoError(t, err)
+				require.Len(t, msg, 64<<10)
+			}), uint64(5*64<<10), kind)
+		}
+	})
+
+	t.Run("allocates nothing where dst has room", func(t *testing.T) { // P12
+		for _, buffer := range []int{16, 4096} {
+			f := tcpclient.Sized{Size: testkit.SizeSMTP}
+			stream := []byte("250-eight or more lines, but here are only two\r\n250 HELP\r\n")
+			src := bytes.NewReader(stream)
+			r, w := bufio.NewReaderSize(src, buffer), bufio.NewWriter(io.Discard)
+			dst := make([]byte, 0, 128)
+			require.Zero(t, testing.AllocsPerRun(100, func() {
+				src.Reset(stream)
+				r.Reset(src)
+				if msg, err := f.ReadFrame(r, dst); err != nil || len(msg) != len(stream) {
+					t.Fatal(len(msg), err)
+				}
+			}), "reading, with a buffer of %d", buffer)
+			require.Zero(t, testing.AllocsPerRun(100, func() { f.WriteFrame(w, stream) }), "writing")
+		}
+	})
+
+	t.Run("in a Client: an error or a panic of Size ends the connection, a refused message does not", testkit.InBubble(func(t *testing.T) { // P4, P9
+		for bad, want := range map[string]string{"\x00": "packet type 0 is reserved", "\xff": "panic: boom"} {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: tcpclient.Sized{Size: func(p []byte) (int, error) {
+				if p[0] == 0xff {
+					panic("boom")
+				}
+				return testkit.SizeMQTT(p)
+			}}})
+			err := c.Send(t.Context(), []byte("\x30\x02a"))
+			require.ErrorIs(t, err, tcpclient.ErrInvalidFrame)
+			require.True(t, testkit.OpError(t, err).Unsent)
+			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+			require.NoError(t, c.Send(t.Context(), []byte("\xc0\x00")))
+			ping := make([]byte, 2)
+			_, err = io.ReadFull(p, ping)
+			require.NoError(t, err)
+			require.Equal(t, "\xc0\x00", string(ping))
+
+			p.Raw([]byte("\xd0\x00" + bad))
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "\xd0\x00", string(msg))
+			_, err = c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.ErrorContains(t, err, want)
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+		}
+	}))
+}
+
 func requireRefused(t *testing.T, f tcpclient.Framer, msg []byte, want func(*testing.T, error)) {
 	t.Helper()
 	var b bytes.Buffer
@@ -470,6 +679,9 @@ func TestFramerSettings(t *testing.T) {
 		{tcpclient.Decimal{}, "Decimal.Separator is not set"},
 		{tcpclient.Decimal{Separator: '7'}, "Decimal.Separator '7' is a digit"},
 		{tcpclient.ContentLength{MaxSize: -1}, "ContentLength.MaxSize -1"},
+		{tcpclient.Sized{}, "Sized.Size is not set"},
+		{&tcpclient.Sized{}, "Sized.Size is not set"},
+		{tcpclient.Sized{Size: testkit.SizeMQTT, MaxSize: -1}, "Sized.MaxSize -1"},
 	} {
 		t.Run(tt.want, func(t *testing.T) {
 			d := tcpclient.Dialer{Framer: tt.f}
@@ -492,6 +704,7 @@ func TestFramingMemory(t *testing.T) { // P6, FAULTS F15
 		"Varint":        {tcpclient.Varint{}, "\xff\xff\xff\x01x"},
 		"Decimal":       {tcpclient.Netstring(), "4000000:x"},
 		"ContentLength": {tcpclient.ContentLength{}, "Content-Length: 4000000\r\n\r\nx"},
+		"Sized":         {tcpclient.Sized{Size: testkit.SizeBER}, "\x04\x83\x3f\xff\x00x"},
 	} {
 		t.Run(name+" costs what came, not what was announced", func(t *testing.T) {
 			r := bufio.NewReaderSize(nil, 64)
@@ -557,31 +770,33 @@ func fuzzFramer(f *testing.F, framer tcpclient.Framer, seeds ...string) {
 	for _, seed := range seeds {
 		f.Add([]byte(seed), uint8(3))
 	}
-	f.Fuzz(func(t *testing.T, stream []byte, cut uint8) {
-		whole, err := testkit.Decode(framer, bytes.NewReader(stream), 4096)
-		single, err1 := testkit.Decode(framer, iotest.OneByteReader(bytes.NewReader(stream)), 16)
-		chunked, err2 := testkit.Decode(framer, &chunkReader{stream, int(cut)%17 + 1}, 32)
-		require.Equal(t, whole, single)
-		require.Equal(t, whole, chunked)
-		require.Equal(t, testkit.ErrorKind(err), testkit.ErrorKind(err1))
-		require.Equal(t, testkit.ErrorKind(err), testkit.ErrorKind(err2))
-		total := 0
-		for _, msg := range whole {
-			total += len(msg)
-			require.LessOrEqual(t, cap(msg), 4096+4*len(stream))
-			var b bytes.Buffer
-			w := bufio.NewWriter(&b)
-			if framer.WriteFrame(w, msg) != nil {
-				require.Zero(t, w.Buffered()+b.Len())
-				continue // a lone CR in a line, say: it can be read, and not be written
-			}
-			require.NoError(t, w.Flush())
-			again, err := testkit.Decode(framer, &b, 4096)
-			require.Equal(t, io.EOF, err)
-			require.Equal(t, [][]byte{msg}, again)
+	f.Fuzz(func(t *testing.T, stream []byte, cut uint8) { requireOracles(t, framer, stream, cut) })
+}
+
+func requireOracles(t *testing.T, framer tcpclient.Framer, stream []byte, cut uint8) {
+	whole, err := testkit.Decode(framer, bytes.NewReader(stream), 4096)
+	single, err1 := testkit.Decode(framer, iotest.OneByteReader(bytes.NewReader(stream)), 16)
+	chunked, err2 := testkit.Decode(framer, &chunkReader{stream, int(cut)%17 + 1}, 32)
+	require.Equal(t, whole, single)
+	require.Equal(t, whole, chunked)
+	require.Equal(t, testkit.ErrorKind(err), testkit.ErrorKind(err1))
+	require.Equal(t, testkit.ErrorKind(err), testkit.ErrorKind(err2))
+	total := 0
+	for _, msg := range whole {
+		total += len(msg)
+		require.LessOrEqual(t, cap(msg), 4096+4*len(stream))
+		var b bytes.Buffer
+		w := bufio.NewWriter(&b)
+		if framer.WriteFrame(w, msg) != nil {
+			require.Zero(t, w.Buffered()+b.Len())
+			continue // a lone CR in a line, say: it can be read, and not be written
 		}
-		require.LessOrEqual(t, total, len(stream))
-	})
+		require.NoError(t, w.Flush())
+		again, err := testkit.Decode(framer, &b, 4096)
+		require.Equal(t, io.EOF, err)
+		require.Equal(t, [][]byte{msg}, again)
+	}
+	require.LessOrEqual(t, total, len(stream))
 }
 
 // A chunkReader gives out n bytes at a time.
@@ -639,6 +854,69 @@ func FuzzContentLength(f *testing.F) {
 	fuzzFramer(f, tcpclient.ContentLength{MaxSize: 1 << 16}, "Content-Length: 5\r\n\r\nhello", "content-type: x\r\nCONTENT-LENGTH:1\r\n\r\nx", "HTTP/1.1 400 Bad Request\r\n", "Content-Length: 65537\r\n\r\n", "Content-Length: 18446744073709551616\r\n\r\n", "Content-Length: 00000000000000000005\r\n\r\nhello", "Content-Length: 5 6\r\n\r\nhello")
 }
 
+func FuzzSized(f *testing.F) {
+	kinds := slices.Sorted(maps.Keys(testkit.Sizes))
+	for i, kind := range kinds {
+		for _, msg := range sizedMessages[kind] {
+			f.Add(uint8(i), []byte(msg+msg), uint8(3))
+		}
+	}
+	for _, v := range vectors(f, "sized") {
+		stream, err := hex.DecodeString(strings.Join(v.Chunks, ""))
+		require.NoError(f, err)
+		f.Add(uint8(slices.Index(kinds, v.Framer.Kind)), stream, uint8(7))
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, stream []byte, cut uint8) {
+		name := kinds[int(kind)%len(kinds)]
+		framer := tcpclient.Sized{Size: testkit.Sizes[name], MaxSize: 1 << 12}
+		requireOracles(t, framer, stream, cut)
+		if name == "u32" { // what LengthPrefix makes of it
+			same := tcpclient.LengthPrefix{KeepHeader: true, MaxSize: 1 << 12}
+			want, wantErr := testkit.Decode(same, bytes.NewReader(stream), 4096)
+			got, err := testkit.Decode(framer, bytes.NewReader(stream), 4096)
+			require.Equal(t, want, got)
+			require.Equal(t, testkit.ErrorKind(wantErr), testkit.ErrorKind(err))
+		}
+	})
+}
+
+// FuzzSizedHostile has Size return anything: by the number of bytes it is given, another of answers.
+func FuzzSizedHostile(f *testing.F) {
+	f.Add([]byte("abcdefgh"), []byte{0, 0, 5, 1}, uint8(1))
+	f.Add([]byte("abcdefgh"), []byte{0, 255, 254, 253}, uint8(3))
+	f.Fuzz(func(t *testing.T, stream, answers []byte, cut uint8) {
+		framer := tcpclient.Sized{MaxSize: 64, Size: func(p []byte) (int, error) {
+			if len(answers) == 0 {
+				return 0, nil
+			}
+			switch a := answers[len(p)%len(answers)]; a {
+			case 255:
+				return math.MaxInt, nil
+			case 254:
+				return math.MinInt, nil
+			case 253:
+				return 0, io.EOF
+			default:
+				return int(int8(a)), nil
+			}
+		}}
+		r := bufio.NewReaderSize(&chunkReader{stream, int(cut)%40 + 1}, 16)
+		for read := 0; ; {
+			msg, err := framer.ReadFrame(r, []byte("before"))
+			require.Equal(t, "before", string(msg[:6]))
+			if err != nil {
+				require.Len(t, msg, 6)
+				return
+			}
+			require.Equal(t, stream[read:read+len(msg)-6], msg[6:], "nothing is lost, and nothing twice")
+			require.Greater(t, len(msg), 6)
+			require.LessOrEqual(t, len(msg), 6+64)
+			require.LessOrEqual(t, cap(msg), 4*(6+64))
+			read += len(msg) - 6
+		}
+	})
+}
+
 func BenchmarkReadFrame(b *testing.B) {
 	for name, f := range testkit.Framers {
 		for _, size := range []int{64, 1024, 64 << 10} {
@@ -648,18 +926,36 @@ func BenchmarkReadFrame(b *testing.B) {
 				continue
 			}
 			b.Run(fmt.Sprintf("framer=%s/size=%d", strings.ReplaceAll(name, "/", "-"), size), func(b *testing.B) {
-				stream := bytes.Repeat(testkit.Encode(b, f, msg), 1+(1<<20)/size)
-				src := bytes.NewReader(stream)
-				r := bufio.NewReaderSize(src, 64<<10)
-				buf := make([]byte, 0, 2*size)
-				b.SetBytes(int64(size))
-				b.ReportAllocs()
-				for b.Loop() {
-					if _, err := f.ReadFrame(r, buf); err == io.EOF {
-						src.Reset(stream)
-						r.Reset(src)
-					}
-				}
+				benchmarkReadFrame(b, f, msg)
+			})
+		}
+	}
+}
+
+func benchmarkReadFrame(b *testing.B, f tcpclient.Framer, msg []byte) {
+	stream := bytes.Repeat(testkit.Encode(b, f, msg), 1+(1<<20)/len(msg))
+	src := bytes.NewReader(stream)
+	r := bufio.NewReaderSize(src, 64<<10)
+	buf := make([]byte, 0, 2*len(msg))
+	b.SetBytes(int64(len(msg)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := f.ReadFrame(r, buf); err == io.EOF {
+			src.Reset(stream)
+			r.Reset(src)
+		}
+	}
+}
+
+// BenchmarkSized compares Sized with LengthPrefix, which does the same here.
+func BenchmarkSized(b *testing.B) {
+	for name, f := range map[string]tcpclient.Framer{
+		"LengthPrefix": tcpclient.LengthPrefix{KeepHeader: true}, "Sized": tcpclient.Sized{Size: testkit.SizeU32},
+	} {
+		for _, size := range []int{64, 1024, 64 << 10} {
+			msg := append(binary.BigEndian.AppendUint32(nil, uint32(size-4)), make([]byte, size-4)...)
+			b.Run(fmt.Sprintf("framer=%s/size=%d", name, size), func(b *testing.B) {
+				benchmarkReadFrame(b, f, msg)
 			})
 		}
 	}
@@ -693,6 +989,8 @@ func TestFramersWithoutLimit(t *testing.T) {
 		"Fixed":                      {tcpclient.Fixed{Size: math.MaxInt}, "abc"},
 		"Decimal":                    {tcpclient.Decimal{Separator: ':', MaxSize: math.MaxInt}, large + ":abc"},
 		"ContentLength":              {tcpclient.ContentLength{MaxSize: math.MaxInt}, "Content-Length: " + large + "\r\n\r\nabc"},
+		"Sized":                      {tcpclient.Sized{MaxSize: math.MaxInt, Size: func([]byte) (int, error) { return math.MaxInt, nil }}, "abc"},
+		"Sized that cannot tell":     {tcpclient.Sized{MaxSize: math.MaxInt, Size: func([]byte) (int, error) { return 0, nil }}, "abc"},
 	} {
 		t.Run(name+" read what there is, after whatever dst holds", func(t *testing.T) { // P6
 			for _, dst := range []string{"", "before"} {
