@@ -45,6 +45,20 @@
 // messages are lost with their connection, the next Write, Flush, Send, Call, Shutdown or
 // Close reports that loss, once, as a [*LossError].
 //
+// # Dialogues
+//
+// A Call brings one reply. If a server answers a request with several messages, [Dialer].More
+// says whether another one follows: then [Client.Replies] is a loop over them, and Call joins
+// them. [Dialer].IsPush tells messages that are no replies from those that are. A [Correlator]
+// that is a [RequestIdentifier] leaves the choice of ids to the application. A [Session] is one
+// connection, for requests that depend on those before: a transaction must not go on with another.
+//
+// A [Dialer].Handshake talks on a [Conn] before the Client does: it can log in, change to TLS
+// with [Conn.StartTLS] or to another framing with [Conn.SetFramer], and hand what the server has
+// pushed meanwhile to Receive with [Conn.Deliver].
+//
+// Package pool spreads Calls over several Clients.
+//
 // # Contexts
 //
 // Every call that can block takes a context, which ends the wait and nothing else: no
