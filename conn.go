@@ -119,7 +119,8 @@ func (c *Conn) upgrade(ctx context.Context, config *tls.Config) error {
 	}
 	ahead, err := c.frames.ahead()
 	if ahead = append(ahead, c.wire.Ahead()...); len(ahead) > 0 {
-		return fmt.Errorf("%d bytes or more came in the clear before TLS, they begin with %q", len(ahead), ahead[:min(len(ahead), maxHint)])
+		first := ahead[:min(len(ahead), maxHint)]
+		return fmt.Errorf("%d bytes or more came in the clear before TLS, they begin with %q", len(ahead), first)
 	}
 	if err != nil {
 		return err
