@@ -2,6 +2,7 @@ package tcpclienttest_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -152,4 +153,27 @@ func ExampleTestFramer() {
 	// Output:
 	// <nil>
 	// tcpclienttest: tcpclienttest_test.semicolons: WriteFrame flushes: 6 bytes of "hello" were not left in the bufio.Writer
+}
+
+// What a mail server answers is no command: only ReadFrame can be tested.
+func ExampleTestReadFrame() {
+	replies := tcpclient.Sized{Size: func(p []byte) (int, error) {
+		for at := 0; ; {
+			end := bytes.Index(p[at:], []byte("\r\n"))
+			switch {
+			case end < 0:
+				return 0, nil // more bytes, please
+			case end < 3:
+				return 0, errors.New("line without a code")
+			}
+			last := end == 3 || p[at+3] == ' '
+			if at += end + 2; last {
+				return at, nil
+			}
+		}
+	}}
+	fmt.Println(tcpclienttest.TestReadFrame(replies, []byte("250-first\r\n250 last\r\n354 go on\r\n"),
+		[]byte("250-first\r\n250 last\r\n"),
+		[]byte("354 go on\r\n")))
+	// Output: <nil>
 }
