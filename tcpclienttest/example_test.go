@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -176,4 +177,34 @@ func ExampleTestReadFrame() {
 		[]byte("250-first\r\n250 last\r\n"),
 		[]byte("354 go on\r\n")))
 	// Output: <nil>
+}
+
+// numbered is a Correlator that puts the id in front, as two bytes. It has a bug: it does not say
+// that two bytes are all.
+type numbered struct{}
+
+func (numbered) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error) {
+	return append(binary.BigEndian.AppendUint16(dst, uint16(id)), request...), nil
+}
+
+func (numbered) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
+	if len(msg) < 2 {
+		return 0, nil, false
+	}
+	return uint64(binary.BigEndian.Uint16(msg)), msg[2:], true
+}
+
+// With this method, the bug is gone.
+type limited struct{ numbered }
+
+func (limited) MaxID() uint64 { return 1<<16 - 1 }
+
+func ExampleTestCorrelator() {
+	fmt.Println(tcpclienttest.TestCorrelator(limited{}, []byte("hello"), []byte("x")))
+	err := tcpclienttest.TestCorrelator(numbered{}, []byte("hello"), []byte("x"))
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	fmt.Println(line)
+	// Output:
+	// <nil>
+	// tcpclienttest: tcpclienttest_test.numbered: AppendRequest makes the same message of "hello" with id 1 and of id 65537: an id is cut off; is there a MaxID?
 }

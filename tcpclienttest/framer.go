@@ -42,9 +42,9 @@ import (
 //   - Hostile bytes cause no panic, no endless loop, and no allocation of more than 8 MiB
 //     for a message of which a few bytes have arrived.
 func TestFramer(f tcpclient.Framer, messages ...[]byte) error {
-	s := newSuite(f)
+	s := &suite{framer: f}
 	s.run(messages)
-	return s.result()
+	return s.about(f)
 }
 
 // TestReadFrame is TestFramer for ReadFrame alone. It is for protocols in which a server's
@@ -59,33 +59,20 @@ func TestFramer(f tcpclient.Framer, messages ...[]byte) error {
 // cuts the stream at every byte, and checks all that TestFramer checks of ReadFrame. It never
 // calls WriteFrame.
 func TestReadFrame(f tcpclient.Framer, stream []byte, messages ...[]byte) error {
-	s := newSuite(f)
+	s := &suite{framer: f}
 	s.runReading(stream, messages)
-	return s.result()
+	return s.about(f)
 }
 
 // A suite tests one Framer.
 type suite struct {
 	framer tcpclient.Framer
 	frames []frame // of the messages given
-
-	mu       sync.Mutex // guards following: atOnce uses several goroutines
-	findings []error
-	found    map[string]bool // formats of the findings
+	report
 }
 
 // A frame is a message and its bytes in the stream.
 type frame struct{ msg, wire []byte }
-
-func newSuite(f tcpclient.Framer) *suite { return &suite{framer: f, found: make(map[string]bool)} }
-
-// result returns the findings as one error.
-func (s *suite) result() error {
-	if len(s.findings) == 0 {
-		return nil
-	}
-	return fmt.Errorf("tcpclienttest: %T: %w", s.framer, errors.Join(s.findings...))
-}
 
 func (s *suite) run(messages [][]byte) {
 	if len(messages) == 0 {
@@ -159,16 +146,6 @@ func (s *suite) cut(stream []byte, messages [][]byte) {
 		default:
 			s.frames = append(s.frames, frame{messages[i], rest[:len(rest)-r.Buffered()]})
 		}
-	}
-}
-
-// find records a finding, once for each format.
-func (s *suite) find(format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.found[format] {
-		s.found[format] = true
-		s.findings = append(s.findings, fmt.Errorf(format, args...))
 	}
 }
 
@@ -460,7 +437,7 @@ func (s *suite) atOnce(use func(f frame)) {
 // aside runs f on a goroutine of its own, and finds fault if it blocks: a call may wait for
 // bytes for hours and must not hold up another stream.
 func (s *suite) aside(method string, f func()) {
-	if s.blocked(method) {
+	if s.has(blockedFormat) {
 		return // one blocked goroutine is enough
 	}
 	done := make(chan struct{})
@@ -478,12 +455,6 @@ func (s *suite) aside(method string, f func()) {
 }
 
 const blockedFormat = "%s waits while another stream is in the middle of a frame"
-
-func (s *suite) blocked(string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.found[blockedFormat]
-}
 
 const (
 	// tooMuch is the memory for a message of a few bytes that is a finding. A Framer with a
@@ -600,17 +571,4 @@ func (s *suite) read(r *bufio.Reader, dst []byte) (msg []byte, err error) {
 func (s *suite) write(w *bufio.Writer, msg []byte) (err error) {
 	defer s.caught("WriteFrame", &err)
 	return s.framer.WriteFrame(w, msg)
-}
-
-// caught, deferred, makes an error and a finding of a panic.
-func (s *suite) caught(method string, err *error) {
-	switch v := recover(); v {
-	case nil:
-	case errEndless:
-		s.find("%s goes on reading after an error: %w", method, errEndless)
-		*err = errEndless
-	default:
-		s.find("%s panics: %v", method, v)
-		*err = fmt.Errorf("panic: %v", v)
-	}
 }

@@ -3,7 +3,6 @@ package tcpclienttest
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 )
 
@@ -90,20 +89,4 @@ func points(p []byte) []int {
 		}
 	}
 	return at
-}
-
-// show quotes a message, or its beginning.
-func show(p []byte) string {
-	if len(p) <= 40 {
-		return fmt.Sprintf("%q", p)
-	}
-	return fmt.Sprintf("%q… (%d bytes)", p[:32], len(p))
-}
-
-// outcome describes what ReadFrame returned.
-func outcome(msg []byte, err error) string {
-	if err != nil {
-		return "error: " + err.Error()
-	}
-	return "message " + show(msg)
 }
