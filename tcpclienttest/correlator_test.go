@@ -17,7 +17,7 @@ import (
 )
 
 func TestTestCorrelator_finds_nothing_in(t *testing.T) {
-	long := bytes.Repeat([]byte("long "), 1000)
+	long := bytes.Repeat([]byte("long "), 200)
 	for _, test := range []struct {
 		name       string
 		correlator tcpclient.Correlator
