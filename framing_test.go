@@ -509,6 +509,18 @@ func TestSized(t *testing.T) {
 		require.Equal(t, "220 next\r\n", string(rest))
 	})
 
+	t.Run("returns dst as it was when the stream ends, wherever the size was told", func(t *testing.T) { // P1
+		for _, chunks := range [][]string{{"\x30"}, {"\x30\x05ab"}, {"\x30", "\x05ab"}} {
+			var parts [][]byte
+			for _, c := range chunks {
+				parts = append(parts, []byte(c))
+			}
+			msg, err := tcpclient.Sized{Size: testkit.SizeMQTT}.ReadFrame(bufio.NewReader(io.MultiReader(readers(parts)...)), []byte("before"))
+			require.Equal(t, io.ErrUnexpectedEOF, err)
+			require.Equal(t, "before", string(msg), "%q", chunks)
+		}
+	})
+
 	t.Run("refuses a size above MaxSize with the byte that tells it", func(t *testing.T) { // P6, section 2
 		for _, test := range []struct {
 			f              tcpclient.Sized

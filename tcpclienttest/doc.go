@@ -1,5 +1,6 @@
 // Package tcpclienttest helps to test programs that use tcpclient. It has servers, a
-// network without sockets, connections with faults, and a conformance suite for a Framer.
+// network without sockets, connections with faults, and conformance suites for a Framer and
+// a Correlator.
 //
 // It takes no [testing.TB], so it serves Examples and small programs as well as tests.
 //

@@ -2,7 +2,9 @@ package tcpclienttest_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -152,4 +154,57 @@ func ExampleTestFramer() {
 	// Output:
 	// <nil>
 	// tcpclienttest: tcpclienttest_test.semicolons: WriteFrame flushes: 6 bytes of "hello" were not left in the bufio.Writer
+}
+
+// What a mail server answers is no command: only ReadFrame can be tested.
+func ExampleTestReadFrame() {
+	replies := tcpclient.Sized{Size: func(p []byte) (int, error) {
+		for at := 0; ; {
+			end := bytes.Index(p[at:], []byte("\r\n"))
+			switch {
+			case end < 0:
+				return 0, nil // more bytes, please
+			case end < 3:
+				return 0, errors.New("line without a code")
+			}
+			last := end == 3 || p[at+3] == ' '
+			if at += end + 2; last {
+				return at, nil
+			}
+		}
+	}}
+	fmt.Println(tcpclienttest.TestReadFrame(replies, []byte("250-first\r\n250 last\r\n354 go on\r\n"),
+		[]byte("250-first\r\n250 last\r\n"),
+		[]byte("354 go on\r\n")))
+	// Output: <nil>
+}
+
+// numbered is a Correlator that puts the id in front, as two bytes. It has a bug: it does not say
+// that two bytes are all.
+type numbered struct{}
+
+func (numbered) AppendRequest(dst []byte, id uint64, request []byte) ([]byte, error) {
+	return append(binary.BigEndian.AppendUint16(dst, uint16(id)), request...), nil
+}
+
+func (numbered) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
+	if len(msg) < 2 {
+		return 0, nil, false
+	}
+	return uint64(binary.BigEndian.Uint16(msg)), msg[2:], true
+}
+
+// With this method, the bug is gone.
+type limited struct{ numbered }
+
+func (limited) MaxID() uint64 { return 1<<16 - 1 }
+
+func ExampleTestCorrelator() {
+	fmt.Println(tcpclienttest.TestCorrelator(limited{}, []byte("hello"), []byte("x")))
+	err := tcpclienttest.TestCorrelator(numbered{}, []byte("hello"), []byte("x"))
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	fmt.Println(line)
+	// Output:
+	// <nil>
+	// tcpclienttest: tcpclienttest_test.numbered: AppendRequest makes the same message of "hello" with id 1 and of id 65537: an id is cut off; is there a MaxID?
 }

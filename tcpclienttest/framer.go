@@ -42,25 +42,36 @@ import (
 //   - Hostile bytes cause no panic, no endless loop, and no allocation of more than 8 MiB
 //     for a message of which a few bytes have arrived.
 func TestFramer(f tcpclient.Framer, messages ...[]byte) error {
-	s := &suite{framer: f, found: make(map[string]bool)}
+	s := &suite{framer: f}
 	s.run(messages)
-	if len(s.findings) == 0 {
-		return nil
-	}
-	return fmt.Errorf("tcpclienttest: %T: %w", f, errors.Join(s.findings...))
+	return s.about(f)
+}
+
+// TestReadFrame is TestFramer for ReadFrame alone. It is for protocols in which a server's
+// messages have another form than a client's, so that reading does not take back what
+// WriteFrame wrote:
+//
+//	err := tcpclienttest.TestReadFrame(replies, []byte("250-a\r\n250 b\r\n354 c\r\n"),
+//		[]byte("250-a\r\n250 b\r\n"), []byte("354 c\r\n"))
+//
+// stream is what a server may send, all of it in whole frames, and messages are what ReadFrame
+// has to make of it. TestReadFrame returns nil, or one error with everything that it found. It
+// cuts the stream at every byte, and checks all that TestFramer checks of ReadFrame. It never
+// calls WriteFrame.
+func TestReadFrame(f tcpclient.Framer, stream []byte, messages ...[]byte) error {
+	s := &suite{framer: f}
+	s.runReading(stream, messages)
+	return s.about(f)
 }
 
 // A suite tests one Framer.
 type suite struct {
 	framer tcpclient.Framer
 	frames []frame // of the messages given
-
-	mu       sync.Mutex // guards following: streams uses several goroutines
-	findings []error
-	found    map[string]bool // formats of the findings
+	report
 }
 
-// A frame is a message and the bytes that the Framer wrote for it.
+// A frame is a message and its bytes in the stream.
 type frame struct{ msg, wire []byte }
 
 func (s *suite) run(messages [][]byte) {
@@ -87,19 +98,54 @@ func (s *suite) run(messages [][]byte) {
 	s.ends()
 	s.writing()
 	s.oddMessages()
-	s.streams()
+	s.readers()
+	s.writers()
 	if len(s.findings) == 0 {
 		s.hostile() // would not return from a Framer that ignores errors
 	}
 }
 
-// find records a finding, once for each format.
-func (s *suite) find(format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.found[format] {
-		s.found[format] = true
-		s.findings = append(s.findings, fmt.Errorf(format, args...))
+// runReading is run for what only ReadFrame does.
+func (s *suite) runReading(stream []byte, messages [][]byte) {
+	if len(messages) == 0 {
+		s.find("TestReadFrame needs a message to test with")
+		return
+	}
+	if s.cut(stream, messages); len(s.findings) > 0 {
+		return // the other checks would only repeat these findings
+	}
+	if s.chunks(); len(s.findings) > 0 {
+		return // likewise
+	}
+	s.appending()
+	s.greed()
+	s.ends()
+	s.readers()
+	if len(s.findings) == 0 {
+		s.hostile() // would not return from a Framer that ignores errors
+	}
+}
+
+// cut reads stream from a large buffer, in one piece, and makes frames of it.
+func (s *suite) cut(stream []byte, messages [][]byte) {
+	if err := s.compare(whole(stream), 2*len(stream)+4096, messages); err != nil {
+		s.find("reading the stream in one piece: %w", err)
+		return
+	}
+	r := bufio.NewReaderSize(bytes.NewReader(stream), 2*len(stream)+4096)
+	for rest := stream; len(rest) > 0; rest = rest[len(rest)-r.Buffered():] {
+		r.Peek(1) // fills the buffer, before the first frame
+		msg, err := s.read(r, nil)
+		switch i := len(s.frames); {
+		case i == len(messages) || err != nil || !bytes.Equal(msg, messages[i]):
+			s.find("reading the stream in one piece once more: got %s: ReadFrame keeps state", outcome(msg, err))
+			return
+		case r.Buffered() == len(rest):
+			s.find("ReadFrame returns %s without having consumed a byte", show(msg))
+			return
+		default:
+			s.frames = append(s.frames, frame{messages[i], rest[:len(rest)-r.Buffered()]})
+		}
 	}
 }
 
@@ -316,26 +362,30 @@ func (s *suite) oddMessages() {
 	}
 }
 
-// streams uses the Framer on one stream in the middle of a frame of another, and on several
-// streams at once.
-func (s *suite) streams() {
+// readers reads one stream in the middle of a frame of another, and several streams at once.
+func (s *suite) readers() {
 	for i, f := range s.frames {
 		other := s.frames[(i+1)%len(s.frames)]
-		aside := func() {
+		s.readAround(f, func() {
 			s.aside("ReadFrame", func() {
 				got, err := s.read(bufio.NewReader(&pieces{rest: other.wire, size: 7}), nil)
 				if err != nil || !bytes.Equal(got, other.msg) {
 					s.find("in the middle of another stream's frame: got %s, want %s: ReadFrame has state", outcome(got, err), show(other.msg))
 				}
 			})
-			s.aside("WriteFrame", func() { s.encode(other.msg) })
-		}
-		in := &pieces{rest: f.wire, size: len(f.wire)/20 + 1, between: aside}
-		got, err := s.read(bufio.NewReaderSize(in, 16), nil)
-		if err != nil || !bytes.Equal(got, f.msg) {
-			s.find("with another stream's frame in between: got %s, want %s: ReadFrame has state", outcome(got, err), show(f.msg))
-		}
-		out := recorder{between: func() { s.aside("WriteFrame", func() { s.encode(other.msg) }) }}
+		})
+	}
+	s.atOnce(func(f frame) { s.readSlowly(f.wire, f.msg) })
+}
+
+// writers writes frames in the middle of one that is read and of one that is written, and several at
+// once.
+func (s *suite) writers() {
+	for i, f := range s.frames {
+		other := s.frames[(i+1)%len(s.frames)]
+		aside := func() { s.aside("WriteFrame", func() { s.encode(other.msg) }) }
+		s.readAround(f, aside)
+		out := recorder{between: aside}
 		w := bufio.NewWriterSize(&out, max(16, len(f.wire)/20))
 		s.write(w, f.msg)
 		w.Flush()
@@ -343,22 +393,41 @@ func (s *suite) streams() {
 			s.find("with another stream's frame written in between: %w: WriteFrame has state", err)
 		}
 	}
+	s.atOnce(func(f frame) {
+		wire, err := s.encode(f.msg)
+		if err != nil {
+			s.find("on four streams at once: WriteFrame refuses %s: %w", show(f.msg), err)
+			return
+		}
+		s.readSlowly(wire, f.msg)
+	})
+}
 
+// readAround reads f in pieces, with something between each two.
+func (s *suite) readAround(f frame, between func()) {
+	in := &pieces{rest: f.wire, size: len(f.wire)/20 + 1, between: between}
+	got, err := s.read(bufio.NewReaderSize(in, 16), nil)
+	if err != nil || !bytes.Equal(got, f.msg) {
+		s.find("with another stream's frame in between: got %s, want %s: ReadFrame has state", outcome(got, err), show(f.msg))
+	}
+}
+
+// readSlowly reads a frame while others do.
+func (s *suite) readSlowly(wire, msg []byte) {
+	in := &pieces{rest: wire, size: 5 + len(wire)/200, between: runtime.Gosched}
+	got, err := s.read(bufio.NewReaderSize(in, 16), nil)
+	if err != nil || !bytes.Equal(got, msg) {
+		s.find("on four streams at once: got %s, want %s", outcome(got, err), show(msg))
+	}
+}
+
+// atOnce has use called by four goroutines, often.
+func (s *suite) atOnce(use func(f frame)) {
 	var group sync.WaitGroup
 	for i := range 4 {
 		group.Go(func() {
-			f := s.frames[i%len(s.frames)]
 			for range 20 {
-				wire, err := s.encode(f.msg)
-				if err != nil {
-					s.find("on four streams at once: WriteFrame refuses %s: %w", show(f.msg), err)
-					return
-				}
-				in := &pieces{rest: wire, size: 5 + len(wire)/200, between: runtime.Gosched}
-				got, err := s.read(bufio.NewReaderSize(in, 16), nil)
-				if err != nil || !bytes.Equal(got, f.msg) {
-					s.find("on four streams at once: got %s, want %s", outcome(got, err), show(f.msg))
-				}
+				use(s.frames[i%len(s.frames)])
 			}
 		})
 	}
@@ -368,7 +437,7 @@ func (s *suite) streams() {
 // aside runs f on a goroutine of its own, and finds fault if it blocks: a call may wait for
 // bytes for hours and must not hold up another stream.
 func (s *suite) aside(method string, f func()) {
-	if s.blocked(method) {
+	if s.has(blockedFormat) {
 		return // one blocked goroutine is enough
 	}
 	done := make(chan struct{})
@@ -386,12 +455,6 @@ func (s *suite) aside(method string, f func()) {
 }
 
 const blockedFormat = "%s waits while another stream is in the middle of a frame"
-
-func (s *suite) blocked(string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.found[blockedFormat]
-}
 
 const (
 	// tooMuch is the memory for a message of a few bytes that is a finding. A Framer with a
@@ -508,118 +571,4 @@ func (s *suite) read(r *bufio.Reader, dst []byte) (msg []byte, err error) {
 func (s *suite) write(w *bufio.Writer, msg []byte) (err error) {
 	defer s.caught("WriteFrame", &err)
 	return s.framer.WriteFrame(w, msg)
-}
-
-// caught, deferred, makes an error and a finding of a panic.
-func (s *suite) caught(method string, err *error) {
-	switch v := recover(); v {
-	case nil:
-	case errEndless:
-		s.find("%s goes on reading after an error: %w", method, errEndless)
-		*err = errEndless
-	default:
-		s.find("%s panics: %v", method, v)
-		*err = fmt.Errorf("panic: %v", v)
-	}
-}
-
-var (
-	errBroken  = errors.New("connection broken for the test")
-	errGreedy  = errors.New("nothing more comes for the time being")
-	errEndless = errors.New("endless loop")
-)
-
-// pieces is a stream that comes in pieces.
-type pieces struct {
-	rest    []byte
-	size    int    // of a piece
-	first   int    // size of the first piece; 0: like the others
-	idle    bool   // every other read is empty
-	eager   bool   // end comes with the last bytes
-	end     error  // nil: io.EOF
-	ended   int    // number of reads that returned end alone
-	between func() // called before every piece but the first; nil: nothing
-	reads   int
-}
-
-// whole returns a stream that comes in as large pieces as are asked for.
-func whole(stream []byte) *pieces { return &pieces{rest: stream, size: len(stream)} }
-
-func (p *pieces) Read(buf []byte) (int, error) {
-	p.reads++
-	end := p.end
-	if end == nil {
-		end = io.EOF
-	}
-	if len(p.rest) == 0 {
-		if p.ended++; p.ended > 1000 {
-			panic(errEndless)
-		}
-		return 0, end
-	}
-	if p.idle && p.reads%2 == 0 {
-		return 0, nil
-	}
-	if p.between != nil && p.reads > 1 {
-		p.between()
-	}
-	size := p.size
-	if p.first > 0 {
-		size = p.first
-	}
-	n := copy(buf[:min(len(buf), size)], p.rest)
-	p.rest = p.rest[n:]
-	p.first = max(0, p.first-n)
-	if p.eager && len(p.rest) == 0 {
-		return n, end
-	}
-	return n, nil
-}
-
-// A recorder keeps what is written to it.
-type recorder struct {
-	bytes.Buffer
-	between func() // called before each write; nil: nothing
-}
-
-func (r *recorder) Write(p []byte) (int, error) {
-	if r.between != nil {
-		r.between()
-	}
-	return r.Buffer.Write(p)
-}
-
-// points returns where to cut p in two: everywhere if it is short, else near its ends
-// and at regular steps between.
-func points(p []byte) []int {
-	edge, step := 40, len(p)/50
-	switch {
-	case len(p) <= 400:
-		step = 1
-	case len(p) > 64<<10:
-		edge, step = 8, len(p)/5
-	}
-	var at []int
-	for i := 1; i < len(p); i++ {
-		if i < edge || len(p)-i < edge || i%step == 0 {
-			at = append(at, i)
-		}
-	}
-	return at
-}
-
-// show quotes a message, or its beginning.
-func show(p []byte) string {
-	if len(p) <= 40 {
-		return fmt.Sprintf("%q", p)
-	}
-	return fmt.Sprintf("%q… (%d bytes)", p[:32], len(p))
-}
-
-// outcome describes what ReadFrame returned.
-func outcome(msg []byte, err error) string {
-	if err != nil {
-		return "error: " + err.Error()
-	}
-	return "message " + show(msg)
 }

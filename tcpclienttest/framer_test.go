@@ -53,6 +53,58 @@ func TestTestFramer_finds_nothing_in(t *testing.T) {
 	}
 }
 
+func TestTestReadFrame(t *testing.T) {
+	smtp := tcpclient.Sized{Size: testkit.SizeSMTP}
+	replies := [][]byte{[]byte("250-a\r\n250 b\r\n"), []byte("354 c\r\n"), []byte(strings.Repeat("220-more\r\n", 50) + "220 x\r\n")}
+	stream := bytes.Join(replies, nil)
+	readOnly := plain{write: func(*bufio.Writer, []byte) error { panic("called") }}
+
+	t.Run("finds nothing in a Framer that only reads", func(t *testing.T) {
+		require.NoError(t, tcpclienttest.TestReadFrame(readOnly, []byte("\x00\x00\x00\x05hello\x00\x00\x00\x00\x00\x00\x00\x01x"), []byte("hello"), nil, []byte("x")))
+		synctest.Test(t, func(t *testing.T) {
+			require.NoError(t, tcpclienttest.TestReadFrame(readOnly, []byte("\x00\x00\x00\x05hello"), []byte("hello")))
+		})
+	})
+
+	t.Run("finds nothing in messages that are a part of their frames, or all of them", func(t *testing.T) {
+		require.NoError(t, tcpclienttest.TestReadFrame(smtp, stream, replies...))
+		require.NoError(t, tcpclienttest.TestReadFrame(tcpclient.Lines{}, []byte("a\r\nb\n\nc\r\n"), []byte("a"), []byte("b"), nil, []byte("c")))
+		require.NoError(t, tcpclienttest.TestReadFrame(tcpclient.Lines{AllowUnterminated: true}, []byte("ab\r\ncd\n"), []byte("ab"), []byte("cd")))
+	})
+
+	for name, test := range map[string]struct {
+		framer   tcpclient.Framer
+		stream   string
+		messages [][]byte
+		want     string
+	}{
+		"another message":              {smtp, "250 a\r\n250 b\r\n", [][]byte{[]byte("250 a\r\n"), []byte("250 c\r\n")}, `message 2: got "250 b\r\n", want "250 c\r\n"`},
+		"a message less":               {smtp, "250 a\r\n", [][]byte{[]byte("250 a\r\n"), []byte("250 c\r\n")}, `message 2: got error: EOF`},
+		"a message more":               {smtp, "250 a\r\n250 b\r\n", [][]byte{[]byte("250 a\r\n")}, `after the last message: got message "250 b\r\n"`},
+		"a part of a frame at the end": {smtp, "250 a\r\n250-b\r\n", [][]byte{[]byte("250 a\r\n")}, `after the last message: got error: unexpected EOF, want io.EOF`},
+		"no message":                   {smtp, "", nil, "TestReadFrame needs a message"},
+		"a Size that looks at what follows": {tcpclient.Sized{Size: func(p []byte) (int, error) {
+			if i := bytes.Index(p, []byte("\r\n2")); i > 0 {
+				return i + 2, nil
+			}
+			return 0, nil
+		}}, "250 a\r\n250 b\r\n", [][]byte{[]byte("250 a\r\n"), []byte("250 b\r\n")}, "message 2: got error: unexpected EOF"},
+		"a Size that says too early": {tcpclient.Sized{Size: func(p []byte) (int, error) {
+			return bytes.IndexByte(p, '\r') + 2, nil // 1 where there is none
+		}}, "250 a\r\n250 b\r\n", [][]byte{[]byte("250 a\r\n"), []byte("250 b\r\n")}, "reading in pieces of 1"},
+		"a message without a byte of the stream": {plain{read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+			if _, err := r.Peek(1); err != nil {
+				return dst, err
+			}
+			return dst, nil
+		}}, "x", [][]byte{nil}, "after the last message"},
+	} {
+		t.Run("finds "+name, func(t *testing.T) {
+			require.ErrorContains(t, tcpclienttest.TestReadFrame(test.framer, []byte(test.stream), test.messages...), test.want)
+		})
+	}
+}
+
 func TestTestFramer_finds(t *testing.T) {
 	scratch := new(shared)
 	for _, test := range []struct {
@@ -223,6 +275,20 @@ func TestTestFramer_finds(t *testing.T) {
 			}
 			err := tcpclienttest.TestFramer(test.framer, []byte("hello"), []byte("some more words than fit"), []byte("ditto"))
 			require.ErrorContains(t, err, test.want)
+
+			reads, ok := test.framer.(plain)
+			if !ok || reads.read == nil || strings.HasPrefix(test.want, "WriteFrame") {
+				return
+			}
+			reads.write = func(*bufio.Writer, []byte) error { panic("TestReadFrame calls WriteFrame") }
+			stream := testkit.Encode(t, plain{}, []byte("hello"), []byte("some more words than fit"), []byte("ditto"))
+			err = tcpclienttest.TestReadFrame(reads, stream, []byte("hello"), []byte("some more words than fit"), []byte("ditto"))
+			want := strings.TrimPrefix(test.want, "reading back what WriteFrame wrote: ")
+			if test.bug == "memory of the reader" { // there, the first frame comes again at the end
+				want = `message 1: got "ditto", want "hello"`
+			}
+			require.ErrorContains(t, err, want)
+			require.NotContains(t, err.Error(), "WriteFrame")
 		})
 	}
 
