@@ -81,10 +81,11 @@ func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer,
 // end closes the connection because of err, and returns when nothing of it is at work.
 // finExpected says that the peer's FIN is no surprise.
 func (l *link) end(err error, finExpected bool) outcome {
-	if l.wire.Cause() == nil && (errors.Is(err, io.EOF) || l.out.transport.readerOwes()) {
+	isEOF := errors.Is(err, io.EOF) && !errors.Is(err, ErrInvalidFrame) // a Framer may say so of bytes that are none
+	if l.wire.Cause() == nil && (isEOF || l.out.transport.readerOwes()) {
 		l.out.awaitLastWords()
 	}
-	peerClosed := (finExpected || l.out.hasSentFIN()) && errors.Is(err, io.EOF) && l.wire.Cause() == nil
+	peerClosed := (finExpected || l.out.hasSentFIN()) && isEOF && l.wire.Cause() == nil
 	if peerClosed {
 		err = ErrClosed // the peer's answer to our FIN
 	}

@@ -46,6 +46,22 @@ func TestShutdownAndFIN(t *testing.T) {
 		require.ErrorIs(t, down(), tcpclient.ErrDisconnected)
 	}))
 
+	t.Run("is not what a Framer's error about invalid bytes is, after ours", testkit.InBubble(func(t *testing.T) { // P9
+		size := func(p []byte) (int, error) {
+			if p[0] == 'x' {
+				return 0, io.EOF
+			}
+			return 1, nil
+		}
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: tcpclient.Sized{Size: size}})
+		down := shutdown(t, c)
+		synctest.Wait()
+		p.Raw([]byte("x"))
+		err := down()
+		require.ErrorIs(t, err, tcpclient.ErrInvalidFrame)
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	}))
+
 	t.Run("one before ours ends Sends as any end of the connection", testkit.InBubble(func(t *testing.T) { // P4, P9
 		c, p := narrowly(t, tcpclient.Dialer{})
 		send := testkit.Start(t, func() error { return c.Send(context.Background(), testkit.Pattern(1000)) })
