@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,8 +102,12 @@ func (o *outbox) enterCall(ctx context.Context, request []byte) (c *call, err er
 		}
 		o.mu.Unlock() // also in a panic of the Correlator or the Framer
 	}()
-	if c = o.calls.enter(ticket{batch: o.batches.number, start: o.batches.open.size()}); c == nil {
-		return nil, errFull
+	id, err := o.calls.chosenID(request)
+	if err != nil {
+		return nil, err
+	}
+	if c, err = o.calls.enter(ticket{batch: o.batches.number, start: o.batches.open.size()}, id); err != nil {
+		return nil, err
 	}
 	if request, err = o.markLocked(c, request); err != nil {
 		return c, err
@@ -193,7 +198,8 @@ const (
 
 // callSettings are the settings of a Dialer for its Calls.
 type callSettings struct {
-	correlator   Correlator    // nil: in order
+	correlator   Correlator // nil: in order
+	isPush       func(msg []byte) bool
 	maxInFlight  int           // 0: as many as there are ids
 	replyTimeout time.Duration // 0: none
 }
@@ -203,7 +209,9 @@ type callSettings struct {
 // A call is entered under the lock of the outbox, so that a queue has the order of the
 // frames, and taken out by whoever ends it: the reader with a reply, or the caller.
 type calls struct {
-	correlator Correlator // nil: in order
+	correlator Correlator            // nil: in order
+	identifier RequestIdentifier     // nil: the ids are ours
+	isPush     func(msg []byte) bool // nil: no message is that might be a reply
 	count      *counters
 	trace      *tracer
 	reads      waker
@@ -273,8 +281,11 @@ func (f *roomFailure) end(err error) {
 }
 
 func newCalls(s callSettings, count *counters, trace *tracer, reads waker) *calls {
+	identifier, _ := s.correlator.(RequestIdentifier)
 	k := &calls{
 		correlator:   s.correlator,
+		identifier:   identifier,
+		isPush:       s.isPush,
 		count:        count,
 		trace:        trace,
 		reads:        reads,
@@ -293,12 +304,32 @@ func (k *calls) inFlight() int {
 	return k.pending.outstanding()
 }
 
-// enter adds a call, with the ticket of its request; nil when there is no room.
-func (k *calls) enter(t ticket) *call {
+// chosenID returns the id that the application has chosen for request; 0: none. It runs code of
+// the user.
+func (k *calls) chosenID(request []byte) (id uint64, err error) {
+	if k.identifier == nil {
+		return 0, nil
+	}
+	id, chosen := k.identifier.RequestID(request)
+	if !chosen {
+		return 0, nil
+	}
+	if most := k.pending.most(); id < 1 || id > most {
+		return 0, &permanentError{fmt.Errorf("request id %d of %T.RequestID: want 1 to %d", id, k.identifier, most)}
+	}
+	return id, nil
+}
+
+// enter adds a call, with the ticket of its request and the id that was chosen for it; 0: the next
+// one is to be. It returns errFull when there is no room.
+func (k *calls) enter(t ticket, id uint64) (*call, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if id > 0 && k.pending.has(id) {
+		return nil, &permanentError{fmt.Errorf("request id %d is in flight", id)}
+	}
 	if k.pending.full() {
-		return nil
+		return nil, errFull
 	}
 	c := k.idle
 	if c == nil {
@@ -307,7 +338,7 @@ func (k *calls) enter(t ticket) *call {
 		k.idle = c.next
 	}
 	*c = call{signal: c.signal, age: c.age, ticket: t, epoch: k.epoch}
-	c.id = k.pending.enter(c)
+	c.id = k.pending.enter(c, id)
 	k.live++
 	k.used.Store(true)
 	if k.replyTimeout > 0 {
@@ -315,7 +346,7 @@ func (k *calls) enter(t ticket) *call {
 	} else if k.pending.full() {
 		k.filled = moment{k.replies.At(time.Now()), k.epoch}
 	}
-	return c
+	return c, nil
 }
 
 // oweLocked notes that a reply is owed to c from now on, or, in order, from when the reply
@@ -423,6 +454,9 @@ func (k *calls) retract(c *call) {
 
 // answer routes a message. It returns false for what is no reply.
 func (k *calls) answer(msg []byte) bool {
+	if k.isPush != nil && k.isPush(msg) {
+		return false
+	}
 	id, reply := uint64(0), msg
 	if k.correlator != nil {
 		var ok bool

@@ -51,14 +51,15 @@ func replyTo(id uint64) []byte { return append(binary.BigEndian.AppendUint64(nil
 // mustEnter enters a call for which there is room.
 func mustEnter(t *testing.T, k *calls) *call {
 	t.Helper()
-	c := k.enter(ticket{batch: 1})
-	require.NotNil(t, c, "there should be room")
+	c, err := k.enter(ticket{batch: 1}, 0)
+	require.NoError(t, err, "there should be room")
 	return c
 }
 
 func requireFull(t *testing.T, k *calls) {
 	t.Helper()
-	require.Nil(t, k.enter(ticket{batch: 1}), "there should be no room")
+	_, err := k.enter(ticket{batch: 1}, 0)
+	require.Equal(t, errFull, err)
 }
 
 // resultOf is what became of c: "waits", its reply or its error.
@@ -374,7 +375,7 @@ func TestCallsRoom(t *testing.T) {
 		for range waiters {
 			wg.Go(func() {
 				for {
-					if c := k.enter(ticket{batch: 1}); c != nil {
+					if c, err := k.enter(ticket{batch: 1}, 0); err == nil {
 						entered <- c
 						return
 					}
@@ -477,8 +478,8 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 		require.Equal(t, taken, k.inFlight(), "step %d", step)
 		switch op := random.IntN(20); {
 		case op < 8: // enter
-			c := k.enter(ticket{batch: 1})
-			if c == nil {
+			c, err := k.enter(ticket{batch: 1}, 0)
+			if err != nil {
 				require.Equal(t, most, taken, "step %d: there should be room", step)
 				continue
 			}
@@ -614,7 +615,7 @@ func TestCallsStall(t *testing.T) {
 	t.Run("who has only begun to wait for room does not fail with those who have waited", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := newTestCalls(narrow{max: 1})
-			require.NotNil(t, k.enter(ticket{batch: 1}))
+			mustEnter(t, k)
 			wait := func(ctx context.Context) <-chan error {
 				ended := make(chan error, 1)
 				go func() { ended <- k.wait(ctx) }()
@@ -837,7 +838,7 @@ func TestIDTableOldest(t *testing.T) {
 						c, idle = idle, nil
 					}
 					*c = call{age: c.age}
-					c.id = p.enter(c)
+					c.id = p.enter(c, 0)
 					p.owe(c, now)
 					order, waiting[c.id], since[c.id] = append(order, c.id), c, now
 				case op == 2 && len(order) > 0:
@@ -868,7 +869,7 @@ func TestIDTableOldest(t *testing.T) {
 		p := newPending(callSettings{correlator: IDPrefix{}, replyTimeout: 1})
 		for n := range 2 * maxKept {
 			c := new(call)
-			c.id = p.enter(c)
+			c.id = p.enter(c, 0)
 			p.owe(c, time.Unix(int64(n), 0))
 			p.abandon(c.id)
 		}

@@ -15,10 +15,14 @@ import (
 // on this connection is late: it is dropped, and [Trace].LateReply is told. Any other message
 // goes to Receive.
 //
+// The requests of a Handshake have no Call. One that is still unanswered when the Handshake ends
+// should have an id that no Call gets soon: 0, or one near the largest. Its reply goes to Receive.
+//
 // A Correlator whose ids are narrower than 64 bits is an [IDLimiter], too. Ids then run from
 // 1 to MaxID and start again, skipping those in flight. The id of a Call that was given up is
 // in flight until its late reply has come; without MaxInFlight no more than 65536 of these
-// are remembered. When all ids are in flight, Call waits for one.
+// are remembered. When all ids are in flight, Call waits for one. A [RequestIdentifier] lets the
+// application choose ids.
 type Correlator interface {
 	// AppendRequest appends request, marked with id, to dst. It borrows request until it
 	// returns. It runs under the Client's write lock, like WriteFrame, and must not call
@@ -38,7 +42,23 @@ type IDLimiter interface {
 	MaxID() uint64
 }
 
-// validateCorrelator checks the settings of k, and that a method that is to be IDLimiter's is.
+// A RequestIdentifier is a [Correlator] with ids that the application chooses: a number that is
+// journaled before the request is sent, such as the STAN of ISO 8583, or the packet identifier that an
+// MQTT client repeats. Dial refuses a Correlator with a method RequestID of another signature.
+//
+// Call fails at once if the id of its request is 0, larger than MaxID, or in flight, that of a request
+// that was given up included. That error is Unsent, of [ClassPermanent], and names the id.
+//
+// An id that was chosen counts as issued only while it is in flight. A second reply to it goes to
+// Receive, unless the Client has issued that id as well.
+type RequestIdentifier interface {
+	// RequestID returns the id of request, which AppendRequest is then given. If ok is false the
+	// Client chooses an id, and skips those in flight. It borrows request until it returns. Like
+	// AppendRequest it runs under the Client's write lock, and must not call the Client.
+	RequestID(request []byte) (id uint64, ok bool)
+}
+
+// validateCorrelator checks the settings of k, and that its optional methods are what they are to be.
 func validateCorrelator(k Correlator) error {
 	if k == nil {
 		return nil
@@ -47,12 +67,25 @@ func validateCorrelator(k Correlator) error {
 		return fmt.Errorf("%T is nil", k)
 	}
 	if _, ok := k.(IDLimiter); !ok {
-		if m := reflect.ValueOf(k).MethodByName("MaxID"); m.IsValid() {
-			return fmt.Errorf("%T.MaxID is a %v: want func() uint64", k, m.Type())
+		if err := validateMethod[func() uint64](k, "MaxID"); err != nil {
+			return err
+		}
+	}
+	if _, ok := k.(RequestIdentifier); !ok {
+		if err := validateMethod[func([]byte) (uint64, bool)](k, "RequestID"); err != nil {
+			return err
 		}
 	}
 	if k, ok := k.(interface{ validate() error }); ok {
 		return k.validate()
+	}
+	return nil
+}
+
+// validateMethod checks that k has no method of that name, which would not be a Want.
+func validateMethod[Want any](k Correlator, name string) error {
+	if m := reflect.ValueOf(k).MethodByName(name); m.IsValid() {
+		return fmt.Errorf("%T.%s is a %v: want %v", k, name, m.Type(), reflect.TypeFor[Want]())
 	}
 	return nil
 }

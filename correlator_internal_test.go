@@ -125,3 +125,94 @@ func TestValidateCorrelator(t *testing.T) {
 }
 
 var _ IDLimiter = IDField{}
+
+// chosen is narrow, whose requests begin with the id that they want; "-" has the library choose.
+type chosen struct{ narrow }
+
+func (chosen) RequestID(request []byte) (id uint64, ok bool) {
+	if request[0] == '-' {
+		return 0, false
+	}
+	return uint64(request[0] - '0'), true
+}
+
+var _ RequestIdentifier = chosen{}
+
+// signedRequest has a RequestID that is not RequestIdentifier's.
+type signedRequest struct{ IDPrefix }
+
+func (signedRequest) RequestID([]byte) int { return 1 }
+
+func TestRequestIdentifier(t *testing.T) {
+	enter := func(k *calls, request string) (*call, error) {
+		id, err := k.chosenID([]byte(request))
+		if err != nil {
+			return nil, err
+		}
+		return k.enter(ticket{batch: 1}, id)
+	}
+	requireRefused := func(t *testing.T, k *calls, request, why string) {
+		t.Helper()
+		_, err := enter(k, request)
+		require.ErrorContains(t, err, why)
+		require.Equal(t, ClassPermanent, Classify(err))
+	}
+
+	t.Run("chooses the id, and the library's ids skip those in flight", func(t *testing.T) { // B5
+		k := newTestCalls(chosen{narrow{max: 5}})
+		var ids []uint64
+		var calls []*call
+		for _, request := range []string{"2", "-", "3", "-", "-"} {
+			c, err := enter(k, request)
+			require.NoError(t, err)
+			ids, calls = append(ids, c.id), append(calls, c)
+		}
+		require.Equal(t, []uint64{2, 1, 3, 4, 5}, ids)
+		requireFull(t, k)
+		for i, c := range calls {
+			require.True(t, k.answer(replyTo(ids[i])))
+			require.Equal(t, "reply", resultOf(k, c))
+		}
+	})
+
+	t.Run("may not choose an id in flight, given up or not, until it was answered", func(t *testing.T) { // B5
+		k := newTestCalls(chosen{narrow{max: 2}})
+		c, err := enter(k, "2")
+		require.NoError(t, err)
+		requireRefused(t, k, "2", "request id 2 is in flight")
+		own, err := enter(k, "-")
+		require.NoError(t, err)
+		requireRefused(t, k, "1", "request id 1 is in flight")
+		k.abandon(c)
+		requireRefused(t, k, "2", "request id 2 is in flight") // also where there is no room
+		require.True(t, k.answer(replyTo(2)), "late")
+		k.retract(own)
+		_, err = enter(k, "1")
+		require.NoError(t, err, "it was taken back")
+		_, err = enter(k, "2")
+		require.NoError(t, err, "its late reply has come")
+	})
+
+	t.Run("may not choose 0, nor an id above MaxID", func(t *testing.T) {
+		k := newTestCalls(chosen{narrow{max: 8}})
+		requireRefused(t, k, "0", "request id 0 of tcpclient.chosen.RequestID: want 1 to 8")
+		requireRefused(t, k, "9", "request id 9 of tcpclient.chosen.RequestID: want 1 to 8")
+	})
+
+	t.Run("a second reply to a chosen id is late only if the library has issued that, too", func(t *testing.T) {
+		k := newTestCalls(chosen{narrow{max: 9}})
+		for _, request := range []string{"3", "-"} {
+			c, err := enter(k, request)
+			require.NoError(t, err)
+			require.True(t, k.answer(replyTo(c.id)))
+		}
+		require.False(t, k.answer(replyTo(3)), "for Receive")
+		require.True(t, k.answer(replyTo(1)), "late")
+	})
+
+	t.Run("of another signature is refused by Dial, which names both", func(t *testing.T) {
+		_, err := (&Dialer{Correlator: signedRequest{}}).Dial(t.Context(), "tcp", "127.0.0.1:1")
+		require.ErrorContains(t, err, "signedRequest.RequestID is a func([]uint8) int: want func([]uint8) (uint64, bool)")
+		require.Equal(t, ClassPermanent, Classify(err))
+	})
+}

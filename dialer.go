@@ -103,6 +103,13 @@ type Dialer struct {
 	// replies come in the order of the requests.
 	Correlator Correlator
 
+	// IsPush reports whether msg is no reply, although a request waits for one: it goes to Receive,
+	// and the Correlator does not see it. Servers that answer in order and also push need it, as Redis
+	// with RESP3 does. It is called on the Client's reading goroutine, after the hooks of the
+	// Heartbeat, and only for messages that may be replies. It must not block and must not keep msg. nil: the
+	// Correlator decides; in order, every message is a reply while a request waits for one.
+	IsPush func(msg []byte) bool
+
 	// MaxInFlight is how many requests of Calls may be outstanding at once on a connection.
 	// Further Calls wait. A request whose Call was given up counts until its late reply has
 	// come. 1 is for servers that take one request at a time, as those of Modbus. 0: as many
@@ -239,7 +246,7 @@ func (d *Dialer) config() *config {
 		handshake:    d.Handshake,
 		heartbeat:    d.Heartbeat,
 		backoff:      clone(d.Reconnect),
-		calls:        callSettings{correlator: d.Correlator, maxInFlight: d.MaxInFlight, replyTimeout: d.ReplyTimeout},
+		calls:        d.callSettings(),
 		trace:        clone(d.Trace),
 		timeout:      orDefault(d.Timeout, defaultTimeout),
 		writeTimeout: orDefault(d.WriteTimeout, defaultWriteTimeout),
@@ -249,6 +256,15 @@ func (d *Dialer) config() *config {
 		readBuffer:   sizeOr(d.ReadBuffer, defaultBuffer),
 		writeBuffer:  sizeOr(d.WriteBuffer, defaultBuffer),
 		inbox:        sizeOr(d.Inbox, defaultInbox),
+	}
+}
+
+func (d *Dialer) callSettings() callSettings {
+	return callSettings{
+		correlator:   d.Correlator,
+		isPush:       d.IsPush,
+		maxInFlight:  d.MaxInFlight,
+		replyTimeout: d.ReplyTimeout,
 	}
 }
 

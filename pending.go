@@ -25,8 +25,15 @@ type pending interface {
 	// full reports whether there is no room for another call.
 	full() bool
 
-	// enter gives c a place, and returns its id.
-	enter(c *call) (id uint64)
+	// most returns the largest id.
+	most() uint64
+
+	// has reports whether the place with that id is taken.
+	has(id uint64) bool
+
+	// enter gives c a place, and returns its id: chosen, which has no place yet, or with 0 the next
+	// that has none.
+	enter(c *call, chosen uint64) (id uint64)
 
 	// retract takes back the call that was entered last, of which nothing was written.
 	retract(id uint64)
@@ -83,7 +90,11 @@ func (q *callQueue) outstanding() int { return len(q.calls) - q.first }
 
 func (q *callQueue) full() bool { return q.outstanding() >= q.places }
 
-func (q *callQueue) enter(c *call) (id uint64) {
+func (q *callQueue) most() uint64 { return math.MaxUint64 }
+
+func (q *callQueue) has(id uint64) bool { return id-q.number < uint64(q.outstanding()) }
+
+func (q *callQueue) enter(c *call, _ uint64) (id uint64) {
 	q.calls = append(q.calls, c)
 	return q.number + uint64(len(q.calls)-q.first-1)
 }
@@ -143,13 +154,24 @@ func (t *idTable) outstanding() int { return t.calls.n }
 
 func (t *idTable) full() bool { return uint64(t.calls.n) >= t.places }
 
-func (t *idTable) enter(c *call) (id uint64) {
+func (t *idTable) most() uint64 { return t.maxID }
+
+func (t *idTable) has(id uint64) bool {
+	_, taken := t.calls.get(id)
+	return taken
+}
+
+func (t *idTable) enter(c *call, chosen uint64) (id uint64) {
+	if chosen > 0 {
+		t.calls.put(chosen, c)
+		return chosen
+	}
 	for {
 		if t.issued == t.maxID {
 			t.issued, t.wrapped = 0, true
 		}
 		t.issued++
-		if _, taken := t.calls.get(t.issued); !taken {
+		if !t.has(t.issued) {
 			break
 		}
 	}
