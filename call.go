@@ -28,6 +28,10 @@ import (
 // The request stays in flight until its late reply has come, which is for [Trace].LateReply
 // only. If all places are in flight (see [Dialer].MaxInFlight), Call waits for one.
 //
+// With [Dialer].More the reply is all the replies to the request, one after the other. If they
+// take more bytes than [Dialer].Inbox, Call ends with ErrInboxFull, the connection lives on, and
+// the rest is late. See [Client.Replies] for a reply at a time.
+//
 // A server that loses requests is found by [Dialer].ReplyTimeout. Call never repeats a
 // request. When it fails, [errors.As] finds an [*OpError] whose Unsent field says whether the
 // server has certainly not seen the request.
@@ -165,7 +169,7 @@ func (o *outbox) release(c *call, err error) (unsent bool, _ error) {
 		err = c.err
 	}
 	switch {
-	case err == nil || o.batches.written.Load() >= c.ticket.batch:
+	case err == nil || c.replies > 0 || o.batches.written.Load() >= c.ticket.batch:
 	case o.phase == phaseDead:
 		unsent = o.batches.unsent(c.ticket)
 	default:
@@ -200,6 +204,8 @@ const (
 type callSettings struct {
 	correlator   Correlator // nil: in order
 	isPush       func(msg []byte) bool
+	more         func(reply []byte) bool
+	inbox        int           // the most bytes that replies of one Call may take together
 	maxInFlight  int           // 0: as many as there are ids
 	replyTimeout time.Duration // 0: none
 }
@@ -209,9 +215,11 @@ type callSettings struct {
 // A call is entered under the lock of the outbox, so that a queue has the order of the
 // frames, and taken out by whoever ends it: the reader with a reply, or the caller.
 type calls struct {
-	correlator Correlator            // nil: in order
-	identifier RequestIdentifier     // nil: the ids are ours
-	isPush     func(msg []byte) bool // nil: no message is that might be a reply
+	correlator Correlator              // nil: in order
+	identifier RequestIdentifier       // nil: the ids are ours
+	isPush     func(msg []byte) bool   // nil: no message is that might be a reply
+	more       func(reply []byte) bool // nil: there is one reply
+	inbox      int                     // the most bytes of replies that are kept for one Call; a single one always is
 	count      *counters
 	trace      *tracer
 	reads      waker
@@ -227,7 +235,7 @@ type calls struct {
 	hadPending bool          // calls waited when the connection ended
 	epoch      int           // counts the ticks of a reader that waits for room in the Inbox
 	live       int           // calls that are waited for
-	answers    int           // requests that had their replies, late ones included
+	answers    int           // requests that had all their replies, late ones included
 	waiting    int           // callers that wait for room
 	roomFailed *roomFailure  // what ends their wait; nil: none has begun
 	drained    chan struct{} // closed when live is 0, for Shutdown; nil: no one asks
@@ -243,6 +251,9 @@ type moment struct {
 	epoch int
 }
 
+// never is an epoch that does not come.
+const never = -1
+
 // A waker makes the reader look again at the latest at due.
 type waker interface{ ReadBy(due time.Time) }
 
@@ -255,11 +266,12 @@ type call struct {
 	age    *age // nil: there was none yet. Guarded by calls.mu
 
 	// Guarded by calls.mu, until it has ended.
-	id    uint64
-	epoch int // when it was entered
-	ended bool
-	reply []byte
-	err   error
+	id      uint64
+	epoch   int // when it was entered
+	ended   bool
+	replies int // that have come
+	reply   []byte
+	err     error
 }
 
 // end ends c for good.
@@ -286,6 +298,8 @@ func newCalls(s callSettings, count *counters, trace *tracer, reads waker) *call
 		correlator:   s.correlator,
 		identifier:   identifier,
 		isPush:       s.isPush,
+		more:         s.more,
+		inbox:        s.inbox,
 		count:        count,
 		trace:        trace,
 		reads:        reads,
@@ -382,6 +396,16 @@ func (k *calls) starveLocked() {
 	k.reads.ReadBy(k.replies.Due(k.starved.Add(starvedTime)))
 }
 
+// starvedAgainLocked has the 10 s count from now, if abandoned requests take all places: a reply
+// has come that did not free one.
+func (k *calls) starvedAgainLocked() {
+	if !k.starved.IsZero() {
+		k.starved = k.replies.At(time.Now())
+		return
+	}
+	k.starveLocked()
+}
+
 // feedLocked ends that, when a place has come free.
 func (k *calls) feedLocked() {
 	if !k.starved.IsZero() && !k.pending.full() {
@@ -452,44 +476,114 @@ func (k *calls) retract(c *call) {
 	k.roomLocked()
 }
 
+// An arrival is a message that may be a reply.
+type arrival struct {
+	id    uint64
+	size  int // of the message
+	reply []byte
+	more  bool // others to the same request follow
+}
+
+// A fate is what became of an arrival.
+type fate uint8
+
+const (
+	notReply  fate = iota
+	lateReply      // no call waits for it
+	taken
+)
+
 // answer routes a message. It returns false for what is no reply.
 func (k *calls) answer(msg []byte) bool {
 	if k.isPush != nil && k.isPush(msg) {
 		return false
 	}
-	id, reply := uint64(0), msg
+	a := arrival{reply: msg, size: len(msg)}
 	if k.correlator != nil {
 		var ok bool
-		if id, reply, ok = k.correlator.SplitReply(msg); !ok {
+		if a.id, a.reply, ok = k.correlator.SplitReply(msg); !ok {
 			return false
 		}
 	}
-	isReply, late := k.take(id, msg, reply)
-	if late {
-		k.trace.lateReply(reply) // without the lock
+	a.more = k.more != nil && k.more(a.reply)
+	fate := k.take(a)
+	if fate == lateReply {
+		k.trace.lateReply(a.reply) // without the lock
 	}
-	return isReply
+	return fate != notReply
 }
 
-// take brings a reply to the call with that id. late says that no call waits for it.
-func (k *calls) take(id uint64, msg, reply []byte) (isReply, late bool) {
+// take brings a reply to the call with its id.
+func (k *calls) take(a arrival) fate {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	c, ok := k.pending.match(id)
+	c, ok := k.findLocked(a)
 	if !ok {
-		return false, false
+		return notReply
 	}
-	k.count.received(1, len(msg))
-	k.answers++
-	if c == nil {
-		k.count.lateReplies.Add(1)
-	} else {
-		k.endLocked(c, append(make([]byte, 0, len(reply)), reply...), nil)
-	}
+	k.count.received(1, a.size)
 	k.replies.Reply()
-	k.feedLocked()
-	k.roomLocked()
-	return true, c == nil
+	if c != nil {
+		k.addReplyLocked(c, a)
+	} else {
+		k.count.lateReplies.Add(1)
+	}
+	if a.more {
+		k.continuesLocked(c, a.id)
+	} else {
+		k.answers++
+		k.feedLocked()
+		k.roomLocked()
+	}
+	if c == nil {
+		return lateReply
+	}
+	return taken
+}
+
+// findLocked finds the call of a reply. Unless others follow, its place is free.
+func (k *calls) findLocked(a arrival) (c *call, ok bool) {
+	if a.more {
+		return k.pending.find(a.id)
+	}
+	return k.pending.match(a.id)
+}
+
+// addReplyLocked adds a reply to those to c, which has ended if there is none to follow.
+func (k *calls) addReplyLocked(c *call, a arrival) {
+	switch {
+	case c.replies == 0:
+		c.reply = append(make([]byte, 0, len(a.reply)), a.reply...)
+	case len(a.reply) <= k.inbox-len(c.reply):
+		c.reply = append(c.reply, a.reply...)
+	default:
+		c.reply = nil
+		if a.more {
+			k.pending.abandon(c.id)
+		}
+		k.endLocked(c, nil, errRepliesTooLarge)
+		return
+	}
+	if c.replies++; !a.more {
+		k.endLocked(c, c.reply, nil)
+	}
+}
+
+// continuesLocked gives the request with that id, which is c's or was abandoned, all the time for
+// its next reply.
+func (k *calls) continuesLocked(c *call, id uint64) {
+	if c != nil && c.ended {
+		c = nil // there were too many
+	}
+	switch {
+	case k.replyTimeout == 0:
+		k.filled.epoch = never // no clock is read here: the 10 s are to count from when the last caller gives up
+		k.starvedAgainLocked()
+	case k.correlator == nil:
+		k.pending.owe(c, time.Time{})
+	default:
+		k.pending.renew(id, c, k.replies.At(time.Now()))
+	}
 }
 
 func (k *calls) endLocked(c *call, reply []byte, err error) {

@@ -110,8 +110,15 @@ type Dialer struct {
 	// Correlator decides; in order, every message is a reply while a request waits for one.
 	IsPush func(msg []byte) bool
 
+	// More reports whether further replies to the same request follow this one: rows before the end
+	// of a result, entries before the end of a search. In order they are the messages that come
+	// next, with a Correlator those with the same id. It is given what SplitReply returned, on the
+	// Client's reading goroutine, also of a reply that is late and of a message that no request
+	// waits for. It must not block and must not keep reply. nil: each request has one reply.
+	More func(reply []byte) bool
+
 	// MaxInFlight is how many requests of Calls may be outstanding at once on a connection.
-	// Further Calls wait. A request whose Call was given up counts until its late reply has
+	// Further Calls wait. A request whose Call was given up counts until its (last) late reply has
 	// come. 1 is for servers that take one request at a time, as those of Modbus. 0: as many
 	// as the Correlator has ids, and 65536 in order; of the two the smaller counts.
 	MaxInFlight int
@@ -120,7 +127,8 @@ type Dialer struct {
 	// for so long, whether a Call waits for it or has given up. The Call's own context ends
 	// only its wait; ReplyTimeout finds a server that has lost a request, and frees the
 	// place that this takes. With a Correlator the time of each request counts from when it
-	// was framed, in order from the later of that and the reply before it. While a frame is
+	// was framed, in order from the later of that and the reply before it. With More each reply
+	// that another is to follow gives the request all the time again. While a frame is
 	// arriving, FrameTimeout rules. Time in which the Inbox is full does not count.
 	//
 	// In order it also takes the Heartbeat's place while requests are outstanding: see
@@ -263,6 +271,8 @@ func (d *Dialer) callSettings() callSettings {
 	return callSettings{
 		correlator:   d.Correlator,
 		isPush:       d.IsPush,
+		more:         d.More,
+		inbox:        sizeOr(d.Inbox, defaultInbox),
 		maxInFlight:  d.MaxInFlight,
 		replyTimeout: d.ReplyTimeout,
 	}

@@ -109,10 +109,22 @@ var (
 	ErrReplyTimeout error = wire.TimeoutError("reply timeout: a reply did not come")
 
 	// ErrInboxFull: a Call waited for a second in which the Inbox was full and no
-	// goroutine received. The connection goes on. During a Shutdown it ends a connection
+	// goroutine received, or the replies to it take more than the Inbox (see [Dialer].More). The
+	// connection goes on. During a Shutdown it ends a connection
 	// that brings more than 8 times the Inbox, and more than 16 MiB, unreceived.
 	ErrInboxFull = errors.New("inbox full: nobody receives")
 )
+
+// errRepliesTooLarge ends a Call with too many replies to be one.
+var errRepliesTooLarge error = repliesTooLarge{}
+
+type repliesTooLarge struct{}
+
+func (repliesTooLarge) Error() string {
+	return "inbox full: the replies to one Call take more than that"
+}
+
+func (repliesTooLarge) Unwrap() error { return ErrInboxFull }
 
 // An attemptTimeout is the end of Dialer.Timeout for one address. It Is
 // os.ErrDeadlineExceeded, but not context.DeadlineExceeded: that would say that the

@@ -38,8 +38,11 @@ type pending interface {
 	// retract takes back the call that was entered last, of which nothing was written.
 	retract(id uint64)
 
-	// match finds the call that msg is the reply to, and frees its place. c is nil for one
-	// that was abandoned; ok is false for what is no reply.
+	// find finds the call to which a message with that id is a reply. c is nil for one that was
+	// abandoned; ok is false for what is no reply.
+	find(id uint64) (c *call, ok bool)
+
+	// match is find, and frees the place.
 	match(id uint64) (c *call, ok bool)
 
 	// abandon keeps the place of a call, unless too many are kept.
@@ -51,6 +54,9 @@ type pending interface {
 	// owe records since when a reply is owed to c, which was just entered. In order that is
 	// of use only for the oldest, also with a nil c.
 	owe(c *call, since time.Time)
+
+	// renew records that another reply is owed since then, to c or, with nil, to an abandoned request.
+	renew(id uint64, c *call, since time.Time)
 
 	// oldest returns since when the oldest reply is owed. Zero: from now on, which is for
 	// owe to record. It is for those with a ReplyTimeout, and something outstanding.
@@ -105,11 +111,17 @@ func (q *callQueue) retract(id uint64) {
 	}
 }
 
-func (q *callQueue) match(uint64) (c *call, ok bool) {
+func (q *callQueue) find(uint64) (c *call, ok bool) {
 	if q.first == len(q.calls) {
 		return nil, false
 	}
-	c = q.calls[q.first]
+	return q.calls[q.first], true
+}
+
+func (q *callQueue) match(id uint64) (c *call, ok bool) {
+	if c, ok = q.find(id); !ok {
+		return nil, false
+	}
 	q.calls[q.first] = nil
 	q.first++
 	q.number++
@@ -127,6 +139,8 @@ func (q *callQueue) match(uint64) (c *call, ok bool) {
 func (q *callQueue) abandon(id uint64) { q.calls[q.first+int(id-q.number)] = nil }
 
 func (q *callQueue) owe(_ *call, since time.Time) { q.since = since }
+
+func (q *callQueue) renew(_ uint64, _ *call, since time.Time) { q.since = since }
 
 func (q *callQueue) oldest() time.Time { return q.since }
 
@@ -181,12 +195,19 @@ func (t *idTable) enter(c *call, chosen uint64) (id uint64) {
 
 func (t *idTable) retract(id uint64) { t.remove(id) }
 
+func (t *idTable) find(id uint64) (c *call, ok bool) {
+	c, known := t.calls.get(id)
+	return c, known || t.wasIssued(id)
+}
+
 func (t *idTable) match(id uint64) (c *call, ok bool) {
-	if c, known := t.remove(id); known {
-		return c, true
-	}
-	// Else it is late, if it was ever issued.
-	return nil, id != 0 && id <= t.maxID && (t.wrapped || id <= t.issued)
+	c, known := t.remove(id)
+	return c, known || t.wasIssued(id)
+}
+
+// wasIssued reports whether a message with that id, for which no place is kept, is late.
+func (t *idTable) wasIssued(id uint64) bool {
+	return id != 0 && id <= t.maxID && (t.wrapped || id <= t.issued)
 }
 
 // remove frees a place.
@@ -216,6 +237,8 @@ func (t *idTable) abandon(id uint64) {
 
 func (t *idTable) owe(c *call, since time.Time) { t.ages.begin(c, since) }
 
+func (t *idTable) renew(id uint64, c *call, since time.Time) { t.ages.renew(id, c, since) }
+
 func (t *idTable) oldest() time.Time { return t.ages.first.since }
 
 func (t *idTable) each(f func(c *call)) { t.calls.each(f) }
@@ -238,13 +261,26 @@ func (a *ages) begin(c *call, since time.Time) {
 	if c.age == nil {
 		c.age = new(age)
 	}
-	*c.age = age{since: since, before: a.last}
+	a.append(c.age, since)
+}
+
+// append makes e the youngest.
+func (a *ages) append(e *age, since time.Time) {
+	*e = age{since: since, before: a.last}
 	if a.last == nil {
-		a.first = c.age
+		a.first = e
 	} else {
-		a.last.after = c.age
+		a.last.after = e
 	}
-	a.last = c.age
+	a.last = e
+}
+
+// renew makes the request with that id the youngest, unless too many were abandoned to keep it.
+func (a *ages) renew(id uint64, c *call, since time.Time) {
+	if e := a.of(id, c); e != nil {
+		a.remove(e)
+		a.append(e, since)
+	}
 }
 
 // abandon takes the age away from c, which will be another request's.
@@ -259,13 +295,21 @@ func (a *ages) end(id uint64, c *call) {
 	if a == nil {
 		return
 	}
-	var e *age
-	if c != nil {
-		e = c.age
-	} else {
-		e = a.abandoned[id]
+	a.remove(a.of(id, c))
+	if c == nil {
 		delete(a.abandoned, id)
 	}
+}
+
+// of returns the age of a request.
+func (a *ages) of(id uint64, c *call) *age {
+	if c != nil {
+		return c.age
+	}
+	return a.abandoned[id]
+}
+
+func (a *ages) remove(e *age) {
 	if e.before == nil {
 		a.first = e.after
 	} else {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -115,3 +116,197 @@ func TestRequestIdentifier(t *testing.T) {
 type explosiveID struct{ tcpclient.IDPrefix }
 
 func (explosiveID) RequestID([]byte) (uint64, bool) { panic("in RequestID") }
+
+// more says that a row follows, until "end".
+func more(reply []byte) bool { return !strings.HasSuffix(string(reply), "end") }
+
+// A dialogue is that of a Client and a server that answers with rows.
+type dialogue struct {
+	c    *tcpclient.Client
+	p    *testkit.Peer
+	id   string // in front of each message
+	last string // what the server was asked last
+}
+
+// send sends rows to the last request.
+func (d *dialogue) send(rows ...string) {
+	for _, row := range rows {
+		d.p.Send(d.last[:len(d.id)] + row)
+	}
+	synctest.Wait()
+}
+
+// receive takes the next request.
+func (d *dialogue) receive() string {
+	d.last = d.p.Receive()
+	return d.last[len(d.id):]
+}
+
+// inDialogue runs test in virtual time, in order and by id, with rows for replies.
+func inDialogue(t *testing.T, settings tcpclient.Dialer, test func(t *testing.T, d *dialogue)) {
+	t.Helper()
+	inEachOrder(t, func(t *testing.T, k tcpclient.Correlator, header string) {
+		settings := settings
+		settings.Correlator, settings.More = k, more
+		c, p := testkit.ConnectMemory(t, settings)
+		test(t, &dialogue{c: c, p: p, id: header})
+	})
+}
+
+func TestCallWithMore(t *testing.T) {
+	t.Run("returns all replies, one after the other", func(t *testing.T) { // B3
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			first := startCall(t, t.Context(), d.c, d.id+"search")
+			second := startCall(t, t.Context(), d.c, d.id+"other")
+			require.Equal(t, "search", d.receive())
+			id := d.last[:len(d.id)]
+			d.send("row 1,", "", "row 2,")
+			require.Equal(t, 2, d.c.Stats().InFlight)
+			d.send("end")
+			reply, err := first()
+			require.NoError(t, err)
+			require.Equal(t, id+"row 1,"+id+id+"row 2,"+id+"end", reply)
+			require.Equal(t, "other", d.receive())
+			d.send("end")
+			reply, err = second()
+			require.NoError(t, err)
+			require.Equal(t, d.last[:len(d.id)]+"end", reply)
+			require.Zero(t, d.c.Stats().InFlight)
+			require.EqualValues(t, 5, d.c.Stats().MessagesReceived)
+		})
+	})
+
+	t.Run("above Inbox ends with ErrInboxFull, the rest is late, and the connection lives", func(t *testing.T) { // P6
+		rec := testkit.NewRecorder()
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000, MaxInFlight: 1, Trace: rec.Trace()}, func(t *testing.T, d *dialogue) {
+			before := len(lateReplies(rec))
+			call := startCall(t, t.Context(), d.c, d.id+"search")
+			d.receive()
+			row := strings.Repeat("r", 400-len(d.id))
+			d.send(row, row)
+			d.send(strings.Repeat("r", 201-len(d.id)))
+			_, err := call()
+			require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+			require.ErrorContains(t, err, "the replies to one Call")
+			require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
+			require.False(t, testkit.OpError(t, err).Unsent)
+			next := startCall(t, t.Context(), d.c, d.id+"next")
+			require.Equal(t, 1, d.c.Stats().InFlight, "the rest of the first is to come")
+			d.send("row", "end")
+			require.Len(t, lateReplies(rec), before+2)
+			require.EqualValues(t, 2, d.c.Stats().LateReplies)
+			require.Equal(t, "next", d.receive())
+			d.send("row", "end")
+			_, err = next()
+			require.NoError(t, err)
+		})
+	})
+
+	t.Run("takes a single reply above Inbox, and several of just so much", func(t *testing.T) {
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			for _, rows := range [][]string{
+				{strings.Repeat("r", 5000) + "end"},
+				{strings.Repeat("r", 400), strings.Repeat("r", 600-2*len(d.id)-3) + "end"},
+				{"", strings.Repeat("r", 1000-2*len(d.id)-3) + "end"},
+			} {
+				call := startCall(t, t.Context(), d.c, d.id+"search")
+				d.receive()
+				d.send(rows...)
+				_, err := call()
+				require.NoError(t, err)
+			}
+		})
+	})
+
+	t.Run("given up in the middle keeps its place until the last reply, each of which is late", func(t *testing.T) { // B2, B4
+		rec := testkit.NewRecorder()
+		inDialogue(t, tcpclient.Dialer{MaxInFlight: 1, Trace: rec.Trace()}, func(t *testing.T, d *dialogue) {
+			before := len(lateReplies(rec))
+			ctx, cancel := context.WithCancel(t.Context())
+			call := startCall(t, ctx, d.c, d.id+"search")
+			d.receive()
+			d.send("row 1")
+			cancel()
+			_, err := call()
+			require.ErrorIs(t, err, context.Canceled)
+			require.False(t, testkit.OpError(t, err).Unsent)
+			next := startCall(t, t.Context(), d.c, d.id+"next")
+			d.send("row 2", "row 3")
+			require.EqualValues(t, 1, d.c.Stats().MessagesSent, "next waits for its place")
+			d.send("end")
+			require.Len(t, lateReplies(rec), before+3)
+			require.Equal(t, "next", d.receive())
+			d.send("end")
+			_, err = next()
+			require.NoError(t, err)
+		})
+	})
+
+	t.Run("lost in the middle is no reply, and not Unsent", func(t *testing.T) { // P4
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			call := startCall(t, t.Context(), d.c, d.id+"search")
+			d.receive()
+			d.send("row")
+			d.p.Close()
+			reply, err := call()
+			require.Empty(t, reply)
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.False(t, testkit.OpError(t, err).Unsent)
+		})
+	})
+
+	t.Run("each reply gives the request all of ReplyTimeout again", func(t *testing.T) { // P5
+		inDialogue(t, tcpclient.Dialer{ReplyTimeout: 10 * time.Second}, func(t *testing.T, d *dialogue) {
+			call := startCall(t, t.Context(), d.c, d.id+"search")
+			d.receive()
+			for range 5 {
+				time.Sleep(9 * time.Second)
+				d.send("row")
+			}
+			began := time.Now()
+			_, err := call()
+			require.ErrorIs(t, err, tcpclient.ErrReplyTimeout)
+			require.Equal(t, 10*time.Second, time.Since(began))
+		})
+	})
+
+	t.Run("so it does for one that was given up", func(t *testing.T) { // P5, B1
+		for _, timeout := range []time.Duration{0, 10 * time.Second} { // 0: the rule of 10 s
+			inDialogue(t, tcpclient.Dialer{ReplyTimeout: timeout, MaxInFlight: 1}, func(t *testing.T, d *dialogue) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				call := startCall(t, ctx, d.c, d.id+"search")
+				d.receive()
+				for i := range 10 {
+					time.Sleep(9 * time.Second)
+					d.send("row")
+					if i == 5 {
+						cancel()
+						call()
+					}
+				}
+				began := time.Now()
+				_, err := d.c.Receive(t.Context())
+				require.ErrorIs(t, err, tcpclient.ErrReplyTimeout)
+				require.Equal(t, 10*time.Second, time.Since(began))
+			})
+		}
+	})
+
+	t.Run("Shutdown waits for all of them", func(t *testing.T) { // P7
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			call := startCall(t, t.Context(), d.c, d.id+"search")
+			d.receive()
+			d.send("row")
+			down := testkit.Start(t, func() error { return d.c.Shutdown(t.Context()) })
+			time.Sleep(time.Minute)
+			d.send("row", "end")
+			_, err := call()
+			require.NoError(t, err)
+			_, err = d.p.Next()
+			require.Error(t, err, "FIN")
+			d.p.Close()
+			require.NoError(t, down())
+		})
+	})
+}
