@@ -41,12 +41,23 @@ func (c *Client) Call(ctx context.Context, request []byte) (reply []byte, err er
 
 // exchange is Call.
 func exchange(ctx context.Context, a access, request []byte) (reply []byte, err error) {
+	l, c, err := begin(ctx, a, request, false)
+	if err != nil {
+		return nil, err
+	}
+	reply, unsent, err := l.out.awaitReply(ctx, c)
+	return reply, a.opError(opCall, unsent, err)
+}
+
+// begin enters a call on a connection and has its request written. inSeries says that its replies
+// are read one by one, else they are one. An error is the user's.
+func begin(ctx context.Context, a access, request []byte, inSeries bool) (*link, *call, error) {
 	for over := (*link)(nil); ; {
 		l, err := a.connected(ctx, over)
 		if err != nil {
-			return nil, a.opError(opCall, true, err)
+			return nil, nil, a.opError(opCall, true, err)
 		}
-		reply, unsent, err := l.out.call(ctx, request)
+		c, err := l.out.beginCall(ctx, request, inSeries)
 		if err == errFull {
 			if err = l.calls.wait(ctx); err == nil {
 				continue
@@ -54,21 +65,21 @@ func exchange(ctx context.Context, a access, request []byte) (reply []byte, err 
 		}
 		switch err {
 		case nil:
-			return reply, nil
+			return l, c, nil
 		case errOver:
 			over = l
 		default:
-			return nil, a.opError(opCall, unsent, err)
+			return nil, nil, a.opError(opCall, true, err)
 		}
 	}
 }
 
-// call frames request, marked with an id if there is a Correlator, and waits for the reply.
-// It returns errFull when there are too many calls.
-func (o *outbox) call(ctx context.Context, request []byte) (reply []byte, unsent bool, err error) {
-	c, err := o.enterCall(ctx, request)
+// beginCall frames request, marked with an id if there is a Correlator, and has it written. It
+// returns errFull when there are too many calls.
+func (o *outbox) beginCall(ctx context.Context, request []byte, inSeries bool) (*call, error) {
+	c, err := o.enterCall(ctx, request, inSeries)
 	if err != nil {
-		return nil, true, err
+		return nil, err
 	}
 	if o.canWriteLocked() {
 		o.writeInlineLocked() // a call waits for its reply, and not for its batch
@@ -76,6 +87,11 @@ func (o *outbox) call(ctx context.Context, request []byte) (reply []byte, unsent
 		o.requestFlushLocked()
 		o.mu.Unlock()
 	}
+	return c, nil
+}
+
+// awaitReply waits for the reply to c, and forgets it.
+func (o *outbox) awaitReply(ctx context.Context, c *call) (reply []byte, unsent bool, err error) {
 	select {
 	case <-c.signal:
 		err = c.err
@@ -92,7 +108,7 @@ func (o *outbox) call(ctx context.Context, request []byte) (reply []byte, unsent
 
 // enterCall enters a call and frames its request, both under the lock, so that replies in
 // order find the calls in order. The lock is held then; if enterCall fails, it is not.
-func (o *outbox) enterCall(ctx context.Context, request []byte) (c *call, err error) {
+func (o *outbox) enterCall(ctx context.Context, request []byte, inSeries bool) (c *call, err error) {
 	if err := o.lockRoom(ctx); err != nil {
 		return nil, err
 	}
@@ -110,7 +126,7 @@ func (o *outbox) enterCall(ctx context.Context, request []byte) (c *call, err er
 	if err != nil {
 		return nil, err
 	}
-	if c, err = o.calls.enter(ticket{batch: o.batches.number, start: o.batches.open.size()}, id); err != nil {
+	if c, err = o.calls.enter(ticket{batch: o.batches.number, start: o.batches.open.size()}, id, inSeries); err != nil {
 		return nil, err
 	}
 	if request, err = o.markLocked(c, request); err != nil {
@@ -202,12 +218,13 @@ const (
 
 // callSettings are the settings of a Dialer for its Calls.
 type callSettings struct {
-	correlator   Correlator // nil: in order
-	isPush       func(msg []byte) bool
-	more         func(reply []byte) bool
-	inbox        int           // the most bytes that replies of one Call may take together
-	maxInFlight  int           // 0: as many as there are ids
-	replyTimeout time.Duration // 0: none
+	correlator   Correlator              // nil: in order
+	identifier   RequestIdentifier       // the Correlator, if it is one; else nil. For newCalls to set
+	isPush       func(msg []byte) bool   // nil: no message is that might be a reply
+	more         func(reply []byte) bool // nil: there is one reply
+	maxSum       int                     // the most bytes of replies that are kept for one Call; a single one always is
+	maxInFlight  int                     // 0: as many as there are ids
+	replyTimeout time.Duration           // 0: none
 }
 
 // calls are the requests of one connection that are not answered yet.
@@ -215,19 +232,14 @@ type callSettings struct {
 // A call is entered under the lock of the outbox, so that a queue has the order of the
 // frames, and taken out by whoever ends it: the reader with a reply, or the caller.
 type calls struct {
-	correlator Correlator              // nil: in order
-	identifier RequestIdentifier       // nil: the ids are ours
-	isPush     func(msg []byte) bool   // nil: no message is that might be a reply
-	more       func(reply []byte) bool // nil: there is one reply
-	inbox      int                     // the most bytes of replies that are kept for one Call; a single one always is
-	count      *counters
-	trace      *tracer
-	reads      waker
-	room       chan struct{} // one slot: somebody waits for room, and there may be some
-	used       atomic.Bool   // there was a call: messages may be replies
-	watched    atomic.Bool   // replies may be overdue: the reader has to look. Set with mu
-
-	replyTimeout time.Duration
+	callSettings
+	inbox   *inbox // where replies count that were not read
+	count   *counters
+	trace   *tracer
+	reads   waker
+	room    chan struct{} // one slot: somebody waits for room, and there may be some
+	used    atomic.Bool   // there was a call: messages may be replies
+	watched atomic.Bool   // replies may be overdue: the reader has to look. Set with mu
 
 	mu         sync.Mutex // guards following
 	pending    pending
@@ -235,14 +247,26 @@ type calls struct {
 	hadPending bool          // calls waited when the connection ended
 	epoch      int           // counts the ticks of a reader that waits for room in the Inbox
 	live       int           // calls that are waited for
+	streams    int           // of these, that have a series
 	answers    int           // requests that had all their replies, late ones included
 	waiting    int           // callers that wait for room
 	roomFailed *roomFailure  // what ends their wait; nil: none has begun
 	drained    chan struct{} // closed when live is 0, for Shutdown; nil: no one asks
-	idle       *call
+	idle       idleCalls
 	replies    liveness.ReplyClock
-	filled     moment    // when a request last took the last place, without ReplyTimeout
-	starved    time.Time // since when abandoned requests take all places, by the clock of replies; zero: they do not
+	starvation starvation // without ReplyTimeout
+}
+
+// A starvation is that abandoned requests take all places. Its times are by the clock of replies.
+type starvation struct {
+	filled moment    // when a request last took the last place
+	since  time.Time // zero: there is none
+}
+
+// idleCalls are kept for their memory.
+type idleCalls struct {
+	first  *call
+	series []*series
 }
 
 // A moment is a time by the clock of replies, and in the life of a reader.
@@ -263,11 +287,12 @@ type call struct {
 	signal chan struct{} // one slot: it has ended, with reply or err
 	ticket ticket        // of its request
 	next   *call
-	age    *age // nil: there was none yet. Guarded by calls.mu
+	age    *age    // nil: there was none yet. Guarded by calls.mu
+	series *series // of its replies; nil: they are one
 
 	// Guarded by calls.mu, until it has ended.
 	id      uint64
-	epoch   int // when it was entered
+	epoch   int // since when it waits: it was entered, or its loop last had nothing to read
 	ended   bool
 	replies int // that have come
 	reply   []byte
@@ -277,8 +302,19 @@ type call struct {
 // end ends c for good.
 func (c *call) end(reply []byte, err error) {
 	c.ended, c.reply, c.err = true, reply, err
-	c.signal <- struct{}{} // once: there is room
+	c.wake()
 }
+
+// wake has the caller of c look at it.
+func (c *call) wake() {
+	select {
+	case c.signal <- struct{}{}:
+	default: // it is to look already
+	}
+}
+
+// isRead reports whether c is a loop that does not wait for a reply: it has some to read.
+func (c *call) isRead() bool { return c.series != nil && !c.series.waits }
 
 // A roomFailure ends the waits for room while the connection goes on.
 type roomFailure struct {
@@ -292,20 +328,16 @@ func (f *roomFailure) end(err error) {
 	close(f.done)
 }
 
-func newCalls(s callSettings, count *counters, trace *tracer, reads waker) *calls {
-	identifier, _ := s.correlator.(RequestIdentifier)
+func newCalls(s callSettings, count *counters, trace *tracer, reads waker, in *inbox) *calls {
+	s.identifier, _ = s.correlator.(RequestIdentifier)
 	k := &calls{
-		correlator:   s.correlator,
-		identifier:   identifier,
-		isPush:       s.isPush,
-		more:         s.more,
-		inbox:        s.inbox,
+		callSettings: s,
+		inbox:        in,
 		count:        count,
 		trace:        trace,
 		reads:        reads,
 		pending:      newPending(s),
 		room:         make(chan struct{}, 1),
-		replyTimeout: s.replyTimeout,
 	}
 	k.watched.Store(s.replyTimeout > 0)
 	return k
@@ -336,7 +368,7 @@ func (k *calls) chosenID(request []byte) (id uint64, err error) {
 
 // enter adds a call, with the ticket of its request and the id that was chosen for it; 0: the next
 // one is to be. It returns errFull when there is no room.
-func (k *calls) enter(t ticket, id uint64) (*call, error) {
+func (k *calls) enter(t ticket, id uint64, inSeries bool) (*call, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if id > 0 && k.pending.has(id) {
@@ -345,20 +377,24 @@ func (k *calls) enter(t ticket, id uint64) (*call, error) {
 	if k.pending.full() {
 		return nil, errFull
 	}
-	c := k.idle
+	c := k.idle.first
 	if c == nil {
 		c = &call{signal: make(chan struct{}, 1)}
 	} else {
-		k.idle = c.next
+		k.idle.first = c.next
 	}
 	*c = call{signal: c.signal, age: c.age, ticket: t, epoch: k.epoch}
 	c.id = k.pending.enter(c, id)
+	if inSeries {
+		c.series = k.takeSeriesLocked()
+		k.streams++
+	}
 	k.live++
 	k.used.Store(true)
 	if k.replyTimeout > 0 {
 		k.oweLocked(c)
 	} else if k.pending.full() {
-		k.filled = moment{k.replies.At(time.Now()), k.epoch}
+		k.starvation.filled = moment{k.replies.At(time.Now()), k.epoch}
 	}
 	return c, nil
 }
@@ -385,22 +421,22 @@ func (k *calls) starveLocked() {
 		return
 	}
 	now := k.replies.At(time.Now())
-	k.starved = now
-	if k.filled.epoch == k.epoch {
-		k.starved = k.filled.at
-		if spent := now.Add(lastLook - starvedTime); k.starved.Before(spent) {
-			k.starved = spent
+	k.starvation.since = now
+	if k.starvation.filled.epoch == k.epoch {
+		k.starvation.since = k.starvation.filled.at
+		if spent := now.Add(lastLook - starvedTime); k.starvation.since.Before(spent) {
+			k.starvation.since = spent
 		}
 	}
 	k.watched.Store(true)
-	k.reads.ReadBy(k.replies.Due(k.starved.Add(starvedTime)))
+	k.reads.ReadBy(k.replies.Due(k.starvation.since.Add(starvedTime)))
 }
 
 // starvedAgainLocked has the 10 s count from now, if abandoned requests take all places: a reply
 // has come that did not free one.
 func (k *calls) starvedAgainLocked() {
-	if !k.starved.IsZero() {
-		k.starved = k.replies.At(time.Now())
+	if !k.starvation.since.IsZero() {
+		k.starvation.since = k.replies.At(time.Now())
 		return
 	}
 	k.starveLocked()
@@ -408,8 +444,8 @@ func (k *calls) starvedAgainLocked() {
 
 // feedLocked ends that, when a place has come free.
 func (k *calls) feedLocked() {
-	if !k.starved.IsZero() && !k.pending.full() {
-		k.starved = time.Time{}
+	if !k.starvation.since.IsZero() && !k.pending.full() {
+		k.starvation.since = time.Time{}
 		k.watched.Store(false)
 	}
 }
@@ -436,10 +472,10 @@ func (k *calls) owedLocked() (since time.Time, timeout time.Duration) {
 	case k.over != nil || k.pending.outstanding() == 0:
 		return time.Time{}, 0
 	case k.replyTimeout == 0:
-		if k.starved.IsZero() {
+		if k.starvation.since.IsZero() {
 			return time.Time{}, 0
 		}
-		return k.starved, starvedTime
+		return k.starvation.since, starvedTime
 	}
 	if since = k.pending.oldest(); since.IsZero() {
 		since = k.replies.At(time.Now())
@@ -466,7 +502,7 @@ func (k *calls) retract(c *call) {
 	defer k.mu.Unlock()
 	k.pending.retract(c.id)
 	if !c.ended {
-		k.leftLocked()
+		k.leftLocked(c)
 	}
 	if k.replyTimeout > 0 && k.pending.outstanding() == 0 {
 		k.reads.ReadBy(time.Now()) // the reader may have seen this one, and have put the Heartbeat to rest
@@ -491,42 +527,68 @@ const (
 	notReply  fate = iota
 	lateReply      // no call waits for it
 	taken
+	needsRoom // it is for a series, and has to wait for room in the Inbox
 )
 
-// answer routes a message. It returns false for what is no reply.
-func (k *calls) answer(msg []byte) bool {
+// A replyRoom is the reader's way to room in the Inbox, for replies that are read one by one.
+type replyRoom interface {
+	// hasRoom reports whether there is room for a reply of that size.
+	hasRoom(size int) bool
+
+	// awaitRoom waits for it. After an error there must be no other message, but this one is taken.
+	awaitRoom(size int) error
+
+	// stored says that such a reply was.
+	stored(size int)
+}
+
+// answer routes a message. isReply is false for what is no reply. An error ends the connection.
+func (k *calls) answer(msg []byte, room replyRoom) (isReply bool, err error) {
 	if k.isPush != nil && k.isPush(msg) {
-		return false
+		return false, nil
 	}
 	a := arrival{reply: msg, size: len(msg)}
 	if k.correlator != nil {
 		var ok bool
 		if a.id, a.reply, ok = k.correlator.SplitReply(msg); !ok {
-			return false
+			return false, nil
 		}
 	}
 	a.more = k.more != nil && k.more(a.reply)
-	fate := k.take(a)
+	fate := k.take(a, room, false)
+	if fate == needsRoom {
+		err = room.awaitRoom(len(a.reply))
+		fate = k.take(a, room, true) // its request may have been given up meanwhile
+	}
 	if fate == lateReply {
 		k.trace.lateReply(a.reply) // without the lock
 	}
-	return fate != notReply
+	return fate != notReply, err
 }
 
-// take brings a reply to the call with its id.
-func (k *calls) take(a arrival) fate {
+// take brings a reply to the call with its id. admitted says that it has waited for room.
+func (k *calls) take(a arrival, room replyRoom, admitted bool) fate {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.streams > 0 && !admitted {
+		if c, _ := k.pending.find(a.id); c != nil && c.series != nil && !room.hasRoom(len(a.reply)) {
+			return needsRoom
+		}
+	}
 	c, ok := k.findLocked(a)
 	if !ok {
 		return notReply
 	}
 	k.count.received(1, a.size)
 	k.replies.Reply()
-	if c != nil {
-		k.addReplyLocked(c, a)
-	} else {
+	switch {
+	case c == nil:
 		k.count.lateReplies.Add(1)
+	case c.series != nil:
+		k.storeLocked(c, a)
+		room.stored(len(a.reply))
+	default:
+		k.addReplyLocked(c, a)
 	}
 	if a.more {
 		k.continuesLocked(c, a.id)
@@ -549,12 +611,13 @@ func (k *calls) findLocked(a arrival) (c *call, ok bool) {
 	return k.pending.match(a.id)
 }
 
-// addReplyLocked adds a reply to those to c, which has ended if there is none to follow.
+// addReplyLocked adds a reply to what Call returns of c, which has ended if there is none to follow.
 func (k *calls) addReplyLocked(c *call, a arrival) {
+	c.replies++
 	switch {
-	case c.replies == 0:
+	case c.replies == 1:
 		c.reply = append(make([]byte, 0, len(a.reply)), a.reply...)
-	case len(a.reply) <= k.inbox-len(c.reply):
+	case len(a.reply) <= k.maxSum-len(c.reply):
 		c.reply = append(c.reply, a.reply...)
 	default:
 		c.reply = nil
@@ -564,7 +627,7 @@ func (k *calls) addReplyLocked(c *call, a arrival) {
 		k.endLocked(c, nil, errRepliesTooLarge)
 		return
 	}
-	if c.replies++; !a.more {
+	if !a.more {
 		k.endLocked(c, c.reply, nil)
 	}
 }
@@ -577,7 +640,7 @@ func (k *calls) continuesLocked(c *call, id uint64) {
 	}
 	switch {
 	case k.replyTimeout == 0:
-		k.filled.epoch = never // no clock is read here: the 10 s are to count from when the last caller gives up
+		k.starvation.filled.epoch = never // no clock is read here: the 10 s are to count from when the last caller gives up
 		k.starvedAgainLocked()
 	case k.correlator == nil:
 		k.pending.owe(c, time.Time{})
@@ -588,12 +651,15 @@ func (k *calls) continuesLocked(c *call, id uint64) {
 
 func (k *calls) endLocked(c *call, reply []byte, err error) {
 	c.end(reply, err)
-	k.leftLocked()
+	k.leftLocked(c)
 }
 
-// leftLocked counts a call that is no longer waited for.
-func (k *calls) leftLocked() {
+// leftLocked notes that c is no longer waited for.
+func (k *calls) leftLocked(c *call) {
 	k.live--
+	if c.series != nil {
+		k.streams--
+	}
 	if k.live == 0 && k.drained != nil {
 		close(k.drained)
 		k.drained = nil
@@ -654,7 +720,7 @@ func (k *calls) abandon(c *call) bool {
 	}
 	c.ended = true
 	k.pending.abandon(c.id)
-	k.leftLocked()
+	k.leftLocked(c)
 	k.starveLocked()
 	k.roomLocked()
 	return true
@@ -668,7 +734,9 @@ func (k *calls) stall(received bool) {
 	defer k.mu.Unlock()
 	k.epoch++
 	if !received {
-		k.failLocked(k.epoch-stallTicks-1, ErrInboxFull)
+		since := k.epoch - stallTicks - 1
+		k.failRoomLocked(since, ErrInboxFull)
+		k.endWhereLocked(func(c *call) bool { return c.epoch <= since && !c.isRead() }, ErrInboxFull)
 	}
 	if k.watched.Load() {
 		k.replies.Stop(time.Now())
@@ -719,11 +787,16 @@ func (k *calls) end(err error) (hadPending, answered bool) {
 
 // failLocked ends the calls that wait since the given epoch, and the waits for room.
 func (k *calls) failLocked(epoch int, err error) {
+	k.failRoomLocked(epoch, err)
+	k.endWhereLocked(func(c *call) bool { return c.epoch <= epoch }, err)
+}
+
+// failRoomLocked ends the waits for room since the given epoch.
+func (k *calls) failRoomLocked(epoch int, err error) {
 	if f := k.roomFailed; f != nil && f.epoch <= epoch {
 		k.roomFailed = nil
 		f.end(err)
 	}
-	k.endWhereLocked(func(c *call) bool { return c.epoch <= epoch }, err)
 }
 
 // endWhereLocked ends the calls of which which says so. Their places are kept.
@@ -763,6 +836,9 @@ func (k *calls) recycleLocked(c *call) {
 	case <-c.signal: // its context won the select against this
 	default:
 	}
-	c.reply, c.err = nil, nil
-	c.next, k.idle = k.idle, c
+	if c.series != nil {
+		k.recycleSeriesLocked(c.series)
+	}
+	c.series, c.reply, c.err = nil, nil, nil
+	c.next, k.idle.first = k.idle.first, c
 }

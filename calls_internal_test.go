@@ -27,7 +27,7 @@ func (n narrow) MaxID() uint64 { return n.max }
 
 // newTestCalls returns the calls of a connection without MaxInFlight.
 func newTestCalls(correlator Correlator) *calls {
-	return newCalls(callSettings{correlator: correlator}, new(counters), new(tracer), &wakes{})
+	return newCalls(callSettings{correlator: correlator}, new(counters), new(tracer), &wakes{}, newInbox(1<<20, nil))
 }
 
 // wakes are the times by which the reader was asked to look.
@@ -48,17 +48,30 @@ func reply(correlator Correlator, id uint64) []byte {
 // replyTo is the reply of IDPrefix to id.
 func replyTo(id uint64) []byte { return append(binary.BigEndian.AppendUint64(nil, id), "reply"...) }
 
+// answer brings msg, for which there is room, to k.
+func answer(k *calls, msg []byte) bool {
+	isReply, _ := k.answer(msg, roomy{})
+	return isReply
+}
+
+// roomy has room for every reply.
+type roomy struct{}
+
+func (roomy) hasRoom(int) bool    { return true }
+func (roomy) awaitRoom(int) error { return nil }
+func (roomy) stored(int)          {}
+
 // mustEnter enters a call for which there is room.
 func mustEnter(t *testing.T, k *calls) *call {
 	t.Helper()
-	c, err := k.enter(ticket{batch: 1}, 0)
+	c, err := k.enter(ticket{batch: 1}, 0, false)
 	require.NoError(t, err, "there should be room")
 	return c
 }
 
 func requireFull(t *testing.T, k *calls) {
 	t.Helper()
-	_, err := k.enter(ticket{batch: 1}, 0)
+	_, err := k.enter(ticket{batch: 1}, 0, false)
 	require.Equal(t, errFull, err)
 }
 
@@ -79,13 +92,13 @@ func TestCallsInOrder(t *testing.T) {
 		k := newTestCalls(nil)
 		a, b, c := mustEnter(t, k), mustEnter(t, k), mustEnter(t, k)
 		k.abandon(b)
-		require.True(t, k.answer([]byte("1")))
+		require.True(t, answer(k, []byte("1")))
 		require.Equal(t, "waits", resultOf(k, c))
-		require.True(t, k.answer([]byte("2")), "late, and nobody's")
-		require.True(t, k.answer([]byte("3")))
+		require.True(t, answer(k, []byte("2")), "late, and nobody's")
+		require.True(t, answer(k, []byte("3")))
 		require.Equal(t, "1", resultOf(k, a))
 		require.Equal(t, "3", resultOf(k, c))
-		require.False(t, k.answer([]byte("4")), "nothing is asked: a push")
+		require.False(t, answer(k, []byte("4")), "nothing is asked: a push")
 	})
 
 	t.Run("a call that is retracted leaves no place", func(t *testing.T) {
@@ -93,11 +106,11 @@ func TestCallsInOrder(t *testing.T) {
 		a, b := mustEnter(t, k), mustEnter(t, k)
 		k.retract(b)
 		c := mustEnter(t, k)
-		k.answer([]byte("1"))
-		k.answer([]byte("2"))
+		answer(k, []byte("1"))
+		answer(k, []byte("2"))
 		require.Equal(t, "1", resultOf(k, a))
 		require.Equal(t, "2", resultOf(k, c))
-		require.False(t, k.answer([]byte("3")))
+		require.False(t, answer(k, []byte("3")))
 	})
 
 	t.Run("a failed call keeps its place", func(t *testing.T) {
@@ -105,8 +118,8 @@ func TestCallsInOrder(t *testing.T) {
 		a := mustEnter(t, k)
 		failAll(k, ErrInboxFull)
 		b := mustEnter(t, k)
-		require.True(t, k.answer([]byte("1")), "late")
-		require.True(t, k.answer([]byte("2")))
+		require.True(t, answer(k, []byte("1")), "late")
+		require.True(t, answer(k, []byte("2")))
 		require.Equal(t, "error: "+ErrInboxFull.Error(), resultOf(k, a))
 		require.Equal(t, "2", resultOf(k, b))
 	})
@@ -117,14 +130,14 @@ func TestCallsInOrder(t *testing.T) {
 			k.abandon(mustEnter(t, k))
 		}
 		requireFull(t, k)
-		k.answer([]byte("late"))
+		answer(k, []byte("late"))
 		c := mustEnter(t, k)
 		requireFull(t, k)
 		for range maxInOrder - 1 {
-			require.True(t, k.answer([]byte("late")))
+			require.True(t, answer(k, []byte("late")))
 			require.False(t, c.ended)
 		}
-		require.True(t, k.answer([]byte("mine")))
+		require.True(t, answer(k, []byte("mine")))
 		require.Equal(t, "mine", resultOf(k, c))
 	})
 
@@ -138,7 +151,7 @@ func TestCallsInOrder(t *testing.T) {
 			}
 			for i := range 4000 {
 				open = append(open, mustEnter(t, k))
-				require.True(t, k.answer(fmt.Append(nil, i)))
+				require.True(t, answer(k, fmt.Append(nil, i)))
 				require.Equal(t, fmt.Sprint(i), resultOf(k, open[0]))
 				open = open[1:]
 				if i%3 == 0 { // the middle one goes, and is replaced
@@ -166,7 +179,7 @@ func TestCallsByID(t *testing.T) {
 		for id := uint64(1); id < 300; id++ {
 			c := mustEnter(t, k)
 			require.Equal(t, id, c.id)
-			require.True(t, k.answer(replyTo(id)))
+			require.True(t, answer(k, replyTo(id)))
 			require.Equal(t, "reply", resultOf(k, c))
 		}
 	})
@@ -175,14 +188,14 @@ func TestCallsByID(t *testing.T) {
 		k := newTestCalls(IDPrefix{})
 		k.abandon(mustEnter(t, k))
 		mustEnter(t, k)
-		require.True(t, k.answer(replyTo(1)), "late")
-		require.True(t, k.answer(replyTo(1)), "late again")
-		require.True(t, k.answer(replyTo(2)))
-		require.True(t, k.answer(replyTo(2)), "a duplicate")
-		require.False(t, k.answer(replyTo(0)))
-		require.False(t, k.answer(replyTo(3)))
-		require.False(t, k.answer(replyTo(math.MaxUint64)))
-		require.False(t, k.answer([]byte("short")))
+		require.True(t, answer(k, replyTo(1)), "late")
+		require.True(t, answer(k, replyTo(1)), "late again")
+		require.True(t, answer(k, replyTo(2)))
+		require.True(t, answer(k, replyTo(2)), "a duplicate")
+		require.False(t, answer(k, replyTo(0)))
+		require.False(t, answer(k, replyTo(3)))
+		require.False(t, answer(k, replyTo(math.MaxUint64)))
+		require.False(t, answer(k, []byte("short")))
 	})
 
 	// A server that leaves one request in a hundred without an answer must not fill the
@@ -194,9 +207,9 @@ func TestCallsByID(t *testing.T) {
 				require.Equal(t, min(n, maxKept), k.inFlight())
 				k.abandon(mustEnter(t, k))
 			}
-			require.True(t, k.answer(reply(correlator, 3)), "late")
+			require.True(t, answer(k, reply(correlator, 3)), "late")
 			require.Equal(t, maxKept-1, k.inFlight())
-			require.True(t, k.answer(reply(correlator, maxKept+1)), "late, though it was forgotten")
+			require.True(t, answer(k, reply(correlator, maxKept+1)), "late, though it was forgotten")
 			require.Equal(t, maxKept-1, k.inFlight())
 			k.abandon(mustEnter(t, k))
 			require.Equal(t, maxKept, k.inFlight(), "there was room for another")
@@ -210,30 +223,30 @@ func TestCallsByID(t *testing.T) {
 			open = append(open, mustEnter(t, k))
 		}
 		requireFull(t, k)
-		k.answer(replyTo(2))
-		k.answer(replyTo(4))
+		answer(k, replyTo(2))
+		answer(k, replyTo(4))
 		k.abandon(open[4]) // 5: abandoned, and not free
 		require.Equal(t, uint64(2), mustEnter(t, k).id)
 		require.Equal(t, uint64(4), mustEnter(t, k).id)
 		requireFull(t, k)
-		require.True(t, k.answer(replyTo(5)), "late")
+		require.True(t, answer(k, replyTo(5)), "late")
 		require.Equal(t, uint64(5), mustEnter(t, k).id)
 		requireFull(t, k)
 		for _, unknown := range []uint64{0, 6, 1 << 40} {
-			require.False(t, k.answer(replyTo(unknown)))
+			require.False(t, answer(k, replyTo(unknown)))
 		}
 	})
 
 	t.Run("before the ids have started again, a higher one is a push, and after it late", func(t *testing.T) {
 		k := newTestCalls(narrow{max: 3})
 		mustEnter(t, k)
-		require.False(t, k.answer(replyTo(2)))
+		require.False(t, answer(k, replyTo(2)))
 		for range 3 {
-			k.answer(replyTo(k.pending.(*idTable).issued))
+			answer(k, replyTo(k.pending.(*idTable).issued))
 			mustEnter(t, k)
 		}
 		require.Equal(t, uint64(1), k.pending.(*idTable).issued)
-		require.True(t, k.answer(replyTo(2)))
+		require.True(t, answer(k, replyTo(2)))
 	})
 
 	t.Run("one id is enough", func(t *testing.T) {
@@ -243,7 +256,7 @@ func TestCallsByID(t *testing.T) {
 				c := mustEnter(t, k)
 				require.Equal(t, uint64(1), c.id)
 				requireFull(t, k)
-				k.answer(replyTo(1))
+				answer(k, replyTo(1))
 				require.Equal(t, "reply", resultOf(k, c))
 			}
 		}
@@ -272,16 +285,16 @@ func TestCallsRetract(t *testing.T) {
 				refused := mustEnter(t, k)
 				id := refused.id
 				for i := range before {
-					require.True(t, k.answer(replyTo(uint64(i+1))))
+					require.True(t, answer(k, replyTo(uint64(i+1))))
 				}
-				k.answer(replyTo(id))
+				answer(k, replyTo(id))
 				require.NotPanics(t, func() { k.retract(refused) })
 				for _, c := range before {
 					require.Contains(t, resultOf(k, c), "reply")
 				}
 				require.Zero(t, k.live, "calls that are waited for")
 				c := mustEnter(t, k)
-				require.True(t, k.answer(replyTo(c.id)))
+				require.True(t, answer(k, replyTo(c.id)))
 				require.Contains(t, resultOf(k, c), "reply")
 				require.Zero(t, k.live)
 				select {
@@ -303,8 +316,8 @@ func TestCallsRetractFailed(t *testing.T) {
 		failAll(k, ErrInboxFull)
 		k.retract(refused)
 		after := mustEnter(t, k)
-		require.True(t, k.answer([]byte("late, to the one before")))
-		require.True(t, k.answer([]byte("mine")))
+		require.True(t, answer(k, []byte("late, to the one before")))
+		require.True(t, answer(k, []byte("mine")))
 		require.Equal(t, "error: "+ErrInboxFull.Error(), resultOf(k, before))
 		require.Equal(t, "mine", resultOf(k, after))
 	})
@@ -320,7 +333,7 @@ func TestCallsRetractFailed(t *testing.T) {
 
 func TestCallsDrained(t *testing.T) {
 	for name, finish := range map[string]func(k *calls, c *call){
-		"a reply":        func(k *calls, c *call) { k.answer(replyTo(c.id)) },
+		"a reply":        func(k *calls, c *call) { answer(k, replyTo(c.id)) },
 		"a context":      func(k *calls, c *call) { k.abandon(c) },
 		"a refusal":      func(k *calls, c *call) { k.retract(c) },
 		"the connection": func(k *calls, _ *call) { k.end(ErrDisconnected) },
@@ -338,7 +351,7 @@ func TestCallsDrained(t *testing.T) {
 				default:
 				}
 				if correlator == nil && name == "a reply" {
-					k.answer([]byte("late"))
+					answer(k, []byte("late"))
 				}
 				finish(k, second)
 				<-drained
@@ -353,7 +366,7 @@ func TestCallsEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			k := newTestCalls(correlator)
 			answered, gone, open := mustEnter(t, k), mustEnter(t, k), mustEnter(t, k)
-			k.answer(replyTo(1))
+			answer(k, replyTo(1))
 			k.abandon(gone)
 			k.end(boom)
 			k.end(errors.New("a second end"))
@@ -375,7 +388,7 @@ func TestCallsRoom(t *testing.T) {
 		for range waiters {
 			wg.Go(func() {
 				for {
-					if c, err := k.enter(ticket{batch: 1}, 0); err == nil {
+					if c, err := k.enter(ticket{batch: 1}, 0, false); err == nil {
 						entered <- c
 						return
 					}
@@ -396,7 +409,7 @@ func TestCallsRoom(t *testing.T) {
 				batch := len(entered)
 				require.Equal(t, min(8, waiters-taken), batch, "those who could enter should have")
 				for range batch {
-					require.True(t, k.answer(replyTo((<-entered).id)))
+					require.True(t, answer(k, replyTo((<-entered).id)))
 				}
 				taken += batch
 			}
@@ -444,7 +457,7 @@ type modelled struct {
 
 func compare(t *testing.T, s callSettings, random *rand.Rand) {
 	t.Helper()
-	k := newCalls(s, new(counters), new(tracer), &wakes{})
+	k := newCalls(s, new(counters), new(tracer), &wakes{}, newInbox(1<<20, nil))
 	correlator, limit := s.correlator, 0 // of ids
 	if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
 		limit = int(narrow.MaxID())
@@ -478,7 +491,7 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 		require.Equal(t, taken, k.inFlight(), "step %d", step)
 		switch op := random.IntN(20); {
 		case op < 8: // enter
-			c, err := k.enter(ticket{batch: 1}, 0)
+			c, err := k.enter(ticket{batch: 1}, 0, false)
 			if err != nil {
 				require.Equal(t, most, taken, "step %d: there should be room", step)
 				continue
@@ -502,7 +515,7 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 		case op < 14: // a message
 			text := fmt.Sprint("message ", step)
 			if correlator == nil {
-				require.Equal(t, len(order) > 0, k.answer([]byte(text)), "step %d", step)
+				require.Equal(t, len(order) > 0, answer(k, []byte(text)), "step %d", step)
 				if len(order) > 0 {
 					if order[0].want == "waits" {
 						order[0].want = text
@@ -516,7 +529,7 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 			if limit > 0 && id > uint64(limit) {
 				continue
 			}
-			require.Equal(t, issued[id], k.answer(msg), "step %d: id %d", step, id)
+			require.Equal(t, issued[id], answer(k, msg), "step %d: id %d", step, id)
 			if m := places[id]; m != nil {
 				if m.want == "waits" {
 					m.want = text
@@ -645,7 +658,7 @@ func TestCallsReplyDue(t *testing.T) {
 	t.Run("wakes the reader for the first request only", inBubble(func(t *testing.T) { // P5, P12
 		for _, correlator := range []Correlator{nil, IDPrefix{}} {
 			w := new(wakes)
-			k := newCalls(callSettings{correlator: correlator, replyTimeout: sec}, new(counters), new(tracer), w)
+			k := newCalls(callSettings{correlator: correlator, replyTimeout: sec}, new(counters), new(tracer), w, newInbox(1<<20, nil))
 			began := time.Now()
 			due, _ := k.replyDue()
 			require.Zero(t, due, "nothing is owed")
@@ -657,7 +670,7 @@ func TestCallsReplyDue(t *testing.T) {
 			require.Equal(t, began.Add(sec), due)
 			require.Equal(t, correlator == nil, rests, "the Heartbeat rests in order")
 			time.Sleep(ms)
-			k.answer(replyTo(1))
+			answer(k, replyTo(1))
 			time.Sleep(ms) // until the reader waits for the socket again
 			due, _ = k.replyDue()
 			want := began.Add(ms + sec)
@@ -665,7 +678,7 @@ func TestCallsReplyDue(t *testing.T) {
 				want = began.Add(3*ms + sec)
 			}
 			require.Equal(t, want, due)
-			k.answer(replyTo(2))
+			answer(k, replyTo(2))
 			due, rests = k.replyDue()
 			require.Zero(t, due)
 			require.False(t, rests)
@@ -675,7 +688,7 @@ func TestCallsReplyDue(t *testing.T) {
 
 	t.Run("wakes the reader when the only request was taken back, which may have put the Heartbeat to rest", inBubble(func(t *testing.T) { // P5
 		w := new(wakes)
-		k := newCalls(callSettings{replyTimeout: sec}, new(counters), new(tracer), w)
+		k := newCalls(callSettings{replyTimeout: sec}, new(counters), new(tracer), w, newInbox(1<<20, nil))
 		c := mustEnter(t, k)
 		_, rests := k.replyDue()
 		require.True(t, rests)
@@ -689,7 +702,7 @@ func TestCallsReplyDue(t *testing.T) {
 
 	t.Run("is over when a write has failed: the last words have their time", inBubble(func(t *testing.T) { // P1
 		w := new(wakes)
-		k := newCalls(callSettings{maxInFlight: 1}, new(counters), new(tracer), w)
+		k := newCalls(callSettings{maxInFlight: 1}, new(counters), new(tracer), w, newInbox(1<<20, nil))
 		mustEnter(t, k)
 		time.Sleep(time.Minute)
 		k.lose(0, ErrDisconnected)
@@ -699,7 +712,7 @@ func TestCallsReplyDue(t *testing.T) {
 	}))
 
 	t.Run("is over when the connection is", inBubble(func(t *testing.T) {
-		k := newCalls(callSettings{replyTimeout: sec}, new(counters), new(tracer), new(wakes))
+		k := newCalls(callSettings{replyTimeout: sec}, new(counters), new(tracer), new(wakes), newInbox(1<<20, nil))
 		mustEnter(t, k)
 		k.end(ErrDisconnected)
 		due, _ := k.replyDue()
@@ -709,7 +722,7 @@ func TestCallsReplyDue(t *testing.T) {
 
 	t.Run("without ReplyTimeout begins when abandoned requests take all places, and ends when one comes free", inBubble(func(t *testing.T) { // P5, B1
 		w := new(wakes)
-		k := newCalls(callSettings{maxInFlight: 2}, new(counters), new(tracer), w)
+		k := newCalls(callSettings{maxInFlight: 2}, new(counters), new(tracer), w, newInbox(1<<20, nil))
 		a, b := mustEnter(t, k), mustEnter(t, k)
 		began := time.Now()
 		time.Sleep(sec)
@@ -722,7 +735,7 @@ func TestCallsReplyDue(t *testing.T) {
 		require.False(t, rests)
 		require.NoError(t, k.replyOverdue(due.Add(-1), due.Add(-1)))
 		require.Equal(t, ErrReplyTimeout, k.replyOverdue(due, due))
-		k.answer([]byte("late"))
+		answer(k, []byte("late"))
 		due, _ = k.replyDue()
 		require.Zero(t, due)
 		require.False(t, k.watched.Load())

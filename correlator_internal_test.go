@@ -149,7 +149,7 @@ func TestRequestIdentifier(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		return k.enter(ticket{batch: 1}, id)
+		return k.enter(ticket{batch: 1}, id, false)
 	}
 	requireRefused := func(t *testing.T, k *calls, request, why string) {
 		t.Helper()
@@ -170,7 +170,7 @@ func TestRequestIdentifier(t *testing.T) {
 		require.Equal(t, []uint64{2, 1, 3, 4, 5}, ids)
 		requireFull(t, k)
 		for i, c := range calls {
-			require.True(t, k.answer(replyTo(ids[i])))
+			require.True(t, answer(k, replyTo(ids[i])))
 			require.Equal(t, "reply", resultOf(k, c))
 		}
 	})
@@ -185,7 +185,7 @@ func TestRequestIdentifier(t *testing.T) {
 		requireRefused(t, k, "1", "request id 1 is in flight")
 		k.abandon(c)
 		requireRefused(t, k, "2", "request id 2 is in flight") // also where there is no room
-		require.True(t, k.answer(replyTo(2)), "late")
+		require.True(t, answer(k, replyTo(2)), "late")
 		k.retract(own)
 		_, err = enter(k, "1")
 		require.NoError(t, err, "it was taken back")
@@ -204,10 +204,10 @@ func TestRequestIdentifier(t *testing.T) {
 		for _, request := range []string{"3", "-"} {
 			c, err := enter(k, request)
 			require.NoError(t, err)
-			require.True(t, k.answer(replyTo(c.id)))
+			require.True(t, answer(k, replyTo(c.id)))
 		}
-		require.False(t, k.answer(replyTo(3)), "for Receive")
-		require.True(t, k.answer(replyTo(1)), "late")
+		require.False(t, answer(k, replyTo(3)), "for Receive")
+		require.True(t, answer(k, replyTo(1)), "late")
 	})
 
 	t.Run("of another signature is refused by Dial, which names both", func(t *testing.T) {

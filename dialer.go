@@ -272,7 +272,7 @@ func (d *Dialer) callSettings() callSettings {
 		correlator:   d.Correlator,
 		isPush:       d.IsPush,
 		more:         d.More,
-		inbox:        sizeOr(d.Inbox, defaultInbox),
+		maxSum:       sizeOr(d.Inbox, defaultInbox),
 		maxInFlight:  d.MaxInFlight,
 		replyTimeout: d.ReplyTimeout,
 	}

@@ -41,7 +41,9 @@ type inbox struct {
 	woken   bool  // one of them was given ready since the reader last yielded
 	end     error // what comes after the queue; set once
 
-	full atomic.Bool // the reader waits for room; set and cleared under mu
+	full    atomic.Bool  // the reader waits for room; set and cleared under mu
+	replies atomic.Int64 // bytes of replies that loops over Replies have not read, each with its overhead
+	dropped atomic.Bool  // by Close: nothing here is to be read any more
 }
 
 // A cursor is the place of a loop over Messages in a slab. While it has messages there
@@ -182,12 +184,31 @@ func (in *inbox) claimLocked(s *slab) (i int, ok bool) {
 	return i, ok
 }
 
-// bytes returns how much Receive has not taken, each message with its overhead.
+// bytes returns how much was not received or read, each message with its overhead.
 func (in *inbox) bytes() int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.accountLocked()
-	return in.used
+	return in.takenLocked()
+}
+
+// takenLocked returns how much is taken of the limit.
+func (in *inbox) takenLocked() int {
+	if in.dropped.Load() {
+		return 0
+	}
+	return in.used + int(in.replies.Load())
+}
+
+// replyRead makes room for replies of that many bytes, which were read or given up. As in next,
+// either the reader sees that, or it is seen to wait.
+func (in *inbox) replyRead(bytes int) {
+	in.replies.Add(int64(-bytes))
+	if in.full.Load() {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.roomLocked()
+	}
 }
 
 // account makes room for what has been received.
@@ -257,7 +278,7 @@ func (in *inbox) publishLocked(s *slab, bytes int) (room int) {
 		in.used += bytes
 	}
 	in.passOnLocked()
-	return in.limit - in.used
+	return in.limit - in.takenLocked()
 }
 
 // closeLocked ends s, to which the reader adds nothing any more.
@@ -278,7 +299,10 @@ func (in *inbox) wokeSomeoneLocked() bool {
 }
 
 // hasRoomLocked reports whether need bytes fit into the inbox, or it is empty.
-func (in *inbox) hasRoomLocked(need int) bool { return in.used == 0 || in.used+need <= in.limit }
+func (in *inbox) hasRoomLocked(need int) bool {
+	taken := in.takenLocked()
+	return taken == 0 || taken+need <= in.limit
+}
 
 // recycleLocked keeps s for its memory, within reason.
 func (in *inbox) recycleLocked(s *slab) { in.free.put(s, in.limit) }
@@ -327,6 +351,7 @@ func (in *inbox) close(err error) {
 		in.queue.pop().taken.Store(slabMessages) // for a loop that is in it
 	}
 	in.used, in.losses = 0, 0
+	in.dropped.Store(true)
 	in.roomLocked()
 	in.passOnLocked()
 }

@@ -37,7 +37,7 @@ type producer struct {
 	count   *counters
 	slab    *slab  // takes messages
 	pending int    // bytes added since publish, each message with its overhead
-	budget  int    // room as of the last publication
+	budget  int    // room as of the last publication, less the replies since
 	burst   int    // memory for the next slab, as bursts have needed it
 	typical int    // size of the larger messages of late
 	backlog int    // bytes in the inbox as of the last new slab
@@ -194,11 +194,17 @@ func (t *producer) addRun(p []byte, limit uint64) (taken int) {
 // admit waits until the inbox has room for a message of size bytes.
 func (t *producer) admit(size int, from upstream) error {
 	need := size + overhead
-	if t.pending+need <= t.budget {
+	if t.hasRoom(need) {
 		return nil
 	}
 	return t.makeRoom(need, from)
 }
+
+// hasRoom reports whether that many bytes fit into the inbox for certain.
+func (t *producer) hasRoom(need int) bool { return t.pending+need <= t.budget }
+
+// spend notes that so many bytes of a reply have been added to the inbox.
+func (t *producer) spend(bytes int) { t.budget -= bytes }
 
 // addBytes makes a message of the last size of the next used bytes in the slab, and ends that
 // when it is full.
@@ -294,7 +300,7 @@ func (t *producer) makeRoom(need int, from upstream) error {
 			return err
 		}
 	}
-	t.budget = max(in.limit-in.used, need)
+	t.budget = max(in.limit-in.takenLocked(), need)
 	return nil
 }
 

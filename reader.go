@@ -236,7 +236,9 @@ func (r *reader) run() (err error) {
 		if err != nil {
 			return err
 		}
-		if r.isRouted(msg) {
+		if routed, err := r.route(msg); err != nil {
+			return err
+		} else if routed {
 			continue
 		}
 		if err := r.producer.add(msg, r.frames.framing.builtin, r.origin); err != nil {
@@ -281,7 +283,9 @@ func (r *reader) takeBuffered() error {
 		}
 		msg := p[taken+frameHeader : taken+frameHeader+int(size)]
 		taken += frameHeader + int(size)
-		if r.isRouted(msg) {
+		if routed, err := r.route(msg); err != nil {
+			return err
+		} else if routed {
 			continue
 		}
 		if err := r.producer.copy(msg, r.origin); err != nil {
@@ -295,18 +299,26 @@ func (r *reader) takeBuffered() error {
 	return nil
 }
 
-// isRouted takes the messages that are not for Receive: those of the heartbeat, and the
-// replies to calls. It does not keep msg.
-func (r *reader) isRouted(msg []byte) bool {
+// route takes the messages that are not for Receive: those of the heartbeat, and the
+// replies to calls. It does not keep msg. An error ends the connection.
+func (r *reader) route(msg []byte) (routed bool, err error) {
 	if r.watched && r.isHeartbeat(msg) {
-		return true
+		return true, nil
 	}
-	if r.calls.used.Load() && r.calls.answer(msg) {
+	if !r.calls.used.Load() {
+		return false, nil
+	}
+	if routed, err = r.calls.answer(msg, r); routed {
 		r.producer.answered()
-		return true
 	}
-	return false
+	return routed, err
 }
+
+func (r *reader) hasRoom(size int) bool { return r.producer.hasRoom(size + overhead) }
+
+func (r *reader) awaitRoom(size int) error { return r.producer.admit(size, r.origin) }
+
+func (r *reader) stored(size int) { r.producer.spend(size + overhead) }
 
 // isHeartbeat swallows pongs, and swallows and answers the pings of the peer.
 func (r *reader) isHeartbeat(msg []byte) bool {

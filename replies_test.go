@@ -310,3 +310,477 @@ func TestCallWithMore(t *testing.T) {
 		})
 	})
 }
+
+// rows begins a loop over the replies to request, which was sent when it returns. The loop takes the first
+// row as soon as that comes. next returns
+// a row without its id, or in the end an error; nil after the last row. stop breaks out of the loop.
+func (d *dialogue) rows(t *testing.T, ctx context.Context, request string) (next func() (string, error), stop func()) {
+	t.Helper()
+	type step struct {
+		row string
+		err error
+	}
+	steps, goOn := make(chan step), make(chan bool)
+	mayGoOn := func() bool {
+		select {
+		case ok := <-goOn:
+			return ok
+		case <-t.Context().Done(): // the test has failed
+			return false
+		}
+	}
+	go func() {
+		defer close(steps)
+		for row, err := range d.c.Replies(ctx, []byte(d.id+request)) {
+			if !mayGoOn() {
+				return
+			}
+			if err != nil {
+				row = []byte(d.id)
+			}
+			steps <- step{string(row[len(d.id):]), err}
+		}
+		mayGoOn()
+	}()
+	synctest.Wait()
+	next = func() (string, error) {
+		select {
+		case goOn <- true:
+		case <-steps: // the loop is over
+		}
+		s := <-steps
+		return s.row, s.err
+	}
+	stop = func() {
+		goOn <- false
+		synctest.Wait()
+	}
+	return next, stop
+}
+
+// requireRows reads rows with next.
+func requireRows(t *testing.T, next func() (string, error), rows ...string) {
+	t.Helper()
+	for _, want := range rows {
+		row, err := next()
+		require.NoError(t, err)
+		require.Equal(t, want, row)
+	}
+}
+
+// requireLast reads the end of a loop with next, which is that of a request that was sent.
+func requireLast(t *testing.T, next func() (string, error), want error) {
+	t.Helper()
+	row, err := next()
+	require.Empty(t, row)
+	require.ErrorIs(t, err, want)
+	require.Equal(t, "call", testkit.OpError(t, err).Op)
+	require.False(t, testkit.OpError(t, err).Unsent)
+	row, err = next()
+	require.NoError(t, err, "an error is the last")
+	require.Empty(t, row)
+}
+
+func TestReplies(t *testing.T) {
+	t.Run("yields each reply, until More says that there is no other", func(t *testing.T) { // B3
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			call := startCall(t, t.Context(), d.c, d.id+"call")
+			other, _ := d.rows(t, t.Context(), "other")
+			require.Equal(t, "search", d.receive())
+			d.send("row 1", "", "row 2", "end")
+			require.Equal(t, 2, d.c.Stats().InFlight)
+			require.Equal(t, 3*(64+len(d.id))+8, d.c.Stats().InboxBytes, "the loop has row 1 in hand")
+			require.Equal(t, "call", d.receive())
+			d.send("row 3", "end")
+			require.Equal(t, "other", d.receive())
+			d.send("end")
+			requireRows(t, other, "end")
+			_, err := call()
+			require.NoError(t, err)
+			requireRows(t, next, "row 1", "", "row 2", "end", "")
+			requireRows(t, other, "")
+			require.Zero(t, d.c.Stats().InboxBytes)
+			require.Zero(t, d.c.Stats().InFlight)
+			require.EqualValues(t, 7, d.c.Stats().MessagesReceived)
+		})
+	})
+
+	t.Run("yields one reply without More", func(t *testing.T) {
+		inEachOrder(t, func(t *testing.T, k tcpclient.Correlator, header string) {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: k})
+			go p.Echo()
+			n := 0
+			for reply, err := range c.Replies(t.Context(), []byte(header+"request")) {
+				require.NoError(t, err)
+				require.Equal(t, "request", string(reply[len(header):]))
+				n++
+			}
+			require.Equal(t, 1, n)
+		})
+	})
+
+	t.Run("each loop sends the request once", testkit.InBubble(func(t *testing.T) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		replies := c.Replies(t.Context(), []byte("request"))
+		p.RequireSilence(time.Second)
+		go p.Echo()
+		for i := range 3 {
+			for _, err := range replies {
+				require.NoError(t, err)
+			}
+			require.EqualValues(t, i+1, c.Stats().MessagesSent)
+		}
+	}))
+
+	t.Run("breaking out gives the request up: its replies are late, and its place is free after the last", func(t *testing.T) { // B4
+		rec := testkit.NewRecorder()
+		inDialogue(t, tcpclient.Dialer{MaxInFlight: 1, Trace: rec.Trace()}, func(t *testing.T, d *dialogue) {
+			before := len(lateReplies(rec))
+			next, stop := d.rows(t, t.Context(), "search")
+			d.receive()
+			d.send("row 1", "row 2", "row 3", "row 4")
+			requireRows(t, next, "row 1")
+			stop()
+			require.Zero(t, d.c.Stats().InboxBytes)
+			require.Zero(t, d.c.Stats().LateReplies, "what was not read had come in time")
+			call := startCall(t, t.Context(), d.c, d.id+"next")
+			d.send("row 5", "row 6")
+			require.EqualValues(t, 1, d.c.Stats().MessagesSent)
+			d.send("end")
+			require.Equal(t, "next", d.receive())
+			d.send("end")
+			_, err := call()
+			require.NoError(t, err)
+			require.Len(t, lateReplies(rec), before+3)
+			require.EqualValues(t, 3, d.c.Stats().LateReplies)
+		})
+	})
+
+	t.Run("a panic in the loop gives the request up", func(t *testing.T) {
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			go func() {
+				d.receive()
+				d.p.Send(d.last[:len(d.id)]+"row", d.last[:len(d.id)]+"row", d.last[:len(d.id)]+"end")
+			}()
+			require.PanicsWithValue(t, "in the loop", func() {
+				for range d.c.Replies(t.Context(), []byte(d.id+"search")) {
+					panic("in the loop")
+				}
+			})
+			synctest.Wait()
+			require.Zero(t, d.c.Stats().InboxBytes)
+			require.Zero(t, d.c.Stats().InFlight)
+			down := testkit.Start(t, func() error { return d.c.Shutdown(t.Context()) })
+			d.p.All()
+			d.p.Close()
+			require.NoError(t, down())
+		})
+	})
+
+	t.Run("the end of its context is the last, at once, and gives the request up", func(t *testing.T) { // P2
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			for _, read := range []int{0, 1, 3} { // of three rows
+				ctx, cancel := context.WithCancel(t.Context())
+				next, _ := d.rows(t, ctx, "search")
+				d.receive()
+				d.send("row", "row", "row")
+				for range read {
+					requireRows(t, next, "row")
+				}
+				synctest.Wait() // and waits for a fourth
+				cancel()
+				if read < 3 {
+					requireRows(t, next, "row") // which the loop had in hand
+				}
+				requireLast(t, next, context.Canceled)
+				require.Zero(t, d.c.Stats().InboxBytes)
+				require.Equal(t, 1, d.c.Stats().InFlight)
+				d.send("end")
+				require.Zero(t, d.c.Stats().InFlight)
+			}
+			require.EqualValues(t, 3, d.c.Stats().LateReplies)
+		})
+	})
+
+	t.Run("with a context that is done sends nothing", testkit.InBubble(func(t *testing.T) { // P2
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		n := 0
+		for reply, err := range c.Replies(testkit.Canceled(t), []byte("request")) {
+			require.Nil(t, reply)
+			require.ErrorIs(t, err, context.Canceled)
+			require.True(t, testkit.OpError(t, err).Unsent)
+			n++
+		}
+		require.Equal(t, 1, n)
+		p.RequireSilence(time.Second)
+	}))
+
+	t.Run("the end of its connection comes after what has arrived", func(t *testing.T) { // P1, P4
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			d.send("row 1", "row 2", "row 3")
+			requireRows(t, next, "row 1")
+			d.p.Close()
+			time.Sleep(time.Minute)
+			requireRows(t, next, "row 2", "row 3")
+			requireLast(t, next, tcpclient.ErrDisconnected)
+			require.Zero(t, d.c.Stats().InboxBytes)
+		})
+	})
+
+	t.Run("is not Unsent once a reply has come, whatever was written", testkit.InBubble(func(t *testing.T) { // P4
+		c, p := testkit.ConnectNarrow(t, 100, tcpclient.Dialer{More: more})
+		d := &dialogue{c: c, p: p}
+		send := testkit.Start(t, func() error { return c.Send(t.Context(), make([]byte, 10000)) }) // is stuck
+		synctest.Wait()
+		next, _ := d.rows(t, t.Context(), "search")
+		call := startCall(t, t.Context(), c, "other")
+		d.send("row")
+		requireRows(t, next, "row")
+		p.Reset()
+		requireLast(t, next, tcpclient.ErrDisconnected)
+		_, err := call()
+		require.True(t, testkit.OpError(t, err).Unsent)
+		require.Error(t, send())
+	}))
+
+	t.Run("a request that is refused has one error", testkit.InBubble(func(t *testing.T) { // P4
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: tcpclient.LengthPrefix{MaxSize: 10}})
+		for _, err := range c.Replies(t.Context(), make([]byte, 11)) {
+			require.ErrorAs(t, err, new(*tcpclient.FrameTooLargeError))
+			require.True(t, testkit.OpError(t, err).Unsent)
+		}
+		testkit.RequireAlive(t, c, p)
+	}))
+
+	t.Run("each reply has ReplyTimeout, in which time for the Inbox does not count", func(t *testing.T) { // P5
+		inDialogue(t, tcpclient.Dialer{ReplyTimeout: 10 * time.Second, Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			row := strings.Repeat("r", 600)
+			d.send(row, row, row) // the first is in the loop's hands
+			time.Sleep(time.Hour) // the third has no room
+			requireRows(t, next, row, row, row)
+			time.Sleep(9 * time.Second)
+			d.send(row)
+			requireRows(t, next, row)
+			began := time.Now()
+			requireLast(t, next, tcpclient.ErrReplyTimeout)
+			require.InDelta(t, 10*time.Second, time.Since(began), float64(time.Second))
+		})
+	})
+
+	t.Run("of a Session ends with its connection", testkit.InBubble(func(t *testing.T) { // B7
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{More: more, Reconnect: &tcpclient.Backoff{}})
+		s, err := c.Session()
+		require.NoError(t, err)
+		go func() { p.Receive(); p.Send("row", "end"); p.Receive(); p.Send("row"); p.Close() }()
+		var got []string
+		for range 3 {
+			for row, err := range s.Replies(t.Context(), []byte("FETCH")) {
+				if err != nil {
+					require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+					row = []byte("lost")
+				}
+				got = append(got, string(row))
+			}
+		}
+		require.Equal(t, []string{"row", "end", "row", "lost", "lost"}, got)
+	}))
+}
+
+func TestRepliesBackPressure(t *testing.T) {
+	t.Run("replies that are not read fill the Inbox, push back, and are all read in the end", func(t *testing.T) { // P6
+		inDialogue(t, tcpclient.Dialer{Inbox: 10000}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			id := d.last[:len(d.id)]
+			rows := testkit.Numbered(500, 200)
+			sent := testkit.Start(t, func() error {
+				for _, row := range rows {
+					if _, err := d.p.Write(testkit.Frame(id + row)); err != nil {
+						return err
+					}
+				}
+				_, err := d.p.Write(testkit.Frame(id + "end"))
+				return err
+			})
+			for i, row := range rows {
+				if i%100 == 50 {
+					time.Sleep(time.Hour)
+				}
+				synctest.Wait()
+				require.LessOrEqual(t, d.c.Stats().InboxBytes, 10000)
+				if i < 400 {
+					require.Greater(t, d.c.Stats().InboxBytes, 10000-2*(200+len(d.id)+64))
+				}
+				requireRows(t, next, row)
+			}
+			requireRows(t, next, "end", "")
+			require.NoError(t, sent())
+			require.Zero(t, d.c.Stats().InboxBytes)
+		})
+	})
+
+	t.Run("a reply above the Inbox fits when that is empty", func(t *testing.T) {
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			large := strings.Repeat("r", 100000)
+			d.send("row", large, large+"end")
+			requireRows(t, next, "row", large, large+"end", "")
+		})
+	})
+
+	t.Run("a loop that does not read ends others after a second, and not itself", func(t *testing.T) { // P5
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			call := startCall(t, t.Context(), d.c, d.id+"call")
+			waits, _ := d.rows(t, t.Context(), "waits")
+			began := time.Now()
+			for range 6 {
+				d.send(strings.Repeat("r", 300))
+			}
+			_, err := call()
+			require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+			require.Equal(t, time.Second, time.Since(began))
+			requireLast(t, waits, tcpclient.ErrInboxFull)
+			time.Sleep(time.Hour)
+			for range 6 {
+				requireRows(t, next, strings.Repeat("r", 300))
+			}
+			d.send("end")
+			requireRows(t, next, "end", "")
+		})
+	})
+
+	t.Run("a loop that waits ends when nobody receives the pushes", testkit.InBubble(func(t *testing.T) { // B8
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 1000, IsPush: isPush, More: more})
+		d := &dialogue{c: c, p: p}
+		next, _ := d.rows(t, t.Context(), "search")
+		d.send("row")
+		requireRows(t, next, "row")
+		began := time.Now()
+		for range 20 {
+			d.send("> " + strings.Repeat("p", 100))
+		}
+		requireLast(t, next, tcpclient.ErrInboxFull)
+		require.Equal(t, time.Second, time.Since(began))
+	}))
+
+	t.Run("messages and replies share the Inbox", testkit.InBubble(func(t *testing.T) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 1000, IsPush: isPush, More: more})
+		d := &dialogue{c: c, p: p}
+		next, _ := d.rows(t, t.Context(), "search")
+		large := strings.Repeat("r", 400)
+		d.send("row", ">"+large, large, ">"+large, large) // the last two have no room
+		require.Equal(t, 2*(400+64)+1, c.Stats().InboxBytes)
+		requireRows(t, next, "row") // which the loop had in hand
+		requireRows(t, next, large)
+		synctest.Wait()
+		require.Equal(t, 2*(400+64)+2, c.Stats().InboxBytes)
+		for range 2 {
+			_, err := c.Receive(t.Context())
+			require.NoError(t, err)
+		}
+		d.send("end")
+		requireRows(t, next, large, "end", "")
+		require.Zero(t, c.Stats().InboxBytes)
+	}))
+
+	t.Run("given up while its reply waits for room leaves nothing behind", func(t *testing.T) {
+		rec := testkit.NewRecorder()
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000, Trace: rec.Trace()}, func(t *testing.T, d *dialogue) {
+			before := len(lateReplies(rec))
+			next, stop := d.rows(t, t.Context(), "search")
+			d.receive()
+			d.send("first", "second", strings.Repeat("r", 600), strings.Repeat("r", 600), "end")
+			requireRows(t, next, "first")
+			synctest.Wait() // the loop has the second in hand, the fourth waits
+			require.Equal(t, 1, d.c.Stats().InFlight)
+			require.Empty(t, lateReplies(rec)[before:])
+			stop()
+			require.Len(t, lateReplies(rec)[before:], 2)
+			require.Zero(t, d.c.Stats().InboxBytes)
+			require.Zero(t, d.c.Stats().InFlight)
+		})
+	})
+
+	t.Run("replies of a connection that ends while one waits for room are all read", func(t *testing.T) { // P1
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			row := strings.Repeat("r", 600)
+			d.send(row, row, row)
+			d.p.Close()
+			time.Sleep(time.Minute)
+			requireRows(t, next, row, row, row)
+			requireLast(t, next, tcpclient.ErrDisconnected)
+		})
+	})
+}
+
+func TestRepliesEnd(t *testing.T) {
+	t.Run("Close drops what was not read", func(t *testing.T) { // P7
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			row := strings.Repeat("r", 300)
+			d.send("first", row, row, row, row)
+			whole, _ := d.rows(t, t.Context(), "whole")
+			require.NoError(t, d.c.Close())
+			require.Zero(t, d.c.Stats().InboxBytes)
+			requireRows(t, next, "first") // which the loop had in hand
+			requireLast(t, next, tcpclient.ErrClosed)
+			requireLast(t, whole, tcpclient.ErrClosed)
+			require.Zero(t, d.c.Stats().InboxBytes)
+		})
+	})
+
+	t.Run("Close drops the rest of a series that is complete", func(t *testing.T) { // P7
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			d.send("first", "row", "end")
+			require.NoError(t, d.c.Close())
+			requireRows(t, next, "first")
+			requireLast(t, next, tcpclient.ErrClosed)
+		})
+	})
+
+	t.Run("Shutdown waits for the last reply, and not for the loop", func(t *testing.T) { // P7
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			row := strings.Repeat("r", 600)
+			d.send(row, row, row)
+			down := testkit.Start(t, func() error { return d.c.Shutdown(t.Context()) })
+			time.Sleep(time.Minute)
+			d.send(row, "end")
+			_, err := d.p.Next()
+			require.Error(t, err, "FIN")
+			d.p.Close()
+			require.NoError(t, down())
+			requireRows(t, next, row, row, row, row, "end", "")
+		})
+	})
+
+	t.Run("Shutdown does not wait for a series that was given up", func(t *testing.T) { // P7
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			next, stop := d.rows(t, t.Context(), "search")
+			d.receive()
+			d.send("row", "row")
+			requireRows(t, next, "row")
+			stop()
+			down := testkit.Start(t, func() error { return d.c.Shutdown(t.Context()) })
+			_, err := d.p.Next()
+			require.Error(t, err, "FIN")
+			d.p.Close()
+			require.NoError(t, down())
+		})
+	})
+}

@@ -1,6 +1,9 @@
 package tcpclient
 
-import "context"
+import (
+	"context"
+	"iter"
+)
 
 // An access is a way to a connection: that of a Client, which may be any, or that of a Session,
 // which is one.
@@ -97,4 +100,9 @@ func (s *Session) Send(ctx context.Context, msg []byte) error { return send(ctx,
 // Call is [Client.Call] on this connection.
 func (s *Session) Call(ctx context.Context, request []byte) (reply []byte, err error) {
 	return exchange(ctx, s, request)
+}
+
+// Replies is [Client.Replies] on this connection.
+func (s *Session) Replies(ctx context.Context, request []byte) iter.Seq2[[]byte, error] {
+	return replies(ctx, s, request)
 }

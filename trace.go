@@ -255,9 +255,9 @@ type Stats struct {
 	Connected        bool          // there is a connection now
 	RTT              time.Duration // round-trip time of the last ping that was answered; 0: none yet
 	MessagesLost     uint64        // messages lost with their connection, as a LossError reports them
-	LateReplies      uint64        // replies that came when no Call waited for them any more
+	LateReplies      uint64        // replies that came when no Call or loop over Replies waited for them any more
 	InFlight         int           // requests of Calls on this connection that have no reply yet, those that were given up included
-	InboxBytes       int           // what Receive has not taken yet: each message its length + 64, as Dialer.Inbox counts
+	InboxBytes       int           // what was not received yet, or read by Replies: each message its length + 64, as Dialer.Inbox counts
 	TraceDropped     uint64        // events that were not told: too many waited for a function of the Trace
 }
 

@@ -1,0 +1,286 @@
+package tcpclient
+
+import (
+	"context"
+	"errors"
+	"iter"
+)
+
+// Replies sends request and returns a loop over the replies to it: until [Dialer].More says that
+// no other follows, or one without More. A reply is valid until the next one.
+//
+//	for row, err := range client.Replies(ctx, query) {
+//		if err != nil {
+//			return err
+//		}
+//		…
+//	}
+//
+// If there will be no further reply although one is to follow, the error is yielded once, last, with a
+// nil reply. Replies that have come before the end of a connection are yielded before it. When ctx
+// is done the error is ctx's, at once, and so is [ErrClosed] after Close. The error is an
+// [*OpError] as that of [Client.Call]. Its Unsent field is false if a reply has come.
+//
+// Each loop sends the request once, when it begins, and borrows it until then. Like Call, it
+// waits for a connection, and for a place among the requests in flight. Breaking out of the loop, or
+// the end of ctx, gives the request up. Its replies that have come and were not read are dropped, and
+// each that still comes is late (see [Trace].LateReply). The place of the request is free when its last reply
+// has come. Leave the loop early only where the rest is short or can be canceled: the
+// Client has to take it in all the same.
+//
+// Replies that were not read count in the Inbox, each its length + 64, and when that is full
+// TCP pushes back: also the replies to others. If nothing is received and no loop reads for a second,
+// Calls, and loops that have nothing to read, end with ErrInboxFull if they have waited as long. Loops take memory for what was not read, up to four times the Inbox.
+//
+// Loops may run concurrently, and with calls of every other method. A loop may Call.
+func (c *Client) Replies(ctx context.Context, request []byte) iter.Seq2[[]byte, error] {
+	return replies(ctx, c, request)
+}
+
+// replies is Replies.
+func replies(ctx context.Context, a access, request []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		l, c, err := begin(ctx, a, request, true)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		if unsent, err := l.out.eachReply(ctx, c, yield); err != nil {
+			yield(nil, a.opError(opCall, unsent, err))
+		}
+	}
+}
+
+var (
+	// errAnswered says that all replies were read, and errGivenUp that a loop has ended before.
+	errAnswered = errors.New("all replies were read")
+	errGivenUp  = errors.New("the request was given up")
+)
+
+// eachReply yields the replies to c, and forgets it. An error says why there is no other.
+func (o *outbox) eachReply(ctx context.Context, c *call, yield func([]byte, error) bool) (unsent bool, err error) {
+	end := errGivenUp // also by a panic in yield
+	defer func() { unsent = o.leave(c, end) }()
+	for {
+		reply, err := o.calls.nextReply(ctx, c)
+		switch {
+		case err == errAnswered:
+			end = nil
+			return false, nil
+		case err != nil:
+			end = err
+			return false, err
+		case !yield(reply, nil):
+			return false, nil
+		}
+	}
+}
+
+// leave forgets c, whose loop is over because of end; nil: it has all its replies.
+func (o *outbox) leave(c *call, end error) (unsent bool) {
+	if end != nil {
+		unsent, _ = o.release(c, end)
+	}
+	o.calls.discard(c)
+	return unsent
+}
+
+// nextReply waits for the next reply to c, and returns it. It is valid until the next call. errAnswered
+// says that there is no other.
+func (k *calls) nextReply(ctx context.Context, c *call) (reply []byte, err error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if k.inbox.dropped.Load() {
+			return nil, k.endOf(c)
+		}
+		if reply, ok := c.series.read.take(); ok {
+			k.inbox.replyRead(len(reply) + overhead)
+			return reply, nil
+		}
+		if refilled, err := k.refill(c); err != nil {
+			return nil, err
+		} else if refilled {
+			continue
+		}
+		select {
+		case <-c.signal:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// refill gives the loop of c the replies that have come. If there are none, it notes that the loop
+// waits, or returns why none will come.
+func (k *calls) refill(c *call) (refilled bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case c.series.refill():
+		return true, nil
+	case c.ended && c.err == nil:
+		return false, errAnswered
+	case c.ended:
+		return false, c.err
+	}
+	c.series.waits, c.epoch = true, k.epoch
+	return false, nil
+}
+
+// endOf returns why no reply to c is read any more after Close.
+func (k *calls) endOf(c *call) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if c.ended && c.err != nil {
+		return c.err
+	}
+	return ErrClosed
+}
+
+// storeLocked keeps a reply for the loop of c, for which there is room in the Inbox.
+func (k *calls) storeLocked(c *call, a arrival) {
+	c.replies++
+	k.inbox.replies.Add(int64(len(a.reply) + overhead))
+	woken := c.series.store(a.reply)
+	if !a.more {
+		k.endLocked(c, nil, nil)
+	} else if woken {
+		c.wake()
+	}
+}
+
+// discard drops what was not read of the replies to c, which has ended, and takes it back.
+func (k *calls) discard(c *call) {
+	k.mu.Lock()
+	unread := c.series.unread()
+	k.recycleLocked(c)
+	k.mu.Unlock()
+	if unread > 0 {
+		k.inbox.replyRead(unread)
+	}
+}
+
+// takeSeriesLocked returns an empty series.
+func (k *calls) takeSeriesLocked() *series {
+	last := len(k.idle.series) - 1
+	if last < 0 {
+		return new(series)
+	}
+	s := k.idle.series[last]
+	k.idle.series = k.idle.series[:last]
+	return s
+}
+
+// recycleSeriesLocked keeps s for its memory, within reason.
+func (k *calls) recycleSeriesLocked(s *series) {
+	if len(k.idle.series) < maxIdleSeries {
+		s.reset()
+		k.idle.series = append(k.idle.series, s)
+	}
+}
+
+const (
+	// maxIdleSeries is how many series are kept for their memory, and keptReplies how much
+	// of that each queue keeps in any case.
+	maxIdleSeries = 16
+	keptReplies   = 16 << 10
+)
+
+// A series is the replies to one request for a loop over Replies. The reader fills one queue while
+// the loop reads the other.
+type series struct {
+	// Guarded by calls.mu.
+	come  replyQueue
+	waits bool // the loop waits for a reply
+
+	read replyQueue // owned by the loop
+}
+
+// store adds a reply. It reports whether the loop waits for that.
+func (s *series) store(reply []byte) (awaited bool) {
+	s.come.add(reply)
+	awaited, s.waits = s.waits, false
+	return awaited
+}
+
+// refill swaps the queues, after all of the one was read, and reports whether there is something
+// in the other.
+func (s *series) refill() bool {
+	if s.come.isEmpty() {
+		return false
+	}
+	s.read.clear()
+	s.come, s.read = s.read, s.come
+	return true
+}
+
+// unread returns what has come and was not read, as the Inbox counts it. The loop is over.
+func (s *series) unread() int { return s.come.unread() + s.read.unread() }
+
+// reset empties s for its next use.
+func (s *series) reset() {
+	s.waits = false
+	for _, q := range []*replyQueue{&s.come, &s.read} {
+		q.clear()
+		q.trim()
+	}
+}
+
+// A replyQueue is replies one after the other in one piece of memory.
+type replyQueue struct {
+	bytes   []byte
+	ends    []int // of the replies
+	taken   int   // how many were
+	typical int   // bytes that were in it, of late
+}
+
+func (q *replyQueue) add(reply []byte) {
+	q.bytes = append(q.bytes, reply...)
+	q.ends = append(q.ends, len(q.bytes))
+}
+
+// take returns the next reply, which is valid until clear.
+func (q *replyQueue) take() (reply []byte, ok bool) {
+	if q.isEmpty() {
+		return nil, false
+	}
+	start, end := q.start(), q.ends[q.taken]
+	q.taken++
+	return q.bytes[start:end:end], true
+}
+
+// start returns where the next reply begins.
+func (q *replyQueue) start() int {
+	if q.taken == 0 {
+		return 0
+	}
+	return q.ends[q.taken-1]
+}
+
+func (q *replyQueue) isEmpty() bool { return q.taken == len(q.ends) }
+
+// unread returns what was not taken, as the Inbox counts it.
+func (q *replyQueue) unread() int {
+	return len(q.bytes) - q.start() + overhead*(len(q.ends)-q.taken)
+}
+
+// clear empties q. It gives up memory of much more than was of use of late.
+func (q *replyQueue) clear() {
+	q.typical = max(len(q.bytes), q.typical-q.typical/8)
+	if cap(q.bytes) > max(keptReplies, 8*q.typical) {
+		q.bytes = nil
+	}
+	q.bytes, q.ends, q.taken = q.bytes[:0], q.ends[:0], 0
+}
+
+// trim gives up memory of more than keptReplies.
+func (q *replyQueue) trim() {
+	if cap(q.bytes) > keptReplies {
+		q.bytes = nil
+	}
+	if cap(q.ends) > keptReplies/8 {
+		q.ends = nil
+	}
+	q.typical = 0
+}
