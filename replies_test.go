@@ -1,12 +1,20 @@
 package tcpclient_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
@@ -783,4 +791,227 @@ func TestRepliesEnd(t *testing.T) {
 			require.NoError(t, down())
 		})
 	})
+}
+
+// A rowServer answers requests with so many rows as they ask for, in order or at random, pushes in
+// between, and hangs up now and then.
+type rowServer struct {
+	header int // bytes of the id
+	mu     sync.Mutex
+	random *rand.Rand
+}
+
+// intN returns a random number.
+func (s *rowServer) intN(n int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.random.IntN(n)
+}
+
+// An asked is a request of which next rows were sent.
+type asked struct {
+	header     string
+	req, n     int
+	next, size int
+}
+
+// serve answers the requests on conn until the client has hung up, or there were enough.
+func (s *rowServer) serve(conn net.Conn) {
+	requests := make(chan asked, 1000)
+	go func() {
+		defer close(requests)
+		in := bufio.NewReader(conn)
+		for {
+			msg, err := (tcpclient.LengthPrefix{}).ReadFrame(in, nil)
+			if err != nil {
+				return
+			}
+			a := asked{header: string(msg[:s.header])}
+			fmt.Sscanf(string(msg[s.header:]), "%d %d %d", &a.req, &a.n, &a.size)
+			requests <- a
+		}
+	}()
+	defer conn.Close()
+	var open []asked
+	for left := 100 + s.intN(1500); left > 0; left-- {
+		for len(open) == 0 || len(requests) > 0 {
+			a, ok := <-requests
+			if !ok && len(open) == 0 {
+				return
+			}
+			if !ok {
+				break
+			}
+			open = append(open, a)
+		}
+		i := 0
+		if s.header > 0 {
+			i = s.intN(len(open))
+		}
+		a := &open[i]
+		out := testkit.Frame(fmt.Sprintf("%s%d/%d/%d/%s;", a.header, a.req, a.next, a.n, strings.Repeat("r", s.intN(a.size+1))))
+		if s.intN(10) == 0 {
+			out = append(out, testkit.Frame(a.header+"> push")...)
+		}
+		if a.next++; a.next == a.n {
+			open = append(open[:i], open[i+1:]...)
+		}
+		if s.intN(20) == 0 {
+			time.Sleep(time.Duration(s.intN(50)) * time.Millisecond)
+		}
+		if _, err := conn.Write(out); err != nil {
+			return
+		}
+	}
+}
+
+// moreRows is what More is for a rowServer.
+func moreRows(reply []byte) bool {
+	_, i, n := parseRow(reply)
+	return i+1 < n
+}
+
+// parseRow returns the request of a row, its number, and how many there are.
+func parseRow(row []byte) (req, i, n int) {
+	text := string(row)
+	if at := strings.IndexByte(text, ';'); at != len(text)-1 {
+		return -1, 0, 0 // torn, or more than one
+	}
+	if _, err := fmt.Sscanf(text, "%d/%d/%d/", &req, &i, &n); err != nil {
+		return -1, 0, 0
+	}
+	return req, i, n
+}
+
+// A rowModel knows what became of each request.
+type rowModel struct {
+	mu   sync.Mutex
+	read map[int]int // rows read of those that were given up
+}
+
+func (m *rowModel) gaveUp(req, read int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.read[req] = read
+}
+
+// work makes requests, and checks that each gets its own rows, all of them and in order.
+func (m *rowModel) work(t *testing.T, c *tcpclient.Client, requests []int, random *rand.Rand) {
+	for _, req := range requests {
+		n := 1 + random.IntN(1<<random.IntN(6))
+		request := fmt.Appendf(nil, "%d %d %d", req, n, random.IntN(500))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+random.IntN(3000))*time.Millisecond)
+		next := 0
+		check := func(row []byte) {
+			gotReq, i, gotN := parseRow(row)
+			assert.Equal(t, []int{req, next, n}, []int{gotReq, i, gotN})
+			next++
+		}
+		var end error
+		if random.IntN(4) == 0 {
+			var reply []byte
+			reply, end = c.Call(ctx, request)
+			for _, row := range bytes.SplitAfter(reply, []byte(";")) {
+				if len(row) > 0 {
+					check(row)
+				}
+			}
+		} else {
+			stop := -1
+			if random.IntN(4) == 0 {
+				stop = random.IntN(n)
+			}
+			for row, err := range c.Replies(ctx, request) {
+				if end = err; err != nil {
+					break
+				}
+				check(row)
+				if next == stop {
+					end = errors.New("had enough")
+					break
+				}
+				if random.IntN(10) == 0 {
+					time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+				}
+			}
+		}
+		cancel()
+		if end == nil {
+			assert.Equal(t, n, next, "rows of request %d", req)
+		} else {
+			m.gaveUp(req, next)
+		}
+	}
+}
+
+// Random series interleaved among many requests, given up in the middle, connections lost in the
+// middle: what a loop reads are the rows of its own request, each once and in order. What comes for
+// one that was given up is late, and nothing stays behind.
+func TestRepliesModel(t *testing.T) { // P1, P4, P6, B3, B4
+	for seed := range uint64(testkit.Rounds(8)) {
+		for name, k := range map[string]tcpclient.Correlator{"in order": nil, "by id": tcpclient.IDPrefix{}} {
+			t.Run(fmt.Sprint(name, " seed ", seed), testkit.InBubble(func(t *testing.T) {
+				random := rand.New(rand.NewPCG(seed, 14))
+				rec := testkit.NewRecorder()
+				server := &rowServer{random: rand.New(rand.NewPCG(seed, 15))}
+				if k != nil {
+					server.header = 8
+				}
+				l := testkit.ListenMemory(t)
+				l.Each(server.serve)
+				c := l.Dial(t, tcpclient.Dialer{
+					Correlator: k, IsPush: isPush, More: moreRows, Trace: rec.Trace(),
+					Inbox: 1000 << random.IntN(8), MaxInFlight: []int{0, 1, 3}[random.IntN(3)],
+					Reconnect: &tcpclient.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond},
+				})
+				received := testkit.Start(t, func() error {
+					for {
+						msg, err := c.Receive(t.Context())
+						switch {
+						case err != nil && !errors.Is(err, tcpclient.ErrDisconnected):
+							return err
+						case err == nil && !isPush(msg):
+							return fmt.Errorf("received %.40q", msg)
+						}
+					}
+				})
+				m := &rowModel{read: make(map[int]int)}
+				var workers sync.WaitGroup
+				for w := range 10 {
+					own := rand.New(rand.NewPCG(seed, uint64(w)))
+					workers.Go(func() {
+						requests := make([]int, 20)
+						for i := range requests {
+							requests[i] = 100*w + i
+						}
+						m.work(t, c, requests, own)
+					})
+				}
+				workers.Wait()
+				if err := c.Shutdown(testkit.Within(t, time.Minute)); err != nil {
+					require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+				}
+				require.ErrorIs(t, received(), tcpclient.ErrClosed)
+				stats := c.Stats()
+				require.Zero(t, stats.InboxBytes)
+				require.Zero(t, stats.InFlight)
+				late := lateReplies(rec)
+				require.EqualValues(t, stats.LateReplies, len(late))
+				m.requireLate(t, late)
+			}))
+		}
+	}
+}
+
+// requireLate checks that late rows are of requests that were given up, and none of them was read.
+func (m *rowModel) requireLate(t *testing.T, late []string) {
+	t.Helper()
+	last := make(map[int]int)
+	for _, row := range late {
+		req, i, _ := parseRow([]byte(row))
+		read, gaveUp := m.read[req]
+		require.True(t, gaveUp, "late row %.40q", row)
+		require.GreaterOrEqual(t, i, max(read, last[req]), "late row %.40q", row)
+		last[req] = i + 1
+	}
 }
