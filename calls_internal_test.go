@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -893,3 +894,99 @@ func TestIDTableOldest(t *testing.T) {
 		require.Equal(t, time.Unix(0, 0), p.oldest())
 	})
 }
+
+func TestSeries(t *testing.T) {
+	t.Run("gives each reply once, in order, whatever is stored meanwhile", func(t *testing.T) { // P1
+		r := rand.New(rand.NewPCG(1, 2))
+		var s series
+		var stored, read []string
+		unread := 0
+		for step := range 5000 {
+			if r.IntN(2) == 0 {
+				reply := strings.Repeat("r", r.IntN(20)) + fmt.Sprint(step)
+				s.store([]byte(reply))
+				stored = append(stored, reply)
+				unread += len(reply) + overhead
+			} else if reply, ok := s.read.take(); ok {
+				read = append(read, string(reply))
+				require.Equal(t, len(reply), cap(reply), "an append would write over the next")
+				unread -= len(reply) + overhead
+			} else {
+				s.refill()
+			}
+			require.Equal(t, unread, s.unread(), "step %d", step)
+		}
+		require.Equal(t, stored[:len(read)], read)
+		require.Greater(t, len(read), 1000)
+	})
+
+	t.Run("gives up the memory of replies that were large, and keeps that of the usual ones", func(t *testing.T) { // E2
+		var s series
+		exchange := func(size int) {
+			s.store(make([]byte, size))
+			require.True(t, s.refill())
+			s.read.take()
+		}
+		exchange(4 << 20)
+		for range 100 {
+			exchange(100)
+		}
+		require.LessOrEqual(t, cap(s.come.bytes)+cap(s.read.bytes), 2*keptReplies)
+		for range 4 {
+			exchange(100 << 10)
+		}
+		before := cap(s.come.bytes)
+		exchange(100)
+		exchange(100)
+		require.Equal(t, before, cap(s.come.bytes))
+		s.reset()
+		require.LessOrEqual(t, cap(s.come.bytes)+cap(s.read.bytes), 2*keptReplies)
+	})
+
+	t.Run("is used again, empty, and only so many are kept", func(t *testing.T) { // P12
+		k := newTestCalls(nil)
+		var all []*call
+		for range 2 * maxIdleSeries {
+			c, err := k.enter(ticket{batch: 1}, 0, true)
+			require.NoError(t, err)
+			all = append(all, c)
+		}
+		for _, c := range all {
+			require.True(t, answer(k, []byte("reply")))
+			require.True(t, c.ended)
+			k.discard(c)
+		}
+		require.Zero(t, k.inbox.replies.Load())
+		require.Zero(t, k.streams)
+		require.Len(t, k.idle.series, maxIdleSeries)
+		for _, s := range k.idle.series {
+			require.Zero(t, s.unread())
+		}
+		c, err := k.enter(ticket{batch: 1}, 0, true)
+		require.NoError(t, err)
+		require.Len(t, k.idle.series, maxIdleSeries-1)
+		k.retract(c)
+		require.Len(t, k.idle.series, maxIdleSeries, "also one that was taken back")
+	})
+
+	t.Run("a reply that waited for room is late if its request was given up meanwhile", func(t *testing.T) {
+		for _, correlator := range []Correlator{nil, IDPrefix{}} {
+			k := newTestCalls(correlator)
+			c, err := k.enter(ticket{batch: 1}, 0, true)
+			require.NoError(t, err)
+			isReply, err := k.answer(replyTo(1), fullUntil{func() { k.abandon(c); k.discard(c) }})
+			require.True(t, isReply)
+			require.ErrorIs(t, err, ErrDisconnected, "and the end that was found meanwhile is told")
+			require.EqualValues(t, 1, k.count.lateReplies.Load())
+			require.Zero(t, k.inbox.replies.Load())
+			require.Zero(t, k.inFlight())
+		}
+	})
+}
+
+// fullUntil is a replyRoom that has none until something has happened, and the connection ends.
+type fullUntil struct{ happens func() }
+
+func (fullUntil) hasRoom(int) bool      { return false }
+func (f fullUntil) awaitRoom(int) error { f.happens(); return ErrDisconnected }
+func (fullUntil) stored(int)            { panic("there is no one to have it") }

@@ -358,6 +358,41 @@ func ExampleClient_Call() {
 	// 2: question 2
 }
 
+// A server answers one request with several messages: each row as it comes, then the end.
+func ExampleClient_Replies() {
+	server := tcpclienttest.NewServer(tcpclient.Lines{}, func(conn *tcpclienttest.Conn) {
+		for range conn.Messages() {
+			for _, row := range []string{"+ apples 7", "+ pears 3", "+ plums 12", ". 3 rows"} {
+				conn.Send([]byte(row))
+			}
+		}
+	})
+	defer server.Close()
+
+	ctx := context.Background()
+	dialer := tcpclient.Dialer{
+		Framer: tcpclient.Lines{},
+		More:   func(reply []byte) bool { return bytes.HasPrefix(reply, []byte("+")) },
+	}
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	for row, err := range client.Replies(ctx, []byte("LIST")) {
+		if err != nil {
+			log.Fatal(err) // the last: there is no other row
+		}
+		fmt.Printf("%s\n", row)
+	}
+	// Output:
+	// + apples 7
+	// + pears 3
+	// + plums 12
+	// . 3 rows
+}
+
 // A device that takes one request at a time, and now and then loses one. Without a limit of
 // its own the next Calls would wait for ever: the lost request keeps its place.
 func ExampleDialer_replyTimeout() {
@@ -587,6 +622,56 @@ func ExampleClient_Stats() {
 	}
 	fmt.Println(upstream)
 	// Output: {"MessagesReceived":1,"BytesReceived":5,"MessagesSent":1,"BytesSent":9,"Flushes":1,"Connects":1,"Connected":true,"RTT":0,"MessagesLost":0,"LateReplies":0,"InFlight":0,"InboxBytes":0,"TraceDropped":0}
+}
+
+// A terminal is a Correlator with an id of four bytes that is in the request already. A request
+// with the id 0 gets one of the library's.
+type terminal struct{ tcpclient.IDField }
+
+func (t terminal) RequestID(request []byte) (id uint64, ok bool) {
+	id, _, ok = t.SplitReply(request) // the field is at the same place there
+	return id, ok && id != 0
+}
+
+// Numbers that are journaled before a request is sent, and used again in its reversal, as the
+// system trace audit number of card payments.
+func ExampleRequestIdentifier() {
+	bank := tcpclienttest.NewServer(nil, func(conn *tcpclienttest.Conn) {
+		for request := range conn.Messages() {
+			if !bytes.HasSuffix(request, []byte("purchase")) { // these take long
+				conn.Send(request)
+			}
+		}
+	})
+	defer bank.Close()
+
+	ctx := context.Background()
+	dialer := tcpclient.Dialer{Correlator: terminal{tcpclient.IDField{Width: 4, Max: 999_999}}}
+	client, err := dialer.Dial(ctx, "tcp", bank.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	request := func(stan uint32, what string) []byte {
+		return append(binary.BigEndian.AppendUint32(nil, stan), what...)
+	}
+	impatient, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	_, err = client.Call(impatient, request(4711, "purchase"))
+	fmt.Println("gave up:", errors.Is(err, context.DeadlineExceeded))
+	_, err = client.Call(ctx, request(4711, "balance")) // its answer could be that to the purchase
+	var op *tcpclient.OpError
+	fmt.Println("refused:", errors.As(err, &op) && op.Unsent)
+	reply, err := client.Call(ctx, request(4712, "reversal of 4711"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%d: %s\n", binary.BigEndian.Uint32(reply), reply[4:])
+	// Output:
+	// gave up: true
+	// refused: true
+	// 4712: reversal of 4711
 }
 
 // How often a connection was made and lost, for a metric or an alarm. Close waits for

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -207,6 +209,25 @@ func TestCallWithMore(t *testing.T) {
 			d.send("row", "end")
 			_, err = next()
 			require.NoError(t, err)
+		})
+	})
+
+	t.Run("above Inbox counts ReplyTimeout from the last reply", func(t *testing.T) { // P5
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000, ReplyTimeout: 10 * time.Second}, func(t *testing.T, d *dialogue) {
+			call := startCall(t, t.Context(), d.c, d.id+"search")
+			d.receive()
+			row := strings.Repeat("r", 600)
+			d.send(row)
+			time.Sleep(9 * time.Second)
+			d.send(row)
+			_, err := call()
+			require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+			time.Sleep(9 * time.Second)
+			d.send(row)
+			time.Sleep(9 * time.Second)
+			require.Equal(t, 1, d.c.Stats().InFlight)
+			d.send("end")
+			require.Zero(t, d.c.Stats().InFlight)
 		})
 	})
 
@@ -730,6 +751,62 @@ func TestRepliesBackPressure(t *testing.T) {
 			requireLast(t, next, tcpclient.ErrDisconnected)
 		})
 	})
+}
+
+func TestRepliesAllocations(t *testing.T) { // P12
+	if testkit.RaceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	for name, k := range map[string]tcpclient.Correlator{"in order": nil, "by id": tcpclient.IDField{Width: 8}} {
+		t.Run(name, func(t *testing.T) {
+			const rows = 1000
+			c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{
+				Correlator:   k,
+				More:         func(reply []byte) bool { return reply[len(reply)-1] != '.' },
+				ReplyTimeout: time.Minute,
+			})
+			go func() {
+				request, series := make([]byte, 100), []byte(nil)
+				for {
+					if _, err := io.ReadFull(p, request[:4+8+4]); err != nil {
+						return
+					}
+					series = series[:0]
+					for i := range rows {
+						request[15] = ','
+						if i == rows-1 {
+							request[15] = '.'
+						}
+						series = append(series, request[:16]...)
+					}
+					if _, err := p.Write(series); err != nil {
+						return
+					}
+				}
+			}()
+			request := []byte("\x00\x00\x00\x00\x00\x00\x00\x00rows")
+			replies := c.Replies(t.Context(), request)
+			loop := func() {
+				n := 0
+				for _, err := range replies {
+					if err != nil {
+						t.Fatal(err)
+					}
+					n++
+				}
+				if n != rows {
+					t.Fatalf("%d rows", n)
+				}
+			}
+			for range 20 {
+				loop()
+			}
+			defer debug.SetGCPercent(debug.SetGCPercent(-1))
+			perLoop := testing.AllocsPerRun(50, loop)
+			t.Logf("a loop over %d replies allocates %v times", rows, perLoop)
+			require.Less(t, perLoop, 10.0)
+		})
+	}
 }
 
 func TestRepliesEnd(t *testing.T) {
