@@ -17,8 +17,9 @@ import (
 //
 // Without a [Dialer].Correlator each message that arrives is the reply to the oldest
 // unanswered request. The server must then answer every request, in order, with one
-// message. If a reply may be several lines, as with Redis, memcached and SMTP, the
-// [Framer] has to make one message of them. With a Correlator the id decides, and a message
+// message, or with as many as [Dialer].More says. A message that may come at any time, and is no
+// reply, is for [Dialer].IsPush to tell. If a reply is several lines, as with Redis, memcached and SMTP,
+// either the [Framer] makes one message of them, or More says that they go on. With a Correlator the id decides, and a message
 // that is no reply goes to Receive. If no goroutine receives and the Inbox stays full for a
 // second, the Calls that have waited as long end with ErrInboxFull.
 //

@@ -145,7 +145,7 @@ type Dialer struct {
 	// time after its first byte. 0: 30 s, which is 1.1 Mbit/s for a frame of 4 MiB.
 	//
 	// A frame is what one call of ReadFrame consumes. A Framer that makes one message of many
-	// lines has to have them all within this time. What it skips before a frame counts as its
+	// lines has to have them all within this time: see More. What it skips before a frame counts as its
 	// first bytes. With TLS the bytes of a record that is not whole count as well, also during the
 	// TLS handshake and a Handshake. Only time in which the Client waits for the network counts.
 	FrameTimeout time.Duration

@@ -20,7 +20,7 @@ import (
 // An OpError is the error of every method that talks to the network. It says which
 // operation failed, with which address, and whether it is safe to repeat.
 type OpError struct {
-	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call" or, also for Shutdown, "close"
+	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call", also for Replies, or "close", also for Shutdown
 	Addr string // of the server, as given to Dial
 
 	// Unsent is true when the peer has certainly not seen the message of this call: no
@@ -108,8 +108,8 @@ var (
 	// requests that were given up took all places, and no reply has come for 10 s.
 	ErrReplyTimeout error = wire.TimeoutError("reply timeout: a reply did not come")
 
-	// ErrInboxFull: a Call waited for a second in which the Inbox was full and no
-	// goroutine received, or the replies to it take more than the Inbox (see [Dialer].More). The
+	// ErrInboxFull: a Call, or a loop over Replies, waited for a second in which the Inbox was full and
+	// nothing was received or read, or the replies to a Call take more than the Inbox (see [Dialer].More). The
 	// connection goes on. During a Shutdown it ends a connection
 	// that brings more than 8 times the Inbox, and more than 16 MiB, unreceived.
 	ErrInboxFull = errors.New("inbox full: nobody receives")
