@@ -854,6 +854,33 @@ func TestRepliesEnd(t *testing.T) {
 		})
 	})
 
+	t.Run("Shutdown is bounded all the same: a loop that does not read ends it with ErrInboxFull", func(t *testing.T) { // P6, P7
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			down := testkit.Start(t, func() error { return d.c.Shutdown(t.Context()) })
+			synctest.Wait()
+			row := testkit.Frame(d.last[:len(d.id)] + strings.Repeat("r", 1<<20))
+			for range 20 {
+				if _, err := d.p.Write(row); err != nil {
+					break
+				}
+			}
+			require.ErrorIs(t, down(), tcpclient.ErrInboxFull)
+			read := 0
+			for {
+				row, err := next()
+				if err != nil {
+					require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+					break
+				}
+				require.Len(t, row, 1<<20)
+				read++
+			}
+			require.InDelta(t, 17, read, 1)
+		})
+	})
+
 	t.Run("Shutdown does not wait for a series that was given up", func(t *testing.T) { // P7
 		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
 			next, stop := d.rows(t, t.Context(), "search")
