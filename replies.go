@@ -64,14 +64,16 @@ func (o *outbox) eachReply(ctx context.Context, c *call, yield func([]byte, erro
 	for {
 		reply, err := o.calls.nextReply(ctx, c)
 		switch {
-		case err == errAnswered:
+		case err == nil:
+			if !yield(reply, nil) {
+				return false, nil
+			}
+		case errors.Is(err, errAnswered):
 			end = nil
 			return false, nil
-		case err != nil:
+		default:
 			end = err
 			return false, err
-		case !yield(reply, nil):
-			return false, nil
 		}
 	}
 }
