@@ -102,7 +102,9 @@ func (o *outbox) awaitReply(ctx context.Context, c *call) (reply []byte, unsent 
 	if err != nil {
 		unsent, err = o.release(c, err)
 	}
-	reply = c.reply
+	if err == nil { // else there may be a part of it
+		reply = c.reply
+	}
 	o.calls.recycle(c)
 	return reply, unsent, err
 }
@@ -275,9 +277,6 @@ type moment struct {
 	at    time.Time
 	epoch int
 }
-
-// never is an epoch that does not come.
-const never = -1
 
 // A waker makes the reader look again at the latest at due.
 type waker interface{ ReadBy(due time.Time) }
@@ -500,7 +499,6 @@ func (k *calls) replyOverdue(now, due time.Time) error {
 // retract takes back a call of which nothing was written, the last one entered.
 func (k *calls) retract(c *call) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.pending.retract(c.id)
 	if !c.ended {
 		k.leftLocked(c)
@@ -509,8 +507,10 @@ func (k *calls) retract(c *call) {
 		k.reads.ReadBy(time.Now()) // the reader may have seen this one, and have put the Heartbeat to rest
 	}
 	k.feedLocked()
-	k.recycleLocked(c)
+	unread := k.takeBackLocked(c) // the server may have answered what it was not asked
 	k.roomLocked()
+	k.mu.Unlock()
+	k.inbox.replyRead(unread)
 }
 
 // An arrival is a message that may be a reply.
@@ -536,8 +536,9 @@ type replyRoom interface {
 	// hasRoom reports whether there is room for a reply of that size.
 	hasRoom(size int) bool
 
-	// awaitRoom waits for it. After an error there must be no other message, but this one is taken.
-	awaitRoom(size int) error
+	// awaitRoom waits for it, while the reply is wanted. After an error there must be no other
+	// message, but this one is taken.
+	awaitRoom(size int, wanted func() bool) error
 
 	// stored says that such a reply was.
 	stored(size int)
@@ -558,7 +559,7 @@ func (k *calls) answer(msg []byte, room replyRoom) (isReply bool, err error) {
 	a.more = k.more != nil && k.more(a.reply)
 	fate := k.take(a, room, false)
 	if fate == needsRoom {
-		err = room.awaitRoom(len(a.reply))
+		err = room.awaitRoom(len(a.reply), func() bool { return k.awaitsSeries(a.id) })
 		fate = k.take(a, room, true) // its request may have been given up meanwhile
 	}
 	if fate == lateReply {
@@ -640,13 +641,13 @@ func (k *calls) continuesLocked(c *call, id uint64) {
 		c = nil // there were too many
 	}
 	switch {
-	case k.replyTimeout == 0:
-		k.starvation.filled.epoch = never // no clock is read here: the 10 s are to count from when the last caller gives up
-		k.starvedAgainLocked()
-	case k.correlator == nil:
-		k.pending.owe(c, time.Time{})
-	default:
+	case k.replyTimeout > 0 && k.correlator == nil:
+		k.pending.renew(id, c, time.Time{})
+	case k.replyTimeout > 0:
 		k.pending.renew(id, c, k.replies.At(time.Now()))
+	case k.pending.full():
+		k.starvation.filled = moment{k.replies.At(time.Now()), k.epoch}
+		k.starvedAgainLocked()
 	}
 }
 

@@ -58,9 +58,9 @@ func answer(k *calls, msg []byte) bool {
 // roomy has room for every reply.
 type roomy struct{}
 
-func (roomy) hasRoom(int) bool    { return true }
-func (roomy) awaitRoom(int) error { return nil }
-func (roomy) stored(int)          {}
+func (roomy) hasRoom(int) bool                 { return true }
+func (roomy) awaitRoom(int, func() bool) error { return nil }
+func (roomy) stored(int)                       {}
 
 // mustEnter enters a call for which there is room.
 func mustEnter(t *testing.T, k *calls) *call {
@@ -987,6 +987,6 @@ func TestSeries(t *testing.T) {
 // fullUntil is a replyRoom that has none until something has happened, and the connection ends.
 type fullUntil struct{ happens func() }
 
-func (fullUntil) hasRoom(int) bool      { return false }
-func (f fullUntil) awaitRoom(int) error { f.happens(); return ErrDisconnected }
-func (fullUntil) stored(int)            { panic("there is no one to have it") }
+func (fullUntil) hasRoom(int) bool                   { return false }
+func (f fullUntil) awaitRoom(int, func() bool) error { f.happens(); return ErrDisconnected }
+func (fullUntil) stored(int)                         { panic("there is no one to have it") }

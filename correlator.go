@@ -49,6 +49,9 @@ type IDLimiter interface {
 // Call fails at once if the id of its request is 0, larger than MaxID, or in flight, that of a request
 // that was given up included. That error is Unsent, of [ClassPermanent], and names the id.
 //
+// Without MaxInFlight at most 65536 requests are outstanding, those that were given up included, so that
+// none of these is forgotten.
+//
 // An id that was chosen counts as issued only while it is in flight. A second reply to it goes to
 // Receive, unless the Client has issued that id as well.
 type RequestIdentifier interface {
@@ -82,10 +85,14 @@ func validateCorrelator(k Correlator) error {
 	return nil
 }
 
-// validateMethod checks that k has no method of that name, which would not be a Want.
+// validateMethod checks that k has no method of that name, which would not be a Want, or not k's but
+// that of a pointer to k.
 func validateMethod[Want any](k Correlator, name string) error {
 	if m := reflect.ValueOf(k).MethodByName(name); m.IsValid() {
 		return fmt.Errorf("%T.%s is a %v: want %v", k, name, m.Type(), reflect.TypeFor[Want]())
+	}
+	if _, ok := reflect.PointerTo(reflect.TypeOf(k)).MethodByName(name); ok {
+		return fmt.Errorf("%T has no method %s, but *%T has: give a pointer", k, name, k)
 	}
 	return nil
 }

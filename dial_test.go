@@ -410,3 +410,19 @@ func TestDialRefusesTLSToAnAddressThatNamesNoHost(t *testing.T) {
 		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 	}
 }
+
+func TestDialRefusesANilFramer(t *testing.T) {
+	require.NotPanics(t, func() {
+		_, err := (&tcpclient.Dialer{Framer: (*tcpclient.Sized)(nil)}).Dial(t.Context(), "tcp", "127.0.0.1:1")
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+	})
+}
+
+func TestDialRefusesMethodsOfThePointer(t *testing.T) {
+	d := tcpclient.Dialer{Correlator: shy{}, Reconnect: &tcpclient.Backoff{OnDemand: true}}
+	c, err := d.Dial(t.Context(), "tcp", "127.0.0.1:1")
+	if err == nil {
+		c.Close()
+	}
+	require.ErrorContains(t, err, "RequestID")
+}

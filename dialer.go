@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -287,6 +288,9 @@ func (c *config) failsFast() bool { return c.backoff != nil && c.backoff.FailFas
 // validateFramer checks the settings of f, if it is a Framer of this package.
 func validateFramer(f Framer) error {
 	if f, ok := asBuiltin(f); ok {
+		if v := reflect.ValueOf(f); v.Kind() == reflect.Pointer && v.IsNil() {
+			return fmt.Errorf("%T is nil", f)
+		}
 		return f.validate()
 	}
 	return nil

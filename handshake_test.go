@@ -3,6 +3,8 @@ package tcpclient_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -687,5 +689,124 @@ func TestPreamble(t *testing.T) {
 			}}, func(p *testkit.Peer) { io.Copy(io.Discard, p) })
 			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		})
+	})
+}
+
+func TestConnStartTLSAndBytesInTheClear(t *testing.T) {
+	t.Run("nothing that came in the clear is read after a StartTLS that failed", testkit.InBubble(func(t *testing.T) { // E6
+		l := testkit.ListenMemory(t)
+		var msg []byte
+		var startErr, err error
+		dial := testkit.Start(t, func() error {
+			_, dialErr := l.TryDial(t.Context(), tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				if _, err := conn.Receive(ctx); err != nil {
+					return err
+				}
+				startErr = conn.StartTLS(ctx, &tls.Config{InsecureSkipVerify: true})
+				msg, err = conn.Receive(ctx)
+				return nil
+			}})
+			return dialErr
+		})
+		p := l.AcceptPeer(t)
+		p.Send("go ahead", "injected")
+		require.Error(t, dial())
+		require.Error(t, startErr)
+		require.Error(t, err, "received %q", msg)
+		require.Empty(t, msg)
+	}))
+}
+
+func TestConnDeliverMoreThanTheInbox(t *testing.T) {
+	t.Run("more than the Inbox, and a Call at once", testkit.InBubble(func(t *testing.T) { // E5
+		l := testkit.ListenMemory(t)
+		wait := l.StartDial(t, t.Context(), tcpclient.Dialer{Inbox: 1000, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			for range 3 {
+				conn.Deliver(make([]byte, 600))
+			}
+			return nil
+		}})
+		p := l.AcceptPeer(t)
+		c := wait()
+		go p.Echo()
+		call := startCall(t, t.Context(), c, "x")
+		for range 3 {
+			_, err := c.Receive(t.Context())
+			require.NoError(t, err)
+		}
+		reply, err := call()
+		require.NoError(t, err)
+		require.Equal(t, "x", reply)
+		require.Zero(t, c.Stats().InboxBytes)
+		require.EqualValues(t, 4, c.Stats().MessagesReceived)
+	}))
+}
+
+func TestConnSetFramerAfterReadingAhead(t *testing.T) {
+	t.Run("to a user's Framer that peeks at all that was read ahead", testkit.InBubble(func(t *testing.T) { // E7
+		l := testkit.ListenMemory(t)
+		peeker := testkit.FuncFramer{
+			Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+				p, err := r.Peek(3000)
+				if err != nil {
+					if len(p) == 0 {
+						return dst, err
+					}
+					return dst, io.ErrUnexpectedEOF
+				}
+				dst = append(dst, p...)
+				r.Discard(3000)
+				return dst, nil
+			},
+			Write: tcpclient.LengthPrefix{}.WriteFrame,
+		}
+		wait := l.StartDial(t, t.Context(), tcpclient.Dialer{Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			if _, err := conn.Receive(ctx); err != nil {
+				return err
+			}
+			return conn.SetFramer(peeker)
+		}})
+		p := l.AcceptPeer(t)
+		p.Raw(append(testkit.Frame("hello"), []byte(strings.Repeat("a", 3000)+strings.Repeat("b", 3000))...))
+		c := wait()
+		for _, want := range []string{"a", "b"} {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, strings.Repeat(want, 3000), string(msg))
+		}
+	}))
+}
+
+func TestConnStartTLSToAnUntrustedServer(t *testing.T) {
+	t.Run("of a server that is not trusted ends the Client, whatever the Handshake returns", func(t *testing.T) { // E6, P8
+		l := testkit.ListenTCP(t)
+		server, _ := tcpclienttest.NewTLSConfig()
+		go func() {
+			for {
+				raw, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					raw.Write(testkit.Frame("go ahead"))
+					tls.Server(raw, server).Handshake()
+					raw.Close()
+				}()
+			}
+		}()
+		attempts := 0
+		_, err := l.TryDial(testkit.Within(t, 10*time.Second), tcpclient.Dialer{
+			Reconnect: &tcpclient.Backoff{Min: time.Millisecond, Max: time.Millisecond, FirstDial: true},
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				attempts++
+				conn.Receive(ctx)
+				conn.StartTLS(ctx, &tls.Config{ServerName: "example.com", RootCAs: x509.NewCertPool()})
+				return nil
+			},
+		})
+		t.Log(err)
+		require.Error(t, err)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+		require.Equal(t, 1, attempts)
 	})
 }

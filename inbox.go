@@ -203,6 +203,9 @@ func (in *inbox) takenLocked() int {
 // replyRead makes room for replies of that many bytes, which were read or given up. As in next,
 // either the reader sees that, or it is seen to wait.
 func (in *inbox) replyRead(bytes int) {
+	if bytes == 0 {
+		return
+	}
 	in.replies.Add(int64(-bytes))
 	if in.full.Load() {
 		in.mu.Lock()

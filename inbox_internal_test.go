@@ -158,7 +158,7 @@ func TestMakeRoom(t *testing.T) {
 		_, err := in.advance(t.Context(), &at)
 		require.NoError(t, err)
 		require.Equal(t, 4, in.takeAll(&at))
-		require.NoError(t, p.makeRoom(1000-10, from))
+		require.NoError(t, p.makeRoom(1000-10, from, nil))
 		require.Zero(t, from.stalls, "there is room")
 		in.release(&at)
 	})
@@ -182,7 +182,7 @@ func TestMakeRoom(t *testing.T) {
 					began := time.Now()
 					waited := make(chan time.Duration, 1)
 					go func() {
-						assert.NoError(t, p.makeRoom(1000-10, from))
+						assert.NoError(t, p.makeRoom(1000-10, from, nil))
 						waited <- time.Since(began)
 					}()
 					synctest.Wait()

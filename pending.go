@@ -76,6 +76,10 @@ func newPending(s callSettings) pending {
 	if narrow, ok := s.correlator.(IDLimiter); ok {
 		maxID = max(narrow.MaxID(), 1)
 	}
+	if s.identifier != nil && s.maxInFlight == 0 {
+		// An id whose request was forgotten could come again at once, and get the late reply.
+		limit = maxKept
+	}
 	var a *ages
 	if s.replyTimeout > 0 {
 		a = &ages{abandoned: make(map[uint64]*age)}

@@ -197,7 +197,7 @@ func (t *producer) admit(size int, from upstream) error {
 	if t.hasRoom(need) {
 		return nil
 	}
-	return t.makeRoom(need, from)
+	return t.makeRoom(need, from, nil)
 }
 
 // hasRoom reports whether that many bytes fit into the inbox for certain.
@@ -283,8 +283,9 @@ func (t *producer) closeSlab() {
 
 // makeRoom publishes and waits until need bytes fit into the inbox, or it is empty, or
 // the connection and the time to read it are over. Calls whose replies come after this
-// message do not wait for longer than stallTime.
-func (t *producer) makeRoom(need int, from upstream) error {
+// message do not wait for longer than stallTime. It gives up, too, when wanted, if it is not nil,
+// says that no one waits for what is to come.
+func (t *producer) makeRoom(need int, from upstream, wanted func() bool) error {
 	t.flushCounts()
 	in := t.inbox
 	in.mu.Lock()
@@ -296,16 +297,19 @@ func (t *producer) makeRoom(need int, from upstream) error {
 	in.full.Store(true) // from now on loops over Messages account for what they take
 	defer in.full.Store(false)
 	if in.accountLocked(); !in.hasRoomLocked(need) {
-		if err := t.awaitRoomLocked(need, from); err != nil {
+		if err := t.awaitRoomLocked(need, from, wanted); err != nil {
 			return err
 		}
+	}
+	if !in.hasRoomLocked(need) {
+		need = 0 // it is not wanted
 	}
 	t.budget = max(in.limit-in.takenLocked(), need)
 	return nil
 }
 
 // awaitRoomLocked waits for room.
-func (t *producer) awaitRoomLocked(need int, from upstream) error {
+func (t *producer) awaitRoomLocked(need int, from upstream, wanted func() bool) error {
 	from.stall(true)
 	defer from.stallOver()
 	w := roomWait{from: from, timers: &t.timers, dead: from.Dead()}
@@ -320,6 +324,9 @@ func (t *producer) awaitRoomLocked(need int, from upstream) error {
 		}
 		in.full.Store(true)
 		in.accountLocked()
+		if wanted != nil && !wanted() {
+			break
+		}
 	}
 	return nil
 }

@@ -182,6 +182,12 @@ func (r *frameReader) explain(err error) error {
 	return err
 }
 
+// drop forgets what was read ahead.
+func (r *frameReader) drop() {
+	r.in.Reset(r)
+	r.unread, r.unreadErr = nil, nil
+}
+
 // readFrom makes r read from somewhere else, of which nothing was read yet.
 func (r *frameReader) readFrom(from io.Reader) { r.from, r.heard = from, false }
 
@@ -220,7 +226,7 @@ func (r *reader) run() (err error) {
 		}
 	}()
 	// A dying connection before this one may have left more than the Inbox holds.
-	if err := r.producer.makeRoom(0, r.origin); err != nil {
+	if err := r.producer.makeRoom(0, r.origin, nil); err != nil {
 		return err
 	}
 	for {
@@ -316,7 +322,9 @@ func (r *reader) route(msg []byte) (routed bool, err error) {
 
 func (r *reader) hasRoom(size int) bool { return r.producer.hasRoom(size + overhead) }
 
-func (r *reader) awaitRoom(size int) error { return r.producer.admit(size, r.origin) }
+func (r *reader) awaitRoom(size int, wanted func() bool) error {
+	return r.producer.makeRoom(size+overhead, r.origin, wanted)
+}
 
 func (r *reader) stored(size int) { r.producer.spend(size + overhead) }
 

@@ -92,10 +92,10 @@ func (o *outbox) leave(c *call, end error) (unsent bool) {
 func (k *calls) nextReply(ctx context.Context, c *call) (reply []byte, err error) {
 	for {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, k.endOf(c, err)
 		}
 		if k.inbox.dropped.Load() {
-			return nil, k.endOf(c)
+			return nil, k.endOf(c, ErrClosed)
 		}
 		if reply, ok := c.series.read.take(); ok {
 			k.inbox.replyRead(len(reply) + overhead)
@@ -126,18 +126,30 @@ func (k *calls) refill(c *call) (refilled bool, err error) {
 	case c.ended:
 		return false, c.err
 	}
-	c.series.waits, c.epoch = true, k.epoch
+	c.series.wait()
+	c.epoch = k.epoch
 	return false, nil
 }
 
-// endOf returns why no reply to c is read any more after Close.
-func (k *calls) endOf(c *call) error {
+// endOf returns why no reply to c is read any more: because of err, unless all were read.
+func (k *calls) endOf(c *call, err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if c.ended && c.err != nil {
+	switch {
+	case c.ended && c.err == nil && c.series.unread() == 0:
+		return errAnswered
+	case c.ended && c.err != nil && err == ErrClosed:
 		return c.err
 	}
-	return ErrClosed
+	return err
+}
+
+// awaitsSeries reports whether replies with that id are for a loop.
+func (k *calls) awaitsSeries(id uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c, _ := k.pending.find(id)
+	return c != nil && c.series != nil
 }
 
 // storeLocked keeps a reply for the loop of c, for which there is room in the Inbox.
@@ -155,12 +167,18 @@ func (k *calls) storeLocked(c *call, a arrival) {
 // discard drops what was not read of the replies to c, which has ended, and takes it back.
 func (k *calls) discard(c *call) {
 	k.mu.Lock()
-	unread := c.series.unread()
-	k.recycleLocked(c)
+	unread := k.takeBackLocked(c)
 	k.mu.Unlock()
-	if unread > 0 {
-		k.inbox.replyRead(unread)
+	k.inbox.replyRead(unread)
+}
+
+// takeBackLocked recycles c, and returns what was not read of its replies, as the Inbox counts it.
+func (k *calls) takeBackLocked(c *call) (unread int) {
+	if c.series != nil {
+		unread = c.series.unread()
 	}
+	k.recycleLocked(c)
+	return unread
 }
 
 // takeSeriesLocked returns an empty series.
@@ -184,8 +202,8 @@ func (k *calls) recycleSeriesLocked(s *series) {
 
 const (
 	// maxIdleSeries is how many series are kept for their memory, and keptReplies how much
-	// of that each queue keeps in any case.
-	maxIdleSeries = 16
+	// of that each queue keeps in any case, also while its loop waits.
+	maxIdleSeries = 4
 	keptReplies   = 16 << 10
 )
 
@@ -215,6 +233,15 @@ func (s *series) refill() bool {
 	s.read.clear()
 	s.come, s.read = s.read, s.come
 	return true
+}
+
+// wait notes that the loop waits for a reply, after all that have come. Memory of large ones is given
+// up: it may be a long wait.
+func (s *series) wait() {
+	s.waits = true
+	s.read.clear()
+	s.read.trim()
+	s.come.trim()
 }
 
 // unread returns what has come and was not read, as the Inbox counts it. The loop is over.
@@ -269,7 +296,10 @@ func (q *replyQueue) unread() int {
 
 // clear empties q. It gives up memory of much more than was of use of late.
 func (q *replyQueue) clear() {
-	q.typical = max(len(q.bytes), q.typical-q.typical/8)
+	for range q.ends {
+		q.typical -= q.typical / 8
+	}
+	q.typical = max(len(q.bytes), q.typical)
 	if cap(q.bytes) > max(keptReplies, 8*q.typical) {
 		q.bytes = nil
 	}

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -16,11 +18,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
-
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // Which message is for whom: pushes, ids of the application, several replies to one request.
@@ -1118,4 +1119,407 @@ func (m *rowModel) requireLate(t *testing.T, late []string) {
 		require.GreaterOrEqual(t, i, max(read, last[req]), "late row %.40q", row)
 		last[req] = i + 1
 	}
+}
+
+func TestRepliesThatAreAllRead(t *testing.T) {
+	for name, end := range map[string]func(c *tcpclient.Client, cancel func()){
+		"Close":                  func(c *tcpclient.Client, _ func()) { c.Close() },
+		"the end of its context": func(_ *tcpclient.Client, cancel func()) { cancel() },
+	} {
+		t.Run("a loop that has read all replies ends without an error after "+name, func(t *testing.T) { // P2, P7
+			inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				go func() { d.receive(); d.p.Send(d.last[:len(d.id)]+"row", d.last[:len(d.id)]+"end") }()
+				var got []string
+				for row, err := range d.c.Replies(ctx, []byte(d.id+"search")) {
+					require.NoError(t, err, "after %q", got)
+					got = append(got, string(row[len(d.id):]))
+					if len(got) == 2 {
+						end(d.c, cancel)
+					}
+				}
+				require.Equal(t, []string{"row", "end"}, got)
+			})
+		})
+	}
+}
+
+func TestCallWithMoreGivenUp(t *testing.T) {
+	t.Run("a Call that was given up in the middle returns no part of the reply", func(t *testing.T) { // P2, B3
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			ctx, cancel := context.WithCancel(t.Context())
+			call := startCall(t, ctx, d.c, d.id+"search")
+			d.receive()
+			d.send("row 1")
+			cancel()
+			reply, err := call()
+			require.ErrorIs(t, err, context.Canceled)
+			require.Empty(t, reply)
+		})
+	})
+}
+
+func TestRepliesToARefusedRequest(t *testing.T) {
+	t.Run("a request that is refused after a reply to it came leaves nothing in the Inbox", testkit.InBubble(func(t *testing.T) { // P6
+		inWrite, goOn := make(chan struct{}), make(chan struct{})
+		framer := testkit.FuncFramer{
+			Read: tcpclient.LengthPrefix{}.ReadFrame,
+			Write: func(w *bufio.Writer, msg []byte) error {
+				if string(msg) == "bad" {
+					close(inWrite)
+					<-goOn
+					return errors.New("refused")
+				}
+				return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
+			},
+		}
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: framer, Inbox: 1000})
+		loop := testkit.Start(t, func() (last error) {
+			for _, err := range c.Replies(t.Context(), []byte("bad")) {
+				last = err
+			}
+			return last
+		})
+		<-inWrite
+		p.Send("not asked for")
+		synctest.Wait()
+		close(goOn)
+		require.ErrorContains(t, loop(), "refused")
+		synctest.Wait()
+		require.Zero(t, c.Stats().InboxBytes)
+		require.Zero(t, c.Stats().InFlight)
+	}))
+}
+
+func TestRepliesGivenUpHoldNobodyUp(t *testing.T) {
+	t.Run("a reply that no loop waits for any more does not wait for room", func(t *testing.T) { // B3
+		inEachOrder(t, func(t *testing.T, k tcpclient.Correlator, header string) {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: k, Inbox: 1000, IsPush: isPush, More: more})
+			d := &dialogue{c: c, p: p, id: header}
+			ctx, cancel := context.WithCancel(t.Context())
+			next, _ := d.rows(t, ctx, "search")
+			d.receive()
+			d.send("> " + strings.Repeat("p", 600)) // there is room for it
+			d.send(strings.Repeat("r", 600))        // and not for this
+			cancel()
+			requireLast(t, next, context.Canceled)
+			go func() { // the server goes on
+				p.Send(d.last[:len(d.id)] + "end")
+				d.receive()
+				p.Send(d.last[:len(d.id)] + "end")
+			}()
+			_, err := c.Call(t.Context(), []byte(header+"call"))
+			require.NoError(t, err, "there is room for all that anybody waits for")
+		})
+	})
+
+	t.Run("nor after ErrInboxFull", func(t *testing.T) { // B3
+		inEachOrder(t, func(t *testing.T, k tcpclient.Correlator, header string) {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: k, Inbox: 1000, IsPush: isPush, More: more})
+			d := &dialogue{c: c, p: p, id: header}
+			next, _ := d.rows(t, t.Context(), "search")
+			d.receive()
+			d.send("> " + strings.Repeat("p", 600)) // there is room for it
+			d.send(strings.Repeat("r", 600))        // and not for this
+			requireLast(t, next, tcpclient.ErrInboxFull)
+			go func() {
+				p.Send(d.last[:len(d.id)] + "end")
+				d.receive()
+				p.Send(d.last[:len(d.id)] + "end")
+			}()
+			_, err := c.Call(t.Context(), []byte(header+"call"))
+			require.NoError(t, err, "there is room for all that anybody waits for")
+		})
+	})
+}
+
+func TestStarvationInASeries(t *testing.T) {
+	t.Run("the 10 s count from the last reply, not from when the request was given up", func(t *testing.T) { // P5, B1
+		inDialogue(t, tcpclient.Dialer{MaxInFlight: 1}, func(t *testing.T, d *dialogue) {
+			ctx, cancel := context.WithCancel(t.Context())
+			call := startCall(t, ctx, d.c, d.id+"search")
+			d.receive()
+			time.Sleep(5 * time.Second)
+			d.send("row")
+			began := time.Now()
+			time.Sleep(8 * time.Second)
+			cancel()
+			call()
+			_, err := d.c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrReplyTimeout)
+			require.Equal(t, 10*time.Second, time.Since(began))
+		})
+	})
+}
+
+func TestCallInALoopOverReplies(t *testing.T) {
+	t.Run("a Call in the body of a loop, with MaxInFlight 1", func(t *testing.T) {
+		inDialogue(t, tcpclient.Dialer{MaxInFlight: 1, Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			go func() {
+				d.receive()
+				id := d.last[:len(d.id)]
+				for range 10 {
+					d.p.Send(id + strings.Repeat("r", 300))
+				}
+				d.p.Send(id + "end")
+				d.receive()
+				d.p.Send(d.last[:len(d.id)] + "end")
+			}()
+			n := 0
+			for _, err := range d.c.Replies(t.Context(), []byte(d.id+"search")) {
+				require.NoError(t, err)
+				if n++; n == 1 {
+					began := time.Now()
+					_, err := d.c.Call(t.Context(), []byte(d.id+"nested"))
+					require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+					require.True(t, testkit.OpError(t, err).Unsent)
+					require.InDelta(t, time.Second, time.Since(began), float64(300*time.Millisecond))
+				}
+				if n == 11 {
+					_, err := d.c.Call(t.Context(), []byte(d.id+"nested"))
+					require.NoError(t, err)
+				}
+			}
+			require.Equal(t, 11, n)
+			require.Zero(t, d.c.Stats().InboxBytes)
+		})
+	})
+}
+
+func TestRepliesOnASmallInbox(t *testing.T) { // P1, P6
+	for seed := range uint64(testkit.Rounds(60)) {
+		t.Run(fmt.Sprint("seed ", seed), testkit.InBubble(func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 77))
+			l := testkit.ListenMemory(t)
+			server := &rowServer{random: rand.New(rand.NewPCG(seed, 78)), header: 8}
+			l.Each(server.serve)
+			d := tcpclient.Dialer{
+				Correlator: tcpclient.IDPrefix{}, IsPush: isPush, More: moreRows, ReplyTimeout: time.Duration(random.IntN(2)) * 5 * time.Second,
+				Inbox: 100 + random.IntN(1000), MaxInFlight: []int{0, 1, 2, 5}[random.IntN(4)],
+				Reconnect: &tcpclient.Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond},
+			}
+			if random.IntN(2) == 0 {
+				d.Correlator, server.header = nil, 0
+			}
+			c := l.Dial(t, d)
+			stop, cancelReceive := context.WithCancel(t.Context())
+			received := testkit.Start(t, func() error {
+				for {
+					if _, err := c.Receive(stop); err != nil && !errors.Is(err, tcpclient.ErrDisconnected) {
+						return err
+					}
+					time.Sleep(time.Duration(rand.IntN(3)*rand.IntN(700)) * time.Millisecond)
+				}
+			})
+			var workers sync.WaitGroup
+			for w := range 8 {
+				own := rand.New(rand.NewPCG(seed, uint64(w)))
+				workers.Go(func() {
+					for i := range 15 {
+						req := 100*w + i
+						n := 1 + own.IntN(30)
+						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+own.IntN(4000))*time.Millisecond)
+						next, stopAt := 0, own.IntN(60)
+						for row, err := range c.Replies(ctx, fmt.Appendf(nil, "%d %d %d", req, n, 1500)) {
+							if b := c.Stats().InboxBytes; b < 0 {
+								t.Errorf("InboxBytes %d", b)
+							}
+							if err != nil {
+								break
+							}
+							gotReq, at, gotN := parseRow(row)
+							assert.Equal(t, []int{req, next, n}, []int{gotReq, at, gotN})
+							if next++; next == stopAt {
+								break
+							}
+							if own.IntN(8) == 0 {
+								time.Sleep(time.Duration(own.IntN(1500)) * time.Millisecond)
+							}
+							if own.IntN(10) == 0 {
+								c.Call(ctx, fmt.Appendf(nil, "%d %d %d", req, 3, 1500))
+							}
+						}
+						cancel()
+					}
+				})
+			}
+			workers.Wait()
+			cancelReceive()
+			received()
+			end := testkit.Start(t, func() error { return c.Shutdown(testkit.Within(t, time.Minute)) })
+			for err := error(nil); !errors.Is(err, tcpclient.ErrClosed); {
+				_, err = c.Receive(t.Context())
+			}
+			end()
+			require.Zero(t, c.Stats().InboxBytes)
+			require.Zero(t, c.Stats().InFlight)
+		}))
+	}
+}
+
+func TestRepliesAndGoexit(t *testing.T) {
+	inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+		go func() {
+			for range d.c.Replies(t.Context(), []byte(d.id+"search")) {
+				runtime.Goexit()
+			}
+		}()
+		d.receive()
+		d.send("row", "row")
+		require.Zero(t, d.c.Stats().InboxBytes)
+		require.Equal(t, 1, d.c.Stats().InFlight)
+		d.send("end")
+		require.Zero(t, d.c.Stats().InFlight)
+		require.EqualValues(t, 1, d.c.Stats().LateReplies)
+	})
+}
+
+func TestRepliesMemory(t *testing.T) {
+	t.Run("a loop that waits does not keep what large replies have needed", testkit.InBubble(func(t *testing.T) { // P6, E2
+		const loops, size = 20, 2 << 20
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, More: more, Inbox: 256 << 10})
+		before := testkit.MemoryInUse()
+		for range loops {
+			go func() {
+				for range c.Replies(t.Context(), []byte("search")) {
+				}
+			}()
+			id := p.Receive()[:8]
+			p.Send(id+strings.Repeat("r", size), id+strings.Repeat("r", size), id+"small", id+"small")
+			synctest.Wait()
+		}
+		for range 10 {
+			runtime.GC()
+		}
+		require.Zero(t, c.Stats().InboxBytes)
+		require.Less(t, testkit.MemoryInUse()-before, int64(8*256<<10), "%d loops", loops)
+	}))
+
+	t.Run("a few replies of 4 MiB, then 2000 small ones", testkit.InBubble(func(t *testing.T) { // P6, E2
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{More: more})
+		before := testkit.MemoryInUse()
+		go func() {
+			for range c.Replies(t.Context(), []byte("search")) {
+			}
+		}()
+		for range 3 {
+			p.Send(strings.Repeat("r", 4<<20))
+			synctest.Wait()
+		}
+		p.Send(testkit.Numbered(2000, 20)...)
+		synctest.Wait()
+		require.EqualValues(t, 2003, c.Stats().MessagesReceived)
+		require.Less(t, testkit.MemoryInUse()-before, int64(1<<20))
+	}))
+}
+
+func TestCallWithTooManyReplies(t *testing.T) {
+	t.Run("a Call with too many replies leaves ReplyTimeout to rule", func(t *testing.T) { // P5
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000, ReplyTimeout: 10 * time.Second}, func(t *testing.T, d *dialogue) {
+			call := startCall(t, t.Context(), d.c, d.id+"search")
+			d.receive()
+			for range 3 {
+				d.send(strings.Repeat("r", 400))
+			}
+			began := time.Now()
+			_, err := call()
+			require.ErrorIs(t, err, tcpclient.ErrInboxFull)
+			_, err = d.c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrReplyTimeout)
+			require.Equal(t, 10*time.Second, time.Since(began))
+		})
+	})
+}
+
+func TestRepliesGivenUpBeforeTheyAreWritten(t *testing.T) {
+	t.Run("a loop that was given up before its request was written counts as lost", testkit.InBubble(func(t *testing.T) { // P4
+		c, p := testkit.ConnectNarrow(t, 100, tcpclient.Dialer{More: more})
+		send := testkit.Start(t, func() error { return c.Send(t.Context(), make([]byte, 10000)) }) // is stuck
+		synctest.Wait()
+		d := &dialogue{c: c, p: p}
+		ctx, cancel := context.WithCancel(t.Context())
+		next, _ := d.rows(t, ctx, "search")
+		cancel()
+		requireLast(t, next, context.Canceled)
+		p.Reset()
+		require.Error(t, send())
+		synctest.Wait()
+		err := c.Send(t.Context(), nil)
+		var loss *tcpclient.LossError
+		require.ErrorAs(t, err, &loss)
+		require.Equal(t, 1, loss.Messages)
+	}))
+}
+
+func TestManyChosenIDsGivenUp(t *testing.T) {
+	t.Run("no request with a chosen id is forgotten, however many are given up", testkit.InBubble(func(t *testing.T) { // B5
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: numbered{tcpclient.IDField{Width: 8}}})
+		go func() {
+			for {
+				if _, err := p.Next(); err != nil {
+					return
+				}
+			}
+		}()
+		request := func(id uint64) []byte { return binary.BigEndian.AppendUint64(nil, id) }
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for id := range uint64(1 << 16) {
+			all.Go(func() { c.Call(ctx, request(id+1)) })
+		}
+		synctest.Wait()
+		require.Equal(t, 1<<16, c.Stats().InFlight)
+		cancel()
+		all.Wait()
+		require.Equal(t, 1<<16, c.Stats().InFlight)
+
+		const purchase = 1 << 20
+		for range 2 {
+			_, err := c.Call(testkit.Within(t, time.Second), request(purchase))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.True(t, testkit.OpError(t, err).Unsent, "it waits for a place, and for its id with that")
+		}
+	}))
+}
+
+func TestTwoLoopsOverReplies(t *testing.T) {
+	t.Run("a slow loop does not hold up Calls for the reply to another that was given up", func(t *testing.T) { // B3
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			slow, _ := d.rows(t, t.Context(), "slow")
+			d.receive()
+			d.send("row", strings.Repeat("r", 600)+"end") // complete, and not read yet
+			ctx, cancel := context.WithCancel(t.Context())
+			other, _ := d.rows(t, ctx, "other")
+			d.receive()
+			d.send(strings.Repeat("r", 600)) // has no room
+			cancel()
+			requireLast(t, other, context.Canceled)
+			go func() {
+				d.p.Send(d.last[:len(d.id)] + "end")
+				d.receive()
+				d.p.Send(d.last[:len(d.id)] + "end")
+			}()
+			_, err := d.c.Call(t.Context(), []byte(d.id+"call"))
+			require.NoError(t, err, "there is room for all that anybody waits for")
+			requireRows(t, slow, "row")
+		})
+	})
+}
+
+// A lateRefuser refuses a message, but only after "reply" has been taken in.
+
+// shy has a RequestID that a value of it does not show.
+
+type shy struct{ tcpclient.IDPrefix }
+
+func (*shy) RequestID([]byte) (uint64, bool) { return 7, true }
+
+// numbered takes the first 8 bytes of a request for its id.
+
+type numbered struct{ tcpclient.IDField }
+
+func (n numbered) RequestID(request []byte) (uint64, bool) {
+	id, _, ok := n.SplitReply(request)
+	return id, ok
 }

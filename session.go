@@ -66,7 +66,7 @@ func (c *Client) present() (*link, error) {
 // connected returns the one connection, or how it has ended.
 func (s *Session) connected(ctx context.Context, over *link) (*link, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, withReason(err, s.link.wire.Cause())
 	}
 	if over == nil {
 		return s.link, nil
@@ -92,7 +92,7 @@ func (s *Session) opError(op string, unsent bool, err error) error {
 func (s *Session) Write(ctx context.Context, msg []byte) error { return write(ctx, s, msg) }
 
 // Flush is [Client.Flush] on this connection.
-func (s *Session) Flush(ctx context.Context) error { return flush(ctx, s, false) }
+func (s *Session) Flush(ctx context.Context) error { return flush(ctx, s, true) }
 
 // Send is [Client.Send] on this connection.
 func (s *Session) Send(ctx context.Context, msg []byte) error { return send(ctx, s, s.link, msg) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -65,7 +66,7 @@ func TestSession(t *testing.T) {
 			for method, err := range sessionMethods(t.Context(), s) {
 				require.ErrorIs(t, err, tcpclient.ErrDisconnected, method)
 				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), method)
-				require.Equal(t, method != "Flush", testkit.OpError(t, err).Unsent, method)
+				require.True(t, testkit.OpError(t, err).Unsent, method)
 			}
 			require.NoError(t, c.Send(t.Context(), []byte("of the Client")))
 			require.Equal(t, "of the Client", next.Receive())
@@ -309,4 +310,76 @@ func TestSessionNeverMoves(t *testing.T) { // P4, B7
 	require.Zero(t, wrong.Load(), "requests of a Session on another connection")
 	require.Greater(t, number.Load(), int32(2))
 	require.Positive(t, done.Load())
+}
+
+func TestSessionAndItsClient(t *testing.T) {
+	t.Run("a context that is done does not hide that the connection of a Session has ended", testkit.InBubble(func(t *testing.T) { // P2, P9
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Min: time.Hour, Max: time.Hour}})
+		s := session(t, c)
+		p.Reset()
+		synctest.Wait()
+		ctx := testkit.Canceled(t)
+		for name, call := range map[string]func() error{
+			"Client":  func() error { _, err := c.Call(ctx, nil); return err },
+			"Session": func() error { _, err := s.Call(ctx, nil); return err },
+		} {
+			err := call()
+			require.ErrorIs(t, err, context.Canceled, name)
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected, name)
+		}
+	}))
+
+	t.Run("on demand with FailFast, each Session asks for one attempt", testkit.InBubble(func(t *testing.T) { // P8
+		refused := errors.New("refused")
+		attempts := 0
+		d := tcpclient.Dialer{
+			Reconnect:   &tcpclient.Backoff{Min: time.Millisecond, Max: time.Millisecond, OnDemand: true, FailFast: true},
+			DialContext: func(context.Context, string, string) (net.Conn, error) { attempts++; return nil, refused },
+		}
+		c, err := d.Dial(t.Context(), "tcp", "server:1")
+		require.NoError(t, err)
+		defer c.Close()
+		for i := range 5 {
+			_, err := c.Session()
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			time.Sleep(time.Minute)
+			require.Equal(t, i+1, attempts)
+		}
+		for _, err := range c.Replies(t.Context(), nil) {
+			require.ErrorIs(t, err, refused)
+			require.True(t, testkit.OpError(t, err).Unsent)
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+		}
+	}))
+}
+
+func TestSessionAndDisconnect(t *testing.T) {
+	t.Run("in the body of a loop, with the Inbox full: the rest, then the cause", func(t *testing.T) { // P1
+		cause := errors.New("enough")
+		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
+			go func() {
+				d.receive()
+				for range 5 {
+					d.p.Send(d.last[:len(d.id)] + strings.Repeat("r", 400))
+				}
+			}()
+			n := 0
+			var last error
+			for _, err := range d.c.Replies(t.Context(), []byte(d.id+"search")) {
+				if last = err; err != nil {
+					break
+				}
+				if n++; n == 1 {
+					synctest.Wait()
+					d.c.Disconnect(cause)
+					time.Sleep(time.Second)
+				}
+			}
+			require.ErrorIs(t, last, cause)
+			require.ErrorIs(t, last, tcpclient.ErrDisconnected)
+			require.GreaterOrEqual(t, n, 3)
+			require.Zero(t, d.c.Stats().InboxBytes)
+		})
+	})
 }
