@@ -53,10 +53,11 @@ func serve(t *testing.T, network, address string, handle func(net.Conn)) (addr s
 func TestFrames(t *testing.T) {
 	for _, kind := range []string{
 		"u8", "u16", "u24", "u32", "u64", "u8le", "u16le", "u24le", "u32le", "u64le",
-		"varint", "line", "crlf", "netstring", "octet", "content-length", "fixed:5",
+		"varint", "line", "crlf", "netstring", "octet", "content-length", "fixed:5", "fixed=5", `delim=\x1c\r,start=\x0b`, "decimal=|",
+		"resp",
 	} {
 		t.Run(kind, func(t *testing.T) {
-			f, err := framer(kind)
+			f, err := parseFraming(kind)
 			require.NoError(t, err)
 			server := tcpclienttest.NewServer(f, tcpclienttest.Echo)
 			defer server.Close()
@@ -78,7 +79,7 @@ func TestFrames(t *testing.T) {
 }
 
 func TestHex(t *testing.T) {
-	f, err := framer("u16")
+	f, err := parseFraming("u16")
 	require.NoError(t, err)
 	server := tcpclienttest.NewServer(f, tcpclienttest.Echo)
 	defer server.Close()
