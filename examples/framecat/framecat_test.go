@@ -96,6 +96,24 @@ func TestHex(t *testing.T) {
 	})
 }
 
+func TestJSON(t *testing.T) {
+	server := tcpclienttest.NewServer(nil, tcpclienttest.Echo)
+	defer server.Close()
+	exit, out, errOut := framecat(t, "hello\n\xff\n", "-json", server.Addr)
+	require.Equal(t, exitOK, exit, errOut)
+	require.Regexp(t, `^\{"time":"[^"]+","from":"server","kind":"frame","text":"hello"\}\n\{"time":"[^"]+","from":"server","kind":"frame","hex":"ff"\}\n$`, out)
+}
+
+func TestNewlines(t *testing.T) {
+	address := serve(t, "tcp", "127.0.0.1:0", func(conn net.Conn) {
+		got, _ := io.ReadAll(conn)
+		fmt.Fprintf(conn, "$%d\r\n%s\r\n", len(got), got)
+	})
+	exit, out, errOut := framecat(t, "SET k v\r\nGET k\n", "-frame", "resp", address)
+	require.Equal(t, exitOK, exit, errOut)
+	require.Equal(t, "$16\r\nSET k v\r\nGET k\r\n\n", out) // one CR LF less, for the LF of the line
+}
+
 func TestEnd(t *testing.T) {
 	t.Run("prints what arrives after the end of the input", func(t *testing.T) {
 		address := serve(t, "tcp", "127.0.0.1:0", func(conn net.Conn) {
@@ -202,6 +220,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range []string{
 		"-frame morse :1", "-frame u12 :1", "-frame fixed:0 :1", "-frame fixed:x :1", "-timeout 0s :1",
 		"-insecure :1", "-servername a :1", "-nonsense :1", ":1 :2",
+		"-tls -starttls smtp :1", "-starttls pop3 :1", "-listen :0", "-to :1", "-listen :0 -to :1 :2", "-listen :0 -to :1 -starttls smtp",
 	} {
 		exit, out, errOut := framecat(t, "", strings.Fields(args)...)
 		require.Equal(t, exitUsage, exit, args)

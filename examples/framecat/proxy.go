@@ -33,6 +33,9 @@ func (c *config) proxy(ctx context.Context, out, errOut io.Writer) error {
 		conn, err := listener.Accept()
 		switch {
 		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
 			return context.Cause(ctx)
 		case err != nil: // such as too many open files: that may pass
 			fmt.Fprintln(errOut, "framecat:", err)
