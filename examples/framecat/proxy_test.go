@@ -13,8 +13,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
+	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -267,3 +269,28 @@ func TestProxyJSON(t *testing.T) {
 		"server frame h\u00e9llo": 1, "server frame ff": 1, "server note end": 1,
 	}, found)
 }
+
+func TestTap(t *testing.T) {
+	t.Run("passes on what comes together with the end", func(t *testing.T) {
+		here, there := net.Pipe()
+		defer there.Close()
+		got := make(chan string, 1)
+		go func() {
+			all, _ := io.ReadAll(there)
+			got <- string(all)
+		}()
+		src := endingConn{here, iotest.DataErrReader(strings.NewReader("last"))}
+		tunnel := &tunnel{number: 1, printer: &printer{out: io.Discard}}
+		tunnel.pass(fromClient, tcpclient.Fixed{Size: 4}, src, here)
+		here.Close()
+		require.Equal(t, "last", <-got)
+	})
+}
+
+// An endingConn reads from another reader.
+type endingConn struct {
+	net.Conn
+	r io.Reader
+}
+
+func (c endingConn) Read(p []byte) (int, error) { return c.r.Read(p) }
