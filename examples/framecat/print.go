@@ -106,8 +106,11 @@ func (p *printer) traced(e event) []byte {
 	case e.Kind == kindRaw:
 		line = append(line, "raw "...)
 	}
-	if p.hex {
+	switch {
+	case p.hex:
 		return hex.AppendEncode(line, e.data)
+	case utf8.Valid(e.data):
+		return strconv.AppendQuote(line, string(e.data))
 	}
-	return strconv.AppendQuote(line, string(e.data))
+	return strconv.AppendQuoteToASCII(line, string(e.data)) // no accidental letters
 }

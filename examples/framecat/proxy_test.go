@@ -150,6 +150,12 @@ func TestProxy(t *testing.T) {
 		require.Equal(t, []string{"1 > 61", "1 > raw 000562", "1 > -- end", "1 < -- end"}, p.stop(t))
 	})
 
+	t.Run("prints text as text, and of other bytes the escapes", func(t *testing.T) {
+		p := startProxy(t, serve(t, "tcp", "127.0.0.1:0", func(conn net.Conn) { io.Copy(io.Discard, conn) }), "-frame", "lines")
+		require.Empty(t, p.exchange(t, "h\u00e9\t\nh\u00e9\xff\n"))
+		require.Equal(t, []string{"1 > \"h\u00e9\\t\"", `1 > "h\u00e9\xff"`, "1 > -- end", "1 < -- end"}, p.stop(t))
+	})
+
 	t.Run("lets one direction go on after the end of the other", func(t *testing.T) {
 		ended := make(chan string, 1)
 		p := startProxy(t, serve(t, "tcp", "127.0.0.1:0", func(conn net.Conn) {
