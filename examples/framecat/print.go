@@ -100,10 +100,10 @@ func (p *printer) traced(e event) []byte {
 		arrow = "<"
 	}
 	line := fmt.Appendf(nil, "%d %s ", e.Conn, arrow)
-	switch {
-	case e.Kind == kindNote:
+	switch e.Kind {
+	case kindNote:
 		return append(line, "-- "+e.Note...)
-	case e.Kind == kindRaw:
+	case kindRaw:
 		line = append(line, "raw "...)
 	}
 	switch {

@@ -25,7 +25,7 @@ func (c *config) proxy(ctx context.Context, out, errOut io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(errOut, "framecat: listening on %s\n", listener.Addr())
+	fmt.Fprintln(errOut, "framecat: listening on", listener.Addr())
 	defer context.AfterFunc(ctx, func() { listener.Close() })()
 
 	p := c.printer(out)
@@ -140,7 +140,7 @@ func (t *tunnel) raw(from side, s *tap) {
 		if s.err != nil {
 			return
 		}
-		s.Read(buf)
+		_, _ = s.Read(buf) // keeps its error
 	}
 }
 
@@ -193,7 +193,7 @@ func (s *tap) forget(rest int) { s.seen = s.seen[len(s.seen)-rest:] }
 // closeWrite sends FIN, or with TLS a close_notify.
 func closeWrite(conn net.Conn) {
 	if c, ok := conn.(interface{ CloseWrite() error }); ok {
-		c.CloseWrite()
+		_ = c.CloseWrite() // fails if the connection has ended, which the other direction learns
 	}
 }
 

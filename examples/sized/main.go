@@ -49,9 +49,9 @@ func main() {
 	defer stop()
 	interval, limit := 20*time.Second, 0
 	if *address == "" {
-		broker := tcpclienttest.NewServer(framer, serve)
-		defer broker.Close()
-		*address, interval, limit = broker.Addr, 100*time.Millisecond, 4
+		server := tcpclienttest.NewServer(framer, serve)
+		defer server.Close()
+		*address, interval, limit = server.Addr, 100*time.Millisecond, 4
 	}
 	if err := run(ctx, *address, *topic, interval, limit); err != nil && ctx.Err() == nil {
 		log.Fatal(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"net"
 
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 )
@@ -17,9 +18,7 @@ func serve(conn *tcpclienttest.Conn, settings *tls.Config) {
 			conn.Send([]byte("250 STARTTLS"))
 		case "STARTTLS":
 			conn.Send([]byte("220 go ahead"))
-			secure := tls.Server(conn.NetConn(), settings)
-			defer secure.Close()
-			serveTLS(secure)
+			serveTLS(tls.Server(conn.NetConn(), settings))
 			return
 		default:
 			conn.Send([]byte("530 STARTTLS first"))
@@ -27,7 +26,8 @@ func serve(conn *tcpclienttest.Conn, settings *tls.Config) {
 	}
 }
 
-func serveTLS(conn *tls.Conn) {
+func serveTLS(conn net.Conn) {
+	defer conn.Close()
 	r, w := bufio.NewReader(conn), bufio.NewWriter(conn)
 	for {
 		line, err := framer.ReadFrame(r, nil)
