@@ -39,7 +39,10 @@ as in Go: \r \n \x2c (a comma).
 type framing struct {
 	tcpclient.Framer                  // of both directions, or of what the server sends
 	requests         tcpclient.Framer // of what the client sends; nil: the same
-	newline          string           // what each line of the input gets at its end, and a message loses when it is printed as a line
+
+	// newline is what each line of the input gets at its end, and a message loses when it is printed as a
+	// line.
+	newline string
 }
 
 // dialer returns the Framer of a client.

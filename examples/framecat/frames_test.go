@@ -12,6 +12,7 @@ import (
 	"testing/iotest"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -138,5 +139,32 @@ func TestSizedVectors(t *testing.T) { // P1
 				require.ErrorIs(t, err, tcpclient.ErrInvalidFrame, v.ID)
 			}
 		}
+	}
+}
+
+func TestSizedKeepsThePromisesOfAFramer(t *testing.T) { // P1, P6: what clients say, which the vectors lack
+	for kind, messages := range map[string][]string{
+		"resp": {"PING\r\n", "*1\r\n$4\r\nPING\r\n", "*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\n", "$-1\r\n", "%1\r\n+a\r\n~0\r\n", "|1\r\n+ttl\r\n:3\r\n_\r\n"},
+		"nats": {"PING\r\n", "PUB a 5\r\nhello\r\n", "pub a reply 0\r\n\r\n", "HPUB a 12 14\r\nNATS/1.0\r\n\r\nhi\r\n"},
+		"websocket": {
+			"GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+			"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58", "\x82\xfe\x00\x7emask" + strings.Repeat("x", 126), "\x89\x00",
+		},
+		"postgres": {"\x00\x00\x00\x08\x04\xd2\x16\x2f", "Q\x00\x00\x00\x0dselect 1\x00", "Z\x00\x00\x00\x05I", "X\x00\x00\x00\x04"},
+		"mqtt":     {"\xc0\x00", "\x30\x80\x01" + strings.Repeat("x", 128)},
+		"ber":      {"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00", "\xff\x81\x01\x01a"},
+		"fix":      {"8=FIX.4.2\x019=5\x0135=0\x0110=161\x01", "8=FIXT.1.1\x019=15\x0135=0\x01112=TEST1\x0110=000\x01"},
+		"stx":      {"\x06", "\x02ab\x030"},
+		"smtp":     {"250 OK\r\n", "250-a\r\n250-b\r\n250 c\r\n", "354\r\n"},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			f, err := parseFraming(kind)
+			require.NoError(t, err)
+			var given [][]byte
+			for _, msg := range messages {
+				given = append(given, []byte(msg))
+			}
+			require.NoError(t, tcpclienttest.TestFramer(f.Framer, given...))
+		})
 	}
 }
