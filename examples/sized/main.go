@@ -65,6 +65,7 @@ func run(ctx context.Context, address, topic string, interval time.Duration, lim
 		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error { return login(ctx, conn, topic) },
 		Heartbeat: tcpclient.Heartbeat{
 			Interval: interval,
+			Timeout:  interval + 10*time.Second,
 			Ping:     func() []byte { return []byte{pingReq, 0} },
 			IsPong:   func(msg []byte) bool { return msg[0] == pingResp },
 		},
