@@ -53,10 +53,11 @@ func serve(t *testing.T, network, address string, handle func(net.Conn)) (addr s
 func TestFrames(t *testing.T) {
 	for _, kind := range []string{
 		"u8", "u16", "u24", "u32", "u64", "u8le", "u16le", "u24le", "u32le", "u64le",
-		"varint", "line", "crlf", "netstring", "octet", "content-length", "fixed:5",
+		"varint", "line", "crlf", "netstring", "octet", "content-length", "fixed:5", "fixed=5", `delim=\x1c\r,start=\x0b`, "decimal=|",
+		"resp",
 	} {
 		t.Run(kind, func(t *testing.T) {
-			f, err := framer(kind)
+			f, err := parseFraming(kind)
 			require.NoError(t, err)
 			server := tcpclienttest.NewServer(f, tcpclienttest.Echo)
 			defer server.Close()
@@ -78,7 +79,7 @@ func TestFrames(t *testing.T) {
 }
 
 func TestHex(t *testing.T) {
-	f, err := framer("u16")
+	f, err := parseFraming("u16")
 	require.NoError(t, err)
 	server := tcpclienttest.NewServer(f, tcpclienttest.Echo)
 	defer server.Close()
@@ -93,6 +94,24 @@ func TestHex(t *testing.T) {
 		require.Equal(t, "01\n", out)
 		require.Contains(t, errOut, `"xy"`)
 	})
+}
+
+func TestJSON(t *testing.T) {
+	server := tcpclienttest.NewServer(nil, tcpclienttest.Echo)
+	defer server.Close()
+	exit, out, errOut := framecat(t, "hello\n\xff\n", "-json", server.Addr)
+	require.Equal(t, exitOK, exit, errOut)
+	require.Regexp(t, `^\{"time":"[^"]+","from":"server","kind":"frame","text":"hello"\}\n\{"time":"[^"]+","from":"server","kind":"frame","hex":"ff"\}\n$`, out)
+}
+
+func TestNewlines(t *testing.T) {
+	address := serve(t, "tcp", "127.0.0.1:0", func(conn net.Conn) {
+		got, _ := io.ReadAll(conn)
+		fmt.Fprintf(conn, "$%d\r\n%s\r\n", len(got), got)
+	})
+	exit, out, errOut := framecat(t, "SET k v\r\nGET k\n", "-frame", "resp", address)
+	require.Equal(t, exitOK, exit, errOut)
+	require.Equal(t, "$16\r\nSET k v\r\nGET k\r\n\n", out) // one CR LF less, for the LF of the line
 }
 
 func TestEnd(t *testing.T) {
@@ -201,6 +220,7 @@ func TestUsage(t *testing.T) {
 	for _, args := range []string{
 		"-frame morse :1", "-frame u12 :1", "-frame fixed:0 :1", "-frame fixed:x :1", "-timeout 0s :1",
 		"-insecure :1", "-servername a :1", "-nonsense :1", ":1 :2",
+		"-tls -starttls smtp :1", "-starttls pop3 :1", "-listen :0", "-to :1", "-listen :0 -to :1 :2", "-listen :0 -to :1 -starttls smtp",
 	} {
 		exit, out, errOut := framecat(t, "", strings.Fields(args)...)
 		require.Equal(t, exitUsage, exit, args)

@@ -1,11 +1,13 @@
 // Framecat is netcat for framed protocols: it sends the lines of its input as messages, and
 // prints the messages that arrive as lines. It shows how a program uses tcpclient: settings
 // from flags, concurrent writing and receiving, a graceful end with Shutdown, and an exit
-// code from an error.
+// code from an error. With -listen it is a proxy that prints what a client and a server say.
 //
 //	go run ./examples/framecat                                  # explains and demonstrates itself
-//	echo PING | go run ./examples/framecat -frame crlf localhost:6379
+//	echo PING | go run ./examples/framecat -frame resp localhost:6379
 //	go run ./examples/framecat -frame u16 -hex -tls 9.9.9.9:853 <queries.hex # DNS over TLS
+//	echo NOOP | go run ./examples/framecat -frame smtp -starttls smtp mail.example.com:587
+//	go run ./examples/framecat -frame mqtt -listen localhost:1884 -to localhost:1883
 package main
 
 import (
@@ -21,7 +23,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strconv"
 	"strings"
 	"time"
 
@@ -38,18 +39,17 @@ const (
 )
 
 const usage = `usage: framecat [flags] host:port
+       framecat [flags] -listen host:port -to host:port
 
 Sends the lines of standard input (LF or CR LF) as messages and prints the messages that
 arrive as lines. At the end of the input it sends FIN and prints what still arrives.
 
--frame is one of
-  u8 u16 u24 u32 u64     length in front, big-endian; u16le and so on: little-endian
-  varint                 length in front, as protocol buffers write it
-  line crlf              lines; crlf: sends CR LF
-  netstring octet        5:hello,   5 hello
-  content-length         Content-Length: 5, an empty line, hello
-  fixed:N                messages of N bytes each
+With -listen it passes on what clients and the server of -to say, unchanged and at once, and
+prints each frame on a line: the number of the connection, > from the client or < from the
+server, the message as a Go string. What is no frame is said, and it and all that follows in
+that direction is printed as it arrives, marked raw. Interrupt ends it.
 
+` + frameUsage + `
 Exit code: 0 all went well, 1 the connection or the protocol failed, 2 wrong usage,
 130 interrupted.
 
@@ -58,9 +58,12 @@ Exit code: 0 all went well, 1 the connection or the protocol failed, 2 wrong usa
 // A config holds the settings of the flags.
 type config struct {
 	dialer  tcpclient.Dialer
+	framing framing
 	network string
-	address string // empty: demonstrate
+	address string // of the server; empty: demonstrate
+	listen  string // of the proxy; empty: none
 	hex     bool
+	json    bool
 	timeout time.Duration
 }
 
@@ -79,6 +82,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	case err != nil:
 		fmt.Fprintln(errOut, "framecat:", err)
 		return exitUsage
+	case c.listen != "":
+		err = c.proxy(ctx, out, errOut)
 	case c.address == "":
 		err = demonstrate(ctx, c, out)
 	default:
@@ -100,11 +105,15 @@ func parse(args []string, errOut io.Writer) (*config, error) {
 	flags := flag.NewFlagSet("framecat", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // the caller prints errors, and help is printed below
 	frame := flags.String("frame", "u32", "how messages are marked in the stream: `kind`, see above")
-	flags.BoolVar(&c.hex, "hex", false, "lines are messages in hexadecimal")
-	unix := flags.Bool("unix", false, "the address is the path of a socket")
-	useTLS := flags.Bool("tls", false, "use TLS")
-	insecure := flags.Bool("insecure", false, "with -tls: accept any certificate")
-	name := flags.String("servername", "", "with -tls: the `name` in the certificate, if not that of the address")
+	flags.BoolVar(&c.hex, "hex", false, "messages are in hexadecimal")
+	flags.BoolVar(&c.json, "json", false, "print a JSON object a line, with the time, who has sent it, and text, or hex if it is none")
+	flags.StringVar(&c.listen, "listen", "", "be a proxy at this `address`")
+	to := flags.String("to", "", "with -listen: the `address` of the server")
+	unix := flags.Bool("unix", false, "the address of the server is the path of a socket")
+	useTLS := flags.Bool("tls", false, "use TLS to the server")
+	upgrade := flags.String("starttls", "", "ask for TLS in the clear as this `protocol` does: "+startTLSUsage())
+	insecure := flags.Bool("insecure", false, "with TLS: accept any certificate")
+	name := flags.String("servername", "", "with TLS: the `name` in the certificate, if not that of the address")
 	flags.DurationVar(&c.timeout, "timeout", 10*time.Second, "for connecting, and for what arrives after the end of the input")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -116,59 +125,70 @@ func parse(args []string, errOut io.Writer) (*config, error) {
 	}
 
 	var err error
-	if c.dialer.Framer, err = framer(*frame); err != nil {
+	if c.framing, err = parseFraming(*frame); err != nil {
 		return nil, err
 	}
 	if c.timeout <= 0 {
 		return nil, fmt.Errorf("-timeout %v: must be positive", c.timeout)
 	}
-	c.dialer.Timeout = c.timeout
-	switch {
-	case *useTLS:
-		c.dialer.TLSConfig = &tls.Config{ServerName: *name, InsecureSkipVerify: *insecure}
-	case *insecure || *name != "":
-		return nil, errors.New("-insecure and -servername need -tls")
-	}
+	c.dialer.Framer, c.dialer.Timeout = c.framing.dialer(), c.timeout
 	if *unix {
 		c.network = "unix"
 	}
-	if flags.NArg() > 1 {
-		return nil, fmt.Errorf("one address, not %d (flags come first)", flags.NArg())
+	if c.address, err = c.server(flags.Args(), *to); err != nil {
+		return nil, err
 	}
-	c.address = flags.Arg(0)
-	return c, nil
+	return c, c.secure(&tls.Config{ServerName: *name, InsecureSkipVerify: *insecure}, *useTLS, *upgrade)
 }
 
-// framer returns the Framer that is called kind.
-func framer(kind string) (tcpclient.Framer, error) {
-	switch kind {
-	case "varint":
-		return tcpclient.Varint{}, nil
-	case "line":
-		return tcpclient.Lines{}, nil
-	case "crlf":
-		return tcpclient.Lines{CRLF: true}, nil
-	case "netstring":
-		return tcpclient.Netstring(), nil
-	case "octet":
-		return tcpclient.OctetCounting(), nil
-	case "content-length":
-		return tcpclient.ContentLength{}, nil
+// server returns the address of the server, which is empty if there is none.
+func (c *config) server(args []string, to string) (string, error) {
+	switch {
+	case len(args) > 1:
+		return "", fmt.Errorf("one address, not %d (flags come first)", len(args))
+	case (c.listen == "") != (to == ""):
+		return "", errors.New("-listen and -to need each other")
+	case c.listen == "":
+		return strings.Join(args, ""), nil
+	case len(args) > 0:
+		return "", fmt.Errorf("%s: with -listen the address is that of -to", args[0])
 	}
-	if size, ok := strings.CutPrefix(kind, "fixed:"); ok {
-		n, err := strconv.Atoi(size)
-		if err != nil || n < 1 {
-			return nil, fmt.Errorf("-frame %s: not a size: %q", kind, size)
+	return to, nil
+}
+
+// secure sets up TLS, from the beginning or by upgrade.
+func (c *config) secure(settings *tls.Config, fromTheBeginning bool, upgrade string) error {
+	start, known := startTLS[upgrade]
+	switch {
+	case fromTheBeginning && upgrade != "":
+		return errors.New("-tls or -starttls, not both")
+	case fromTheBeginning:
+		c.dialer.TLSConfig = settings
+	case upgrade == "":
+		if settings.InsecureSkipVerify || settings.ServerName != "" {
+			return errors.New("-insecure and -servername need -tls or -starttls")
 		}
-		return tcpclient.Fixed{Size: n}, nil
+	case !known:
+		return fmt.Errorf("-starttls %s: want one of %s", upgrade, startTLSUsage())
+	case c.listen != "":
+		return errors.New("-starttls is not for a proxy")
+	default:
+		c.dialer.Handshake = func(ctx context.Context, conn *tcpclient.Conn) error {
+			if err := start(ctx, conn); err != nil {
+				return fmt.Errorf("-starttls %s: %w", upgrade, err)
+			}
+			if err := conn.StartTLS(ctx, settings); err != nil {
+				return err
+			}
+			return conn.SetFramer(c.framing.dialer())
+		}
 	}
-	bits, littleEndian := strings.CutSuffix(kind, "le")
-	switch bits {
-	case "u8", "u16", "u24", "u32", "u64":
-		n, err := strconv.Atoi(bits[1:])
-		return tcpclient.LengthPrefix{Width: n / 8, LittleEndian: littleEndian}, err
-	}
-	return nil, fmt.Errorf("-frame %s: unknown; framecat -help lists what there is", kind)
+	return nil
+}
+
+// printer returns what prints to out.
+func (c *config) printer(out io.Writer) *printer {
+	return &printer{hex: c.hex, json: c.json, newline: c.framing.newline, out: out}
 }
 
 // cat connects, sends what in says and prints what arrives, until both directions have
@@ -232,6 +252,7 @@ func (c *config) send(ctx context.Context, client *tcpclient.Client, in io.Reade
 
 // receive prints each message that arrives as a line.
 func (c *config) receive(ctx context.Context, client *tcpclient.Client, out io.Writer) error {
+	p := c.printer(out)
 	for msg, err := range client.Messages(ctx) {
 		if errors.Is(err, tcpclient.ErrClosed) || errors.Is(err, io.EOF) {
 			return nil // we ended the connection, or the server did between two messages
@@ -239,7 +260,7 @@ func (c *config) receive(ctx context.Context, client *tcpclient.Client, out io.W
 		if err != nil {
 			return err
 		}
-		if _, err := out.Write(c.line(msg)); err != nil {
+		if err := p.print(event{From: fromServer, Kind: kindFrame, data: msg}); err != nil {
 			return err
 		}
 	}
@@ -249,21 +270,13 @@ func (c *config) receive(ctx context.Context, client *tcpclient.Client, out io.W
 // message returns the message that a line of input stands for.
 func (c *config) message(line []byte) ([]byte, error) {
 	if !c.hex {
-		return line, nil
+		return append(line, c.framing.newline...), nil
 	}
 	msg, err := hex.DecodeString(string(bytes.Join(bytes.Fields(line), nil)))
 	if err != nil {
 		return nil, fmt.Errorf("-hex: %q: %w", line, err)
 	}
 	return msg, nil
-}
-
-// line returns the line of output that stands for a message.
-func (c *config) line(msg []byte) []byte {
-	if c.hex {
-		return append(hex.AppendEncode(nil, msg), '\n')
-	}
-	return append(bytes.Clone(msg), '\n')
 }
 
 // demonstrate talks to its own server, which echoes every message.
