@@ -12,8 +12,11 @@ import (
 	"github.com/seed-d0aa0aa7/tcpclient"
 )
 
-// lookInterval is how often Calls that wait for a connection look for one.
-const lookInterval = 5 * time.Millisecond
+const (
+	// lookSoonest and lookLatest are how often a connection is looked for while Calls wait for one.
+	lookSoonest = time.Millisecond
+	lookLatest  = 100 * time.Millisecond
+)
 
 // A Pool is several Clients that take requests together. [Dial] makes one. All methods may be called
 // by any number of goroutines at once.
@@ -336,23 +339,29 @@ func (p *Pool) endWait() {
 	p.waiting--
 }
 
-// look looks for a connection while Calls wait for one, and also finds that there will be none. That
-// Clients tell no one when they have one, and that few wait for long, makes it look so often.
+// look looks for a connection while Calls wait for one, and also finds that there will be none. No
+// Client tells when it has one. So look asks again and again, less often the longer it has waited:
+// a Call then waits little longer than it has to.
 func (p *Pool) look() {
-	ticks := time.NewTicker(lookInterval)
-	defer ticks.Stop()
-	for !p.isOver(ticks.C) {
+	began := time.Now()
+	pause := time.NewTimer(lookSoonest)
+	defer pause.Stop()
+	for {
+		select {
+		case <-p.over:
+			return
+		case <-pause.C:
+		}
+		if p.isSettled() {
+			return
+		}
+		pause.Reset(min(max(time.Since(began)/16, lookSoonest), lookLatest))
 	}
 }
 
-// isOver waits for a tick, and reports whether look is to end, which it has then told those who
-// wait.
-func (p *Pool) isOver(tick <-chan time.Time) bool {
-	select {
-	case <-p.over:
-		return true
-	case <-tick:
-	}
+// isSettled reports whether look is to end: no Call waits any more, or those that wait are told to
+// look for themselves.
+func (p *Pool) isSettled() bool {
 	o, _ := p.outlook()
 	p.mu.Lock()
 	defer p.mu.Unlock()
