@@ -246,8 +246,11 @@ func (p *Pool) choose(tried []bool) int {
 	if n > 1 && tried == nil {
 		i := rand.IntN(n)
 		j := (i + 1 + rand.IntN(n-1)) % n
-		a, b := p.clients[i].Stats(), p.clients[j].Stats()
-		switch {
+		a := p.clients[i].Stats()
+		if a.Connected && a.InFlight == 0 {
+			return i
+		}
+		switch b := p.clients[j].Stats(); {
 		case !a.Connected || !b.Connected: // then all have to be looked at
 		case a.InFlight <= b.InFlight:
 			return i
