@@ -216,8 +216,14 @@ func TestClientsWithoutAConnectionGoOnTrying(t *testing.T) { // P8
 			_, err := p.Clients()[1].Call(t.Context(), []byte("hello"))
 			require.ErrorIs(t, err, errTurnedAway)
 			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+			require.Equal(t, int32(1), attempts.Load(), "nor for a Call")
 			require.Equal(t, "a:1", call(t, p, "hello"))
 			require.NoError(t, p.Shutdown(t.Context()))
+
+			for range 20 {
+				p = w.dial(t, d, 1, "a:1", "b:1")
+				require.NoError(t, p.Shutdown(t.Context()), "not to have a connection is no failure of Shutdown")
+			}
 		})
 	})
 

@@ -8,9 +8,9 @@ import (
 	"github.com/seed-d0aa0aa7/tcpclient"
 )
 
-// ErrNoConnection: no Client of the Pool is connected. The Clients go on trying, and Call waits for
-// the first. Errors that are ErrNoConnection name the reasons. [tcpclient.Classify] calls them
-// ClassDisconnected, or ClassPermanent if all Clients have ended.
+// ErrNoConnection says that no Client of the Pool is connected. The Clients go on trying, and Call
+// waits for the first. An error that Is ErrNoConnection names the reasons. It is of
+// [tcpclient.ClassDisconnected], or of ClassPermanent if all Clients have ended.
 var ErrNoConnection error = noConnectionError{}
 
 type noConnectionError struct{}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -224,6 +225,17 @@ func TestCallWithoutAConnection(t *testing.T) {
 			require.Equal(t, tcpclient.ClassTemporary, tcpclient.Classify(err))
 			require.NoError(t, p.Close())
 		})
+	})
+
+	t.Run("looks for one no longer than it waits", func(t *testing.T) { // P6
+		server := tcpclienttest.NewServer(nil, tcpclienttest.Echo)
+		p, err := pool.Dial(t.Context(), nil, "tcp", 2, server.Addr)
+		require.NoError(t, err)
+		require.NoError(t, server.Close())
+		_, err = p.Call(within(t, 50*time.Millisecond), []byte("hello"))
+		require.Error(t, err)
+		testkit.Eventually(t, "no goroutine looks", func() bool { return !strings.Contains(testkit.Stacks(), "pool.(*Pool).look(") })
+		require.NoError(t, p.Close())
 	})
 
 	t.Run("does no I/O if its context has ended", func(t *testing.T) { // P2

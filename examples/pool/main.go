@@ -27,18 +27,18 @@ func run() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 
-	fast := tcpclienttest.NewServer(nil, worker("fast", 2*time.Millisecond))
-	defer fast.Close()
-	slow := tcpclienttest.NewServer(nil, worker("slow", 20*time.Millisecond))
-	defer slow.Close()
-	frail := tcpclienttest.NewServer(nil, worker("frail", 2*time.Millisecond))
+	fastServer := tcpclienttest.NewServer(nil, worker("fast", 2*time.Millisecond))
+	defer fastServer.Close()
+	slowServer := tcpclienttest.NewServer(nil, worker("slow", 20*time.Millisecond))
+	defer slowServer.Close()
+	frailServer := tcpclienttest.NewServer(nil, worker("frail", 2*time.Millisecond))
 
 	// Two connections to each. Ids tell which reply is for which request.
 	dialer := tcpclient.Dialer{
 		Correlator: tcpclient.IDPrefix{},
 		Reconnect:  &tcpclient.Backoff{Max: 100 * time.Millisecond},
 	}
-	servers, err := pool.Dial(ctx, &dialer, "tcp", 2, fast.Addr, slow.Addr, frail.Addr)
+	servers, err := pool.Dial(ctx, &dialer, "tcp", 2, fastServer.Addr, slowServer.Addr, frailServer.Addr)
 	if err != nil {
 		return err
 	}
@@ -48,20 +48,20 @@ func run() error {
 
 	killed := make(chan error, 1)
 	time.AfterFunc(50*time.Millisecond, func() {
-		frail.ResetConnections()
-		killed <- frail.Close()
+		frailServer.ResetConnections()
+		killed <- frailServer.Close()
 	})
 	work(ctx, servers, "one is killed")
 	if err := <-killed; err != nil {
 		return err
 	}
 
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", frail.Addr)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", frailServer.Addr)
 	if err != nil {
 		return err
 	}
-	back := tcpclienttest.NewServerOn(listener, nil, worker("frail", 2*time.Millisecond))
-	defer back.Close()
+	server := tcpclienttest.NewServerOn(listener, nil, worker("frail", 2*time.Millisecond))
+	defer server.Close()
 	for connected := 0; connected < 6 && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		connected = 0
 		for _, client := range servers.Clients() {
