@@ -76,8 +76,11 @@ func newPool(clients []*tcpclient.Client, addresses []string) *Pool {
 func (p *Pool) Call(ctx context.Context, request []byte) (reply []byte, err error) {
 	var tried []bool // Clients that could not send it; nil: none was tried
 	for {
-		if err := p.usable(ctx); err != nil {
-			return nil, p.opError("call", true, err)
+		if over := p.usable(ctx); over != nil {
+			if err != nil && over == ctx.Err() {
+				over = joinedErrors{over, err} // why it was not sent in time
+			}
+			return nil, p.opError("call", true, over)
 		}
 		i := p.choose(tried)
 		if i < 0 {
@@ -113,7 +116,10 @@ func (p *Pool) callOn(ctx context.Context, c *tcpclient.Client, request []byte) 
 // isForAnother reports whether a request that has failed with err may be sent to another server.
 func isForAnother(ctx context.Context, err error) bool {
 	var op *tcpclient.OpError
-	if ctx.Err() != nil || !errors.As(err, &op) || !op.Unsent {
+	if !errors.As(err, &op) || !op.Unsent {
+		return false
+	}
+	if end := ctx.Err(); end != nil && errors.Is(err, end) {
 		return false
 	}
 	// What is permanent and of the connection is no reason not to try another.

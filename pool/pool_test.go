@@ -232,8 +232,12 @@ func TestCallWithoutAConnection(t *testing.T) {
 		p, err := pool.Dial(t.Context(), nil, "tcp", 2, server.Addr)
 		require.NoError(t, err)
 		require.NoError(t, server.Close())
+		testkit.Eventually(t, "all have lost their connection", func() bool {
+			_, err := p.Pick()
+			return err != nil
+		})
 		_, err = p.Call(within(t, 50*time.Millisecond), []byte("hello"))
-		require.Error(t, err)
+		require.ErrorIs(t, err, pool.ErrNoConnection)
 		testkit.Eventually(t, "no goroutine looks", func() bool { return !strings.Contains(testkit.Stacks(), "pool.(*Pool).look(") })
 		require.NoError(t, p.Close())
 	})

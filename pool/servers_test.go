@@ -119,10 +119,11 @@ func (w *world) answer(address string, conn *tcpclienttest.Conn) {
 	var requests sync.WaitGroup
 	defer requests.Wait()
 	for msg := range conn.Messages() {
-		id, request, _ := (tcpclient.IDPrefix{}).SplitReply(msg)
-		w.execute(address, string(request))
+		id, body, _ := (tcpclient.IDPrefix{}).SplitReply(msg)
+		request := string(body)
+		w.execute(address, request)
 		requests.Go(func() {
-			w.work(address, string(request))
+			w.work(address, request)
 			reply, _ := tcpclient.IDPrefix{}.AppendRequest(nil, id, []byte(address))
 			conn.Send(reply)
 		})
