@@ -77,7 +77,7 @@ func (p *Pool) Call(ctx context.Context, request []byte) (reply []byte, err erro
 	var tried []bool // Clients that could not send it; nil: none was tried
 	for {
 		if over := p.usable(ctx); over != nil {
-			if err != nil && over == ctx.Err() {
+			if err != nil && errors.Is(over, ctx.Err()) {
 				over = joinedErrors{over, err} // why it was not sent in time
 			}
 			return nil, p.opError("call", true, over)
