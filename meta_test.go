@@ -64,7 +64,7 @@ func TestREADME(t *testing.T) {
 }
 
 func TestImports(t *testing.T) { // P11
-	imports := testkit.GoList(t, "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".", "./tcpclienttest", "./examples/...")
+	imports := testkit.GoList(t, "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".", "./pool", "./tcpclienttest", "./examples/...")
 	require.Contains(t, imports, module)
 	for _, path := range imports {
 		if path != module && !strings.HasPrefix(path, module+"/") {
@@ -74,7 +74,7 @@ func TestImports(t *testing.T) { // P11
 }
 
 func TestDocumentation(t *testing.T) {
-	for _, dir := range []string{".", "tcpclienttest"} {
+	for _, dir := range []string{".", "pool", "tcpclienttest"} {
 		for _, name := range undocumented(t, dir) {
 			t.Errorf("undocumented: %s", name)
 		}

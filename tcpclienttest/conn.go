@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net"
+	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 )
@@ -14,11 +17,14 @@ import (
 // A Conn is the server's end of a connection. One goroutine at a time may receive; any
 // number may send at once.
 type Conn struct {
+	server *Server
 	net    net.Conn
 	framer tcpclient.Framer
 	ctx    context.Context
 	cancel context.CancelFunc
 	state  atomic.Int32
+	cut    atomic.Bool               // the server has closed or reset it, before its handler had returned
+	until  atomic.Pointer[time.Time] // when reading ends, as the server is closing; nil: it is not
 
 	// Owned by the receiving goroutine.
 	in      *bufio.Reader // over source
@@ -38,7 +44,7 @@ const (
 )
 
 func newConn(s *Server, raw net.Conn) *Conn {
-	c := &Conn{net: raw, framer: s.framer, lock: make(chan struct{}, 1)}
+	c := &Conn{server: s, net: raw, framer: s.framer, lock: make(chan struct{}, 1)}
 	c.in = bufio.NewReaderSize((*source)(c), 64<<10)
 	c.out = bufio.NewWriterSize((*sink)(c), 64<<10)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
@@ -56,7 +62,32 @@ func (c *source) Read(p []byte) (int, error) {
 	}
 	c.state.Store(receiving)
 	defer c.state.Store(working)
-	return c.net.Read(p)
+	if until := c.until.Load(); until != nil {
+		(*Conn)(c).limitRead(*until)
+	}
+	n, err := c.net.Read(p)
+	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.until.Load() != nil {
+		err = errClosing
+	}
+	return n, err
+}
+
+// errClosing is what a handler receives that waits for its client when the server closes.
+var errClosing = fmt.Errorf("tcpclienttest: the server is closing: %w", net.ErrClosed)
+
+// drain lets the handler receive what has arrived, and ends its wait for more.
+func (c *Conn) drain(until time.Time) {
+	c.until.Store(&until)
+	c.limitRead(until)
+}
+
+// limitRead ends the read that is under way, or the next one, when nothing arrives, and in any
+// case at until.
+func (c *Conn) limitRead(until time.Time) {
+	if quiet := time.Now().Add(quiet); quiet.Before(until) {
+		until = quiet
+	}
+	c.net.SetReadDeadline(until)
 }
 
 // sink is the writer under Conn.out.
@@ -72,7 +103,8 @@ func (c *sink) Write(p []byte) (int, error) {
 // arrived. It does not flush what was written.
 //
 // It fails as the Framer and the connection do: with io.EOF if the client has closed the
-// connection, or its writing side, after a whole message.
+// connection, or its writing side, after a whole message. When the server closes see
+// [Server.Close].
 func (c *Conn) Receive() ([]byte, error) { return c.framer.ReadFrame(c.in, nil) }
 
 // Messages returns the messages as they arrive, until Receive would fail. Use Receive if
@@ -145,12 +177,14 @@ func (c *Conn) CloseWrite() error {
 // ECONNRESET. What was not flushed is lost. If the connection cannot be reset, Reset closes
 // it and fails with [errors.ErrUnsupported]. It may be called at any time.
 func (c *Conn) Reset() error {
+	c.cut.Store(true)
 	c.cancel()
 	return reset(c.net)
 }
 
 // hangUp closes the raw connection: TLS would first wait for the client to read.
 func (c *Conn) hangUp() {
+	c.cut.Store(true)
 	c.cancel()
 	bottom(c.net).Close()
 }

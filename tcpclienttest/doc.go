@@ -15,7 +15,8 @@
 // A [Server] listens on loopback, or on the listener given to [NewServerOn], and runs a
 // [Handler] for each connection. The Handler exchanges whole messages, or misbehaves as the
 // test needs: it may send half a frame through [Conn.NetConn], reset the connection, or
-// stay silent. [Echo], [Discard] and [Ignore] are ready made.
+// stay silent. [Echo], [Discard] and [Ignore] are ready made. [Script] is a dialogue that is
+// written down, and [Refuse] a server that is not there yet.
 //
 // # A network without sockets
 //

@@ -39,6 +39,59 @@ func ExampleNewServer() {
 	// Output: HELLO <nil>
 }
 
+func ExampleScript() {
+	server := tcpclienttest.NewServer(tcpclient.Lines{}, tcpclienttest.Script(
+		tcpclienttest.Step{Reply: []string{"220 ready"}},
+		tcpclienttest.Step{Expect: "HELO me", Reply: []string{"250 hello"}},
+		tcpclienttest.Step{Expect: "QUIT", Reply: []string{"221 bye"}},
+	))
+	ctx := context.Background()
+	dialer := tcpclient.Dialer{Framer: tcpclient.Lines{}}
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	greeting, _ := client.Receive(ctx)
+	hello, _ := client.Call(ctx, []byte("HELO me"))
+	bye, _ := client.Call(ctx, []byte("QUIT"))
+	fmt.Printf("%s, %s, %s\n", greeting, hello, bye)
+	client.Close()
+	fmt.Println(server.Close()) // what was not as written
+	// Output:
+	// 220 ready, 250 hello, 221 bye
+	// <nil>
+}
+
+func ExampleRefuse() {
+	greet := tcpclienttest.Step{Reply: []string{"welcome"}, Then: tcpclienttest.Echo}
+	server := tcpclienttest.NewServer(nil, tcpclienttest.Refuse(2, tcpclienttest.Script(greet)))
+	defer server.Close()
+
+	failed := 0
+	dialer := tcpclient.Dialer{
+		Reconnect: &tcpclient.Backoff{Max: 10 * time.Millisecond, FirstDial: true},
+		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			_, err := conn.Receive(ctx)
+			return err
+		},
+		Trace: &tcpclient.Trace{ConnectFailed: func(string, int, error) { failed++ }},
+	}
+	ctx := context.Background()
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	reply, err := client.Call(ctx, []byte("hello"))
+	fmt.Println(string(reply), err)
+	client.Close()
+	fmt.Println(failed, "attempts failed")
+	// Output:
+	// hello <nil>
+	// 2 attempts failed
+}
+
 // In a bubble of package testing/synctest this example can wait for minutes of silence in
 // no real time.
 func ExampleNetwork() {

@@ -15,6 +15,12 @@ import (
 )
 
 const (
+	// quiet is how long a handler waits for its client once Close has begun.
+	quiet = 50 * time.Millisecond
+
+	// drainTime is how long Close lets handlers receive what their clients go on to send.
+	drainTime = time.Second
+
 	// grace is how long Close waits for the handlers.
 	grace = 5 * time.Second
 
@@ -24,6 +30,9 @@ const (
 	// acceptPause is the pause after a failed Accept, such as one that found no free file
 	// descriptor.
 	acceptPause = 5 * time.Millisecond
+
+	// maxFindings is how much Close tells of what Scripts have found.
+	maxFindings = 10
 )
 
 // A Handler is the server's part on one connection. It runs on a goroutine of its own. When
@@ -49,11 +58,13 @@ type Server struct {
 	closed   chan struct{} // closed when Close is over and err is set
 	err      error
 
-	mu      sync.Mutex // guards following
-	conns   map[*Conn]struct{}
-	running int           // goroutines that the server owns now
-	ended   chan struct{} // closed when running is 0
-	closing bool
+	mu       sync.Mutex // guards following
+	conns    map[*Conn]struct{}
+	running  int           // goroutines that the server owns now
+	ended    chan struct{} // closed when running is 0
+	closing  bool
+	findings []string // what Scripts have found
+	more     int      // that were not kept
 }
 
 // NewServer starts a server on a free port of 127.0.0.1. A nil Framer is the Dialer's
@@ -152,13 +163,16 @@ func (s *Server) current() []*Conn {
 	return conns
 }
 
-// Close stops listening, cancels the contexts of the connections and waits until all
-// handlers have returned. A handler that waits for its client returns when the client has
-// closed, so close clients first.
+// Close stops listening, cancels the contexts of the connections, and waits until all
+// handlers have returned. Clients need not be closed first. A handler still receives what
+// has arrived. Once it has waited for 50 ms, or a second after Close began if the client goes on
+// sending, it receives an error that Is [net.ErrClosed]. What it sends until it returns is sent.
 //
-// After 5 s Close closes the remaining connections, waits for at most another second, and
-// returns an error that names them and says what their handlers were doing. All calls
-// of Close return the same error.
+// A handler that does something else is waited for. After 5 s Close closes the remaining
+// connections, waits for at most another second, and returns an error that names them and says
+// what their handlers were doing.
+//
+// The error also tells what a [Script] has found. All calls of Close return the same error.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	first := !s.closing
@@ -173,10 +187,12 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) close() error {
-	s.cancel()
 	s.listener.Close()
+	until := time.Now().Add(drainTime)
+	s.each(func(c *Conn) { c.drain(until) })
+	s.cancel()
 	if s.waitEnded(grace) {
-		return nil
+		return s.found("")
 	}
 	var stuck []string
 	s.each(func(c *Conn) {
@@ -188,8 +204,35 @@ func (s *Server) close() error {
 	if !s.waitEnded(lastGrace) {
 		late = ", some even after their connections were closed"
 	}
-	return fmt.Errorf("tcpclienttest: server %s: handlers still running after %v%s: %s",
-		s.Addr, grace, late, strings.Join(stuck, "; "))
+	return s.found(fmt.Sprintf("handlers still running after %v%s: %s", grace, late, strings.Join(stuck, "; ")))
+}
+
+// report keeps what a Script has found, for Close.
+func (s *Server) report(finding string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.findings) == maxFindings {
+		s.more++
+		return
+	}
+	s.findings = append(s.findings, finding)
+}
+
+// found returns the error of Close: what Scripts have found, and what is stuck, if anything is.
+func (s *Server) found(stuck string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	said := s.findings
+	if s.more > 0 {
+		said = append(said, fmt.Sprintf("and %d more", s.more))
+	}
+	if stuck != "" {
+		said = append(said, stuck)
+	}
+	if len(said) == 0 {
+		return nil
+	}
+	return fmt.Errorf("tcpclienttest: server %s: %s", s.Addr, strings.Join(said, "; "))
 }
 
 // waitEnded waits for at most d until all goroutines have ended, and reports whether they

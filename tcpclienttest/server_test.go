@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -219,10 +221,15 @@ func connect(t *testing.T, network *tcpclienttest.Network) *client {
 }
 
 func TestServer_Close_waits_for_handlers(t *testing.T) {
-	inBubble(t, tcpclienttest.Echo, func(t *testing.T, network *tcpclienttest.Network, server *tcpclienttest.Server) {
+	handler := func(conn *tcpclienttest.Conn) {
+		msg, _ := conn.Receive()
+		time.Sleep(time.Second)
+		conn.Send(msg)
+	}
+	inBubble(t, handler, func(t *testing.T, network *tcpclienttest.Network, server *tcpclienttest.Server) {
 		c := connect(t, network)
-		requireEcho(t, c)
-		time.AfterFunc(time.Second, func() { c.Close() })
+		require.NoError(t, c.send("hello"))
+		synctest.Wait()
 		began := time.Now()
 		var group sync.WaitGroup
 		for range 2 {
@@ -230,6 +237,97 @@ func TestServer_Close_waits_for_handlers(t *testing.T) {
 		}
 		group.Wait()
 		require.Equal(t, time.Second, time.Since(began))
+		msg, err := c.receive()
+		require.NoError(t, err)
+		require.Equal(t, "hello", msg)
+		_, err = c.receive()
+		require.Equal(t, io.EOF, err)
+	})
+}
+
+func TestServer_Close_ends_handlers_that_wait_for_their_clients(t *testing.T) {
+	var last atomic.Value
+	handlers := map[string]tcpclienttest.Handler{
+		"in Receive": func(conn *tcpclienttest.Conn) {
+			for {
+				if _, err := conn.Receive(); err != nil {
+					last.Store(err)
+					return
+				}
+			}
+		},
+		"in a loop over Messages": tcpclienttest.Discard,
+		"in Echo":                 tcpclienttest.Echo,
+		"in a read of its own": func(conn *tcpclienttest.Conn) {
+			io.Copy(io.Discard, conn.NetConn())
+		},
+	}
+	for name, handler := range handlers {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, handler, func(t *testing.T, network *tcpclienttest.Network, server *tcpclienttest.Server) {
+				c := connect(t, network)
+				require.NoError(t, c.send("hello"))
+				synctest.Wait()
+				began := time.Now()
+				require.NoError(t, server.Close())
+				require.Equal(t, 50*time.Millisecond, time.Since(began))
+				_, err := c.receive()
+				if name == "in Echo" {
+					require.NoError(t, err)
+					_, err = c.receive()
+				}
+				require.Equal(t, io.EOF, err)
+			})
+		})
+	}
+	require.ErrorIs(t, last.Load().(error), net.ErrClosed)
+
+	t.Run("of a client that goes on sending", func(t *testing.T) {
+		inBubble(t, tcpclienttest.Discard, func(t *testing.T, network *tcpclienttest.Network, server *tcpclienttest.Server) {
+			c := connect(t, network)
+			sending := make(chan struct{})
+			go func() {
+				defer close(sending)
+				for c.send("on and on") == nil {
+					time.Sleep(10 * time.Millisecond)
+				}
+			}()
+			synctest.Wait()
+			began := time.Now()
+			require.NoError(t, server.Close())
+			require.Equal(t, time.Second, time.Since(began))
+			<-sending
+		})
+	})
+
+	t.Run("over TLS", func(t *testing.T) {
+		server := tcpclienttest.NewTLSServer(nil, tcpclienttest.Echo)
+		dialer := tcpclient.Dialer{TLSConfig: server.ClientTLSConfig()}
+		c, err := dialer.Dial(t.Context(), "tcp", server.Addr)
+		require.NoError(t, err)
+		defer c.Close()
+		require.NoError(t, server.Close())
+		_, err = c.Receive(t.Context())
+		require.ErrorIs(t, err, io.EOF)
+	})
+}
+
+func TestServer_Close_lets_handlers_receive_what_has_arrived(t *testing.T) {
+	var received atomic.Int64
+	slow := func(conn *tcpclienttest.Conn) {
+		for range conn.Messages() {
+			received.Add(1)
+			time.Sleep(90 * time.Millisecond)
+		}
+	}
+	inBubble(t, slow, func(t *testing.T, network *tcpclienttest.Network, server *tcpclienttest.Server) {
+		c := connect(t, network)
+		for range 10 {
+			require.NoError(t, c.send("hello"))
+			synctest.Wait() // each is a read of its own
+		}
+		require.NoError(t, server.Close())
+		require.Equal(t, int64(10), received.Load())
 	})
 }
 
@@ -238,7 +336,12 @@ func TestServer_Close_names_stuck_connections(t *testing.T) {
 		msg, _ := conn.Receive()
 		switch string(msg) {
 		case "receive":
-			conn.Receive()
+			for {
+				conn.NetConn().SetReadDeadline(time.Time{}) // it insists
+				if _, err := conn.NetConn().Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+					return
+				}
+			}
 		case "send":
 			conn.Send(make([]byte, 1<<20))
 		case "think":
@@ -246,7 +349,7 @@ func TestServer_Close_names_stuck_connections(t *testing.T) {
 		}
 	}
 	for doing, said := range map[string]string{
-		"receive": "waits for the client to send or close",
+		"receive": "is in its handler",
 		"send":    "waits for the client to read",
 		"think":   "is in its handler",
 	} {
