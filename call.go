@@ -270,6 +270,7 @@ type starvation struct {
 type idleCalls struct {
 	first  *call
 	series []*series
+	spare  [2][]byte // what series that wait have given up; one loop that is busy needs two
 }
 
 // A moment is a time by the clock of replies, and in the life of a reader.

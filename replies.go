@@ -126,7 +126,9 @@ func (k *calls) refill(c *call) (refilled bool, err error) {
 	case c.ended:
 		return false, c.err
 	}
-	c.series.wait()
+	for _, memory := range c.series.wait() {
+		k.spareLocked(memory)
+	}
 	c.epoch = k.epoch
 	return false, nil
 }
@@ -156,6 +158,9 @@ func (k *calls) awaitsSeries(id uint64) bool {
 func (k *calls) storeLocked(c *call, a arrival) {
 	c.replies++
 	k.inbox.replies.Add(int64(len(a.reply) + overhead))
+	if c.series.come.isBare() {
+		c.series.come.bytes = k.takeSpareLocked()
+	}
 	woken := c.series.store(a.reply)
 	if !a.more {
 		k.endLocked(c, nil, nil)
@@ -179,6 +184,22 @@ func (k *calls) takeBackLocked(c *call) (unread int) {
 	}
 	k.recycleLocked(c)
 	return unread
+}
+
+// spareLocked keeps memory for the next series that has none, unless the Inbox could not fill it.
+func (k *calls) spareLocked(memory []byte) {
+	for i, kept := range k.idle.spare {
+		if cap(kept) < cap(memory) && cap(memory) <= k.maxSum {
+			k.idle.spare[i], memory = memory, kept
+		}
+	}
+}
+
+// takeSpareLocked returns the largest memory that was kept, if there is some.
+func (k *calls) takeSpareLocked() []byte {
+	memory := k.idle.spare[0]
+	k.idle.spare[0], k.idle.spare[1] = k.idle.spare[1], nil
+	return memory
 }
 
 // takeSeriesLocked returns an empty series.
@@ -235,13 +256,12 @@ func (s *series) refill() bool {
 	return true
 }
 
-// wait notes that the loop waits for a reply, after all that have come. Memory of large ones is given
-// up: it may be a long wait.
-func (s *series) wait() {
+// wait notes that the loop waits for a reply, after all that have come. It gives up memory of large
+// ones, which it returns: it may be a long wait.
+func (s *series) wait() (memory [2][]byte) {
 	s.waits = true
 	s.read.clear()
-	s.read.trim()
-	s.come.trim()
+	return [2][]byte{s.read.trim(), s.come.trim()}
 }
 
 // unread returns what has come and was not read, as the Inbox counts it. The loop is over.
@@ -306,13 +326,17 @@ func (q *replyQueue) clear() {
 	q.bytes, q.ends, q.taken = q.bytes[:0], q.ends[:0], 0
 }
 
-// trim gives up memory of more than keptReplies.
-func (q *replyQueue) trim() {
+// isBare reports whether q has no memory.
+func (q *replyQueue) isBare() bool { return cap(q.bytes) == 0 }
+
+// trim gives up memory of more than keptReplies, and returns it. q is empty.
+func (q *replyQueue) trim() (memory []byte) {
 	if cap(q.bytes) > keptReplies {
-		q.bytes = nil
+		memory, q.bytes = q.bytes, nil
 	}
 	if cap(q.ends) > keptReplies/8 {
 		q.ends = nil
 	}
 	q.typical = 0
+	return memory
 }
