@@ -66,13 +66,13 @@ type Backoff struct {
 	// returns the error of its first attempt.
 	FirstDial bool
 
-	// OnDemand connects only when a call needs a connection: a Write, Flush, Send or Call, or
+	// OnDemand connects only when a call needs a connection: a Write, Flush, Send, Call or Replies, or
 	// a Receive that waits. Dial returns at once then, and connects nothing; FirstDial has no
 	// effect. A lost connection is made again at the next such call. Attempts stop while no
 	// call waits.
 	OnDemand bool
 
-	// FailFast makes Write, Flush, Send and Call fail at once when there is no connection,
+	// FailFast makes Write, Flush, Send, Call and Replies fail at once when there is no connection,
 	// with the reason: the last attempt's failure, or before one has failed the end of the last
 	// connection. The error is of [ClassDisconnected], and [OpError].Unsent is true. With OnDemand
 	// a call waits for one attempt, that under way or the next, and for the delay before that.

@@ -160,7 +160,7 @@ type Dialer struct {
 	// finds WriteBuffer bytes waiting flushes them first. 0: 64 KiB.
 	ReadBuffer, WriteBuffer int
 
-	// Inbox is the number of bytes that are kept for Receive, where each message counts its
+	// Inbox is the number of bytes that are kept for Receive and Replies, where each message counts its
 	// length + 64. When the Inbox is full, TCP pushes back. One message always fits. The
 	// memory for them is mostly no more than that. Where tiny and large messages alternate it
 	// is up to twice as much, and in a fast stream of those with LengthPrefix{} five times.

@@ -42,7 +42,7 @@
 //
 // The Client never sends a message twice. When a call fails, [OpError].Unsent says whether
 // the peer has certainly not seen the message, so that it is safe to repeat. If written
-// messages are lost with their connection, the next Write, Flush, Send, Call, Shutdown or
+// messages are lost with their connection, the next Write, Flush, Send, Call, Replies, Shutdown or
 // Close reports that loss, once, as a [*LossError].
 //
 // # Dialogues
@@ -115,10 +115,10 @@
 //
 // # Panics
 //
-// A panic in a Framer that reads, in SplitReply, in a function of a Heartbeat, in a
+// A panic in a Framer that reads, in SplitReply, IsPush or More, in a function of a Heartbeat, in a
 // Handshake or in a DialContext becomes an error. That error ends the connection or the
 // attempt; a Handshake or DialContext that panicked is not called again. A panic in
-// WriteFrame or AppendRequest, which run on the caller's goroutine, reaches the caller, and
+// WriteFrame, AppendRequest or RequestID, which run on the caller's goroutine, reaches the caller, and
 // nothing of the message stays in the buffer. A panic in a function of a Trace ends the
 // program.
 //

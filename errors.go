@@ -20,7 +20,7 @@ import (
 // An OpError is the error of every method that talks to the network. It says which
 // operation failed, with which address, and whether it is safe to repeat.
 type OpError struct {
-	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call", also for Replies, or "close", also for Shutdown
+	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call", also for Replies, "session", or "close", also for Shutdown
 	Addr string // of the server, as given to Dial
 
 	// Unsent is true when the peer has certainly not seen the message of this call: no
@@ -166,7 +166,7 @@ func (e *panicError) Unwrap() error {
 
 // A LossError reports that messages were lost with their connection, or may be: those of
 // finished Writes, and those whose Send or Call has given up. Of our own Close, or a Shutdown
-// whose context ended, it reports all that was not flushed. [errors.As] finds it in the error of the first Write, Flush, Send, Call,
+// whose context ended, it reports all that was not flushed. [errors.As] finds it in the error of the first Write, Flush, Send, Call, Replies,
 // Shutdown or Close that follows.
 type LossError struct {
 	Messages int   // that are lost, or may be

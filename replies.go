@@ -18,7 +18,7 @@ import (
 //
 // If there will be no further reply although one is to follow, the error is yielded once, last, with a
 // nil reply. Replies that have come before the end of a connection are yielded before it. When ctx
-// is done the error is ctx's, at once, and so is [ErrClosed] after Close. The error is an
+// is done the error is ctx's, at once, and so is [ErrClosed] after Close, unless all replies were read. The error is an
 // [*OpError] as that of [Client.Call]. Its Unsent field is false if a reply has come.
 //
 // Each loop sends the request once, when it begins, and borrows it until then. Like Call, it
@@ -30,9 +30,12 @@ import (
 //
 // Replies that were not read count in the Inbox, each its length + 64, and when that is full
 // TCP pushes back: also the replies to others. If nothing is received and no loop reads for a second,
-// Calls, and loops that have nothing to read, end with ErrInboxFull if they have waited as long. Loops take memory for what was not read, up to four times the Inbox.
+// Calls, and loops that have nothing to read, end with ErrInboxFull if they have waited as long.
+// The memory for what was not read is mostly no more than twice the Inbox, and each loop keeps up to 32 KiB beside that.
 //
-// Loops may run concurrently, and with calls of every other method. A loop may Call.
+// Loops may run concurrently, and with calls of every other method. A loop may Call, if the Inbox has
+// room for what comes before the reply to that, since it does not read meanwhile. Otherwise the Call
+// ends with ErrInboxFull after a second.
 func (c *Client) Replies(ctx context.Context, request []byte) iter.Seq2[[]byte, error] {
 	return replies(ctx, c, request)
 }

@@ -332,10 +332,10 @@ func TestSessionAndItsClient(t *testing.T) {
 
 	t.Run("on demand with FailFast, each Session asks for one attempt", testkit.InBubble(func(t *testing.T) { // P8
 		refused := errors.New("refused")
-		attempts := 0
+		var attempts atomic.Int32
 		d := tcpclient.Dialer{
 			Reconnect:   &tcpclient.Backoff{Min: time.Millisecond, Max: time.Millisecond, OnDemand: true, FailFast: true},
-			DialContext: func(context.Context, string, string) (net.Conn, error) { attempts++; return nil, refused },
+			DialContext: func(context.Context, string, string) (net.Conn, error) { attempts.Add(1); return nil, refused },
 		}
 		c, err := d.Dial(t.Context(), "tcp", "server:1")
 		require.NoError(t, err)
@@ -344,7 +344,7 @@ func TestSessionAndItsClient(t *testing.T) {
 			_, err := c.Session()
 			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 			time.Sleep(time.Minute)
-			require.Equal(t, i+1, attempts)
+			require.EqualValues(t, i+1, attempts.Load())
 		}
 		for _, err := range c.Replies(t.Context(), nil) {
 			require.ErrorIs(t, err, refused)
