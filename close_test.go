@@ -415,6 +415,19 @@ func TestConnectionWithSlowClose(t *testing.T) {
 		requireTakes(t, time.Second, func() { require.NoError(t, c.Close()) })
 	}))
 
+	t.Run("and real deadlines is closed when Close returns", testkit.InBubble(func(t *testing.T) { // P7
+		var closed atomic.Bool
+		c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
+			w.OnClose = func() {
+				w.Conn.Close() // the reader returns
+				time.Sleep(100 * time.Millisecond)
+				closed.Store(true)
+			}
+		})
+		require.NoError(t, c.Close())
+		require.True(t, closed.Load())
+	}))
+
 	t.Run("does not hold up a Shutdown whose context ends", testkit.InBubble(func(t *testing.T) { // P2
 		c, _ := connect(t, tcpclient.Dialer{})
 		requireTakes(t, 500*time.Millisecond, func() {

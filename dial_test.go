@@ -71,6 +71,73 @@ func TestDialPermanentError(t *testing.T) {
 	}))
 }
 
+func TestDialTimeout(t *testing.T) {
+	inMemory := func(t *testing.T, d tcpclient.Dialer, wait func(ctx context.Context)) error {
+		n := tcpclienttest.NewNetwork()
+		d.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			wait(ctx)
+			return n.DialContext(context.Background(), network, address)
+		}
+		_, err := testkit.ListenNetwork(t, n).TryDial(t.Context(), d)
+		return err
+	}
+
+	t.Run("that is over when DialContext returns leaves nothing to the Handshake", testkit.InBubble(func(t *testing.T) { // P2
+		err := inMemory(t, tcpclient.Dialer{
+			Timeout: time.Second,
+			Handshake: func(context.Context, *tcpclient.Conn) error {
+				assert.Fail(t, "the Handshake was called")
+				return nil
+			},
+		}, func(ctx context.Context) { <-ctx.Done() })
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, "dial", testkit.OpError(t, err).Op)
+	}))
+
+	t.Run("that passes in the Handshake counts, however soon that returns nil", func(t *testing.T) { // P2
+		for range 20 {
+			err := inMemory(t, tcpclient.Dialer{
+				Timeout: time.Millisecond,
+				Handshake: func(ctx context.Context, _ *tcpclient.Conn) error {
+					for ctx.Err() == nil { // sees it before those that wait for it are woken
+					}
+					return nil
+				},
+			}, func(context.Context) {})
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		}
+	})
+
+	t.Run("makes a timeout of what a hook says then, ErrClosed included", testkit.InBubble(func(t *testing.T) { // P9
+		_, err := testkit.ListenMemory(t).TryDial(t.Context(), tcpclient.Dialer{
+			Timeout: time.Second,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				<-ctx.Done()
+				return nil, net.ErrClosed
+			},
+		})
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.ErrorIs(t, err, net.ErrClosed)
+	}))
+
+	t.Run("is not what ends an attempt that is cancelled", testkit.InBubble(func(t *testing.T) { // P2, P9
+		rec := testkit.NewRecorder()
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := testkit.ListenMemory(t).TryDial(ctx, tcpclient.Dialer{
+			Trace: rec.Trace(),
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				cancel()
+				<-ctx.Done()
+				return nil, errors.New("interrupted")
+			},
+		})
+		require.ErrorIs(t, err, context.Canceled)
+		failed := rec.All("ConnectFailed")
+		require.Len(t, failed, 1)
+		require.Equal(t, context.Canceled, testkit.OpError(t, failed[0].Err).Err)
+	}))
+}
+
 func TestDialCopies(t *testing.T) {
 	t.Run("the Backoff and the Trace", testkit.InBubble(func(t *testing.T) {
 		backoff := &tcpclient.Backoff{Min: time.Second, Max: time.Second}
@@ -288,6 +355,14 @@ func TestDialErrorText(t *testing.T) {
 		require.Regexp(t, `^tcpclient: dial \S+: gave up after 3 attempts: dial [^\n]+$`, err.Error())
 		require.NotRegexp(t, "tcpclient: .*tcpclient: ", err.Error())
 	}))
+
+	t.Run("names the addresses of a name if they were several", func(t *testing.T) { // P9
+		l := testkit.ListenTCP(t)
+		l.Close()
+		_, err := new(tcpclient.Dialer).Dial(t.Context(), "tcp", l.Addr().String())
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "tried")
+	})
 }
 
 // A namelessConn is a connection that does not know its peer's address, and maybe not its own.

@@ -61,6 +61,22 @@ func TestHandshake(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 
+	onlyBubble("a Send that has failed on the way may have sent a part", func(t *testing.T) { // P4
+		n := tcpclienttest.NewNetwork()
+		boo := errors.New("boo")
+		_, err := testkit.ListenNetwork(t, n).TryDial(t.Context(), tcpclient.Dialer{
+			DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+				return &testkit.HookedConn{Conn: conn, OnWrite: func([]byte) (int, error) { return 3, boo }}
+			}),
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				err := conn.Send(ctx, []byte("login"))
+				assert.False(t, testkit.OpError(t, err).Unsent)
+				return err
+			},
+		})
+		require.ErrorIs(t, err, boo)
+	})
+
 	onlyBubble("a message that the Framer refuses leaves the connection healthy", func(t *testing.T) {
 		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{
 			Framer: tcpclient.LengthPrefix{MaxSize: 8},

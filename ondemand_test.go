@@ -171,6 +171,51 @@ func TestServerThatTurnsAwayIsNotHammered(t *testing.T) {
 	}
 }
 
+func TestServerThatTurnsAwayAfterAnHourOfSilenceIsNotHammered(t *testing.T) {
+	testkit.InBubble(func(t *testing.T) { // P8, C3: the silence counts for one connection
+		l := testkit.ListenMemory(t)
+		s := healthyServer{answers: 1}
+		s.serve(l)
+		c := l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true}})
+		time.Sleep(time.Hour)
+		ctx := testkit.Within(t, time.Minute)
+		for ctx.Err() == nil {
+			c.Call(ctx, []byte("x"))
+			time.Sleep(10 * time.Millisecond)
+		}
+		require.LessOrEqual(t, s.count.Load(), int32(60), "connections in a minute")
+		require.NoError(t, c.Close())
+	})(t)
+}
+
+func TestServerThatHangsUpOwingIsNotHealthy(t *testing.T) {
+	for name, op := range map[string]func(ctx context.Context, c *tcpclient.Client) error{
+		"a reply": func(ctx context.Context, c *tcpclient.Client) error { _, err := c.Call(ctx, []byte("x")); return err },
+		"the rest of what was written": func(ctx context.Context, c *tcpclient.Client) error {
+			err := c.Write(ctx, []byte("x"))
+			time.Sleep(time.Second)
+			return err
+		},
+	} {
+		t.Run(name+", and its connections use up MaxAttempts", testkit.InBubble(func(t *testing.T) { // P8
+			l := testkit.ListenMemory(t)
+			l.Each(func(conn net.Conn) {
+				time.Sleep(2 * time.Second)
+				conn.(interface{ CloseWrite() error }).CloseWrite()
+				io.Copy(io.Discard, conn)
+			})
+			c := l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{MaxAttempts: 4}})
+			ctx := testkit.Within(t, time.Hour)
+			var err error
+			for ctx.Err() == nil && tcpclient.Classify(err) != tcpclient.ClassPermanent {
+				err = op(ctx, c)
+			}
+			require.NoError(t, ctx.Err())
+			require.ErrorContains(t, err, "gave up after 4 attempts")
+		}))
+	}
+}
+
 // dialMemory connects to addresses in n, one for each listener.
 func dialMemory(t *testing.T, n *tcpclienttest.Network, d tcpclient.Dialer, listeners ...*testkit.Listener) *tcpclient.Client {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"runtime"
 	"sync/atomic"
@@ -99,6 +100,21 @@ func TestGoexit(t *testing.T) {
 			require.NoError(t, c.Close())
 		}))
 	}
+
+	t.Run("of a Framer's ReadFrame during a Shutdown is one loss, and the end is ErrClosed", testkit.InBubble(func(t *testing.T) { // P7, P9
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: goexit, Reconnect: &tcpclient.Backoff{}})
+		shutdown := testkit.Start(t, func() error { return c.Shutdown(testkit.Within(t, time.Minute)) })
+		_, err := p.Next()
+		require.ErrorIs(t, err, io.EOF)
+		p.Send("x")
+		require.Error(t, shutdown())
+		_, err = c.Receive(t.Context())
+		require.ErrorContains(t, err, gone)
+		for range 2 {
+			_, err = c.Receive(t.Context())
+			require.ErrorIs(t, err, tcpclient.ErrClosed)
+		}
+	}))
 
 	t.Run("of the hooks that look at messages ends the Client", testkit.InBubble(func(t *testing.T) {
 		for _, h := range []tcpclient.Heartbeat{
