@@ -129,7 +129,8 @@ type Dialer struct {
 	// only its wait; ReplyTimeout finds a server that has lost a request, and frees the
 	// place that this takes. With a Correlator the time of each request counts from when it
 	// was framed, in order from the later of that and the reply before it. With More each reply
-	// that another is to follow gives the request all the time again. While a frame is
+	// that another is to follow gives the request all the time again. A request that the server
+	// was told to forget without an answer, as by Abandon of LDAP, is lost in this sense, too. While a frame is
 	// arriving, FrameTimeout rules. Time in which the Inbox is full does not count.
 	//
 	// In order it also takes the Heartbeat's place while requests are outstanding: see

@@ -14,13 +14,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
-
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
+	"github.com/stretchr/testify/require"
 )
 
 // Connections that are not sockets: streams of multiplexers, WebSockets, proxies.
@@ -90,17 +88,19 @@ func TestForeignConnection(t *testing.T) {
 	t.Run("hands over a burst to a slow reader", testkit.InBubble(func(t *testing.T) { // P1, D1, D2
 		c, p, _ := connectStream(t, 1000, tcpclient.Dialer{})
 		msgs := testkit.Numbered(300, 1000)
-		go func() {
+		sent := testkit.Start(t, func() error {
 			for _, msg := range msgs {
-				if !assert.NoError(t, c.Send(t.Context(), []byte(msg))) {
-					return
+				if err := c.Send(t.Context(), []byte(msg)); err != nil {
+					return err
 				}
 			}
-		}()
+			return nil
+		})
 		for _, want := range msgs {
 			time.Sleep(70 * time.Millisecond) // longer than a write waits before it looks up
 			require.Equal(t, want, p.Receive())
 		}
+		require.NoError(t, sent())
 	}))
 
 	t.Run("takes a frame in two pieces", testkit.InBubble(func(t *testing.T) { // P1, D1

@@ -31,7 +31,8 @@ import (
 // Replies that were not read count in the Inbox, each its length + 64, and when that is full
 // TCP pushes back: also the replies to others. If nothing is received and no loop reads for a second,
 // Calls, and loops that have nothing to read, end with ErrInboxFull if they have waited as long.
-// The memory for what was not read is mostly no more than twice the Inbox, and each loop keeps up to 32 KiB beside that.
+// The memory for what was not read is up to four times the Inbox, and each loop keeps up to 32 KiB
+// beside that.
 //
 // Loops may run concurrently, and with calls of every other method. A loop may Call, if the Inbox has
 // room for what comes before the reply to that, since it does not read meanwhile. Otherwise the Call

@@ -80,6 +80,15 @@ func (m *soakModel) flushed(worker, first int) (n int) {
 	return n
 }
 
+// addWorkers makes room for what so many workers send. The first may have sent something before.
+func (m *soakModel) addWorkers(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.sent) < n {
+		m.sent = append(m.sent, nil)
+	}
+}
+
 // arrived is called by the server.
 func (m *soakModel) arrived(c *soakConn, p parcel) {
 	m.mu.Lock()

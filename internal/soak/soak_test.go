@@ -332,7 +332,7 @@ func (s *soakSession) run() {
 // Dial, nor after a loss that nobody waits for.
 func (s *soakSession) rest() {
 	w := &soakWorker{soakSession: s, index: 0, random: s.random(5)}
-	s.model.sent = append(s.model.sent, nil)
+	s.model.addWorkers(1)
 	attempts := 0
 	for range 2 {
 		pause(time.Duration(w.random.IntN(20))*time.Millisecond, nil)
@@ -355,10 +355,8 @@ func (s *soakSession) use(r *rand.Rand) {
 	var working, receiving sync.WaitGroup
 	for i := range workers {
 		workers[i] = &soakWorker{soakSession: s, index: i, random: s.random(10 + i)}
-		if i >= len(s.model.sent) { // else rest has used it
-			s.model.sent = append(s.model.sent, nil)
-		}
 	}
+	s.model.addWorkers(len(workers))
 	for _, w := range workers {
 		working.Go(w.run)
 	}
