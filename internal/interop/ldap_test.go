@@ -102,13 +102,13 @@ func (ldapMessages) AppendRequest(dst []byte, id uint64, request []byte) ([]byte
 	return append(dst, ldapMessage(id, request)...), nil
 }
 
-// SplitReply leaves id 0, of unsolicited notifications, to Receive.
+// SplitReply returns id 0 for an unsolicited notification: no Call has it.
 func (m ldapMessages) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 	id, op, err := cutMessage(msg)
 	if err == nil && m.last.Swap(id) != id {
 		m.changes.Add(1)
 	}
-	return id, op, err == nil && id != 0
+	return id, op, err == nil
 }
 
 func ldapMessage(id uint64, op []byte) []byte { return ber(berSequence, berInt(berInteger, id), op) }
@@ -285,6 +285,7 @@ func TestLDAP(t *testing.T) {
 		tag, _, rest, err := cutBER(reply)
 		require.NoError(t, err)
 		require.Equal(t, byte(ldapEntry), tag)
+		require.NotEmpty(t, rest)
 		require.Equal(t, byte(ldapDone), rest[0])
 		require.NoError(t, ldapResult(rest))
 	})

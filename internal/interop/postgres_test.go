@@ -251,6 +251,9 @@ func TestPostgres(t *testing.T) {
 	})
 	t.Run("100 000 rows take bounded memory", func(t *testing.T) { testPostgresRows(t, dial(t, login.dialer(), address)) })
 	t.Run("a query given up in the middle", func(t *testing.T) { testPostgresGivenUp(t, dial(t, login.dialer(), address)) })
+	t.Run("rows before the end of their backend come before the error", func(t *testing.T) {
+		testPostgresCutOff(t, dial(t, login.dialer(), address), dial(t, login.dialer(), address))
+	})
 	t.Run("a transaction dies with its Session", func(t *testing.T) {
 		testPostgresTransaction(t, dial(t, login.dialer(), address), dial(t, login.dialer(), address))
 	})
@@ -269,10 +272,18 @@ func heap() int {
 	return int(stats.HeapAlloc)
 }
 
+// mallocCount returns how many allocations there have been.
+func mallocCount() uint64 {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.Mallocs
+}
+
 func testPostgresRows(t *testing.T, c *tcpclient.Client) { // P6, B3
 	const rows, kib = 100_000, 1 << 10
 	request := pgMessage('Q', fmt.Sprintf("select i, repeat('x', 100) from generate_series(1, %d) i", rows))
 	before, most, n := heap(), 0, 0
+	mallocs := mallocCount()
 	var row [][]byte
 	number := make([]byte, 0, 20)
 	last := byte(0)
@@ -297,7 +308,7 @@ func testPostgresRows(t *testing.T, c *tcpclient.Client) { // P6, B3
 	}
 	require.Equal(t, byte('Z'), last)
 	require.Equal(t, rows, n)
-	t.Logf("%d bytes of rows, at most %d KiB of heap more than before", c.Stats().BytesReceived, most/kib)
+	t.Logf("%d bytes of rows, at most %d KiB of heap more than before, %d allocations", c.Stats().BytesReceived, most/kib, mallocCount()-mallocs)
 	require.Less(t, most, 1<<20)
 	require.Equal(t, "42", mustValue(t, c, "select 42"))
 }
@@ -314,6 +325,35 @@ func testPostgresGivenUp(t *testing.T, c *tcpclient.Client) { // P3, B3
 	require.Zero(t, c.Stats().InFlight)
 	require.Positive(t, c.Stats().LateReplies)
 	require.EqualValues(t, 1, c.Stats().Connects)
+}
+
+func testPostgresCutOff(t *testing.T, c, other *tcpclient.Client) { // P1, P4
+	s, err := c.Session()
+	require.NoError(t, err)
+	pid := mustValue(t, s, "select pg_backend_pid()")
+	rows, end := 0, error(nil)
+	for msg, err := range s.Replies(bounded(t), pgMessage('Q', "select i, repeat('x', 100) from generate_series(1, 1000000) i")) {
+		require.NoError(t, end, "the error is the last")
+		switch {
+		case err != nil:
+			end = err
+		case msg[0] == 'D':
+			rows++
+			require.Equal(t, strconv.Itoa(rows), string(pgRow(nil, msg)[0]))
+			if rows == 10 {
+				mustQuery(t, other, "select pg_terminate_backend("+pid+")")
+			}
+		case msg[0] == 'E': // its last word, if there was room for it
+			require.Equal(t, "57P01", parsePGError(msg).code)
+		}
+	}
+	require.ErrorIs(t, end, tcpclient.ErrDisconnected)
+	var op *tcpclient.OpError
+	require.ErrorAs(t, end, &op)
+	require.False(t, op.Unsent)
+	require.Less(t, rows, 1_000_000)
+	require.GreaterOrEqual(t, rows, 10)
+	require.NotEqual(t, pid, mustValue(t, c, "select pg_backend_pid()"), "the Client goes on")
 }
 
 // The same three requests, first on a Session, then on the Client: only the former is safe.
