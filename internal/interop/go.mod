@@ -6,6 +6,7 @@ replace github.com/seed-d0aa0aa7/tcpclient => ../..
 
 require (
 	github.com/coder/websocket v1.8.15
+	github.com/emersion/go-smtp v0.25.1
 	github.com/hashicorp/yamux v0.1.2
 	github.com/seed-d0aa0aa7/tcpclient v0.0.0-00010101000000-000000000000
 	github.com/stretchr/testify v1.12.1
@@ -14,4 +15,7 @@ require (
 	golang.org/x/net v0.58.0
 )
 
-require go.yaml.in/yaml/v3 v3.0.5 // indirect
+require (
+	github.com/emersion/go-sasl v0.0.0-20241020182733-b788ff22d5a6 // indirect
+	go.yaml.in/yaml/v3 v3.0.5 // indirect
+)

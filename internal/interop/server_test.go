@@ -2,12 +2,22 @@ package interop
 
 import (
 	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,11 +35,18 @@ const patience = 20 * time.Second
 type server struct {
 	address string
 	process *os.Process
+	exited  <-chan struct{} // closed when it has ended
 }
 
 // startServer runs a server on a free port of loopback until the test ends, and returns
 // once it accepts connections. args makes the arguments for a port.
 func startServer(t *testing.T, name string, args func(port string) []string) server {
+	t.Helper()
+	return startServerAs(t, nil, name, args)
+}
+
+// startServerAs is startServer for a server that refuses to run as root. A nil user is our own.
+func startServerAs(t *testing.T, user *syscall.Credential, name string, args func(port string) []string) server {
 	t.Helper()
 	path := find(t, name)
 	// Between choosing a port and the server's bind somebody else may take it.
@@ -38,7 +55,8 @@ func startServer(t *testing.T, name string, args func(port string) []string) ser
 		address := net.JoinHostPort("127.0.0.1", port)
 		var output logBuffer
 		cmd := exec.Command(path, args(port)...)
-		cmd.Dir = t.TempDir()
+		cmd.Dir = directoryOf(t, user)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 		cmd.Stdout, cmd.Stderr = &output, &output
 		require.NoError(t, cmd.Start())
 		exited := make(chan struct{})
@@ -57,7 +75,7 @@ func startServer(t *testing.T, name string, args func(port string) []string) ser
 					t.Logf("%s said:\n%s", name, output.String())
 				}
 			})
-			return server{address, cmd.Process}
+			return server{address, cmd.Process, exited}
 		}
 		stop()
 		if try == 3 {
@@ -72,12 +90,59 @@ func find(t *testing.T, name string) string {
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
-	// Debian keeps daemons where only root has its PATH.
-	if path, err := exec.LookPath(filepath.Join("/usr/sbin", name)); err == nil {
-		return path
+	// Debian keeps daemons where only root has its PATH, and PostgreSQL by version.
+	elsewhere, err := filepath.Glob(filepath.Join("/usr/lib/postgresql/*/bin", name))
+	require.NoError(t, err)
+	for _, path := range append(elsewhere, filepath.Join("/usr/sbin", name)) {
+		if path, err := exec.LookPath(path); err == nil {
+			return path
+		}
 	}
 	t.Fatalf("%s is not installed", name)
 	return ""
+}
+
+// directoryOf returns a new directory for a server, until the test ends.
+func directoryOf(t *testing.T, user *syscall.Credential) (path string) {
+	t.Helper()
+	if user == nil {
+		return t.TempDir()
+	}
+	path, err := os.MkdirTemp("", "interop") // others may not enter the parent of t.TempDir
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(path)) })
+	require.NoError(t, os.Chown(path, int(user.Uid), int(user.Gid)))
+	return path
+}
+
+// selfSigned makes a certificate for 127.0.0.1, in the files server.crt and server.key of dir, which
+// belong to user. client trusts it and nothing else.
+func selfSigned(t *testing.T, dir string, user *syscall.Credential) (certFile, keyFile string, client *tls.Config) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "interop"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(cryptorand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+
+	write := func(name, kind string, der []byte) (path string) {
+		path = filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+		if user != nil {
+			require.NoError(t, os.Chown(path, int(user.Uid), int(user.Gid)))
+		}
+		return path
+	}
+	client = &tls.Config{RootCAs: x509.NewCertPool()}
+	client.RootCAs.AddCert(cert)
+	return write("server.crt", "CERTIFICATE", der), write("server.key", "PRIVATE KEY", pkcs8), client
 }
 
 // freePort returns a port of loopback that is free for TCP and UDP.
@@ -116,6 +181,14 @@ func accepts(t *testing.T, address string, exited <-chan struct{}) bool {
 		return up
 	})
 	return up
+}
+
+// bounded is the context of a test that must not wait for ever.
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // waitFor waits until ok returns true.
