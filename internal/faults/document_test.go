@@ -83,7 +83,7 @@ func faultNumber(name string) string {
 func testFunctions(t *testing.T) map[string]bool {
 	t.Helper()
 	var paths []string
-	for _, dir := range []string{"../..", "../../tcpclienttest", "../interop", "../liveness", "../soak", "../wire", "."} {
+	for _, dir := range []string{"../..", "../../examples/framecat", "../../pool", "../../tcpclienttest", "../interop", "../liveness", "../soak", "../wire", "."} {
 		found, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
 		require.NoError(t, err)
 		require.NotEmpty(t, found, dir)
