@@ -10,6 +10,21 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
+func TestResultThatIsHereIsNotLate(t *testing.T) { // P1
+	for range 100 {
+		var calls callGroup
+		calls.init()
+		close(calls.closed)
+		var p pendingIO
+		p.init(&calls, nil)
+		p.done <- result{n: 1}
+		res, again, err := p.waitUntil(time.Time{})
+		assert.NoError(t, err)
+		assert.False(t, again)
+		assert.Equal(t, 1, res.n)
+	}
+}
+
 func TestQuestions(t *testing.T) {
 	t.Run("that are said to take no lock take none", func(t *testing.T) { // P2
 		near, far := net.Pipe()

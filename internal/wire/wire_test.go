@@ -53,6 +53,14 @@ func TestKill(t *testing.T) {
 		<-f.closed
 	})
 
+	t.Run("is final: a Watch that comes after it changes nothing", func(t *testing.T) { // P9
+		c := newConn(t, newFake(), 0)
+		c.FailWrite(io.ErrClosedPipe)
+		c.Kill(wire.ErrClosed)
+		c.Watch(new(monitor), false)
+		require.Zero(t, c.ReadUntil())
+	})
+
 	t.Run("wakes the reader and the writer", func(t *testing.T) { // P7
 		synctest.Test(t, func(t *testing.T) {
 			for _, kind := range []func(net.Conn) net.Conn{

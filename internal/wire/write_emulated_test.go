@@ -38,6 +38,19 @@ func TestSocketWithoutWriteDeadlines(t *testing.T) {
 		})
 	})
 
+	t.Run("is left at once when it is closed and nothing is written", func(t *testing.T) { // P7, D2
+		synctest.Test(t, func(t *testing.T) {
+			c, _, _ := connectForgetful(t, 0, new(monitor))
+			c.Kill(wire.ErrClosed)
+			c.Join()
+			select {
+			case <-c.Left():
+			default:
+				require.Fail(t, "a call is said to be under way")
+			}
+		})
+	})
+
 	t.Run("ends a write that makes no progress", func(t *testing.T) { // P5, D2
 		synctest.Test(t, func(t *testing.T) {
 			c, _, _ := connectForgetful(t, time.Second, new(monitor))
