@@ -104,8 +104,10 @@ func (c *Conn) StartTLS(ctx context.Context, config *tls.Config) error {
 		if err = c.do(ctx, opHandshake, func() error { return c.upgrade(ctx, config) }); err != nil {
 			err = &startTLSError{err}
 			c.wire.Kill(err)
-			c.frames.drop() // what came in the clear is not to be read after all
 		}
+	}
+	if err != nil {
+		c.frames.drop() // what came in the clear is not to be read after all
 	}
 	return c.opError(opHandshake, false, err)
 }

@@ -826,3 +826,29 @@ func TestConnStartTLSToAnUntrustedServer(t *testing.T) {
 		require.Equal(t, 1, attempts)
 	})
 }
+
+func TestConnStartTLSOnADeadConnection(t *testing.T) {
+	t.Run("nor after a StartTLS that came too late", testkit.InBubble(func(t *testing.T) { // E6
+		l := testkit.ListenMemory(t)
+		var msg []byte
+		var startErr, err error
+		dial := testkit.Start(t, func() error {
+			_, dialErr := l.TryDial(t.Context(), tcpclient.Dialer{Timeout: time.Second, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				if _, err := conn.Receive(ctx); err != nil {
+					return err
+				}
+				time.Sleep(2 * time.Second) // Timeout ends the connection meanwhile
+				startErr = conn.StartTLS(t.Context(), &tls.Config{InsecureSkipVerify: true})
+				msg, err = conn.Receive(t.Context())
+				return nil
+			}})
+			return dialErr
+		})
+		p := l.AcceptPeer(t)
+		p.Send("go ahead", "injected")
+		require.Error(t, dial())
+		require.Error(t, startErr)
+		require.Error(t, err, "received %q", msg)
+		require.Empty(t, msg)
+	}))
+}
