@@ -392,6 +392,29 @@ func BenchmarkCall(b *testing.B) {
 				return err
 			})
 		})
+		b.Run(fmt.Sprintf("impl=session/size=64/conc=%d", conc), func(b *testing.B) {
+			c := benchDial(b, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}}, benchEcho(b))
+			s, err := c.Session()
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx := b.Context()
+			b.SetBytes(64)
+			benchShare(b, conc, func() error {
+				_, err := s.Call(ctx, msg)
+				return err
+			})
+		})
+		b.Run(fmt.Sprintf("impl=replies/size=64/conc=%d", conc), func(b *testing.B) {
+			c := benchDial(b, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}}, benchEcho(b))
+			ctx := b.Context()
+			b.SetBytes(64)
+			benchShare(b, conc, func() (err error) {
+				for _, err = range c.Replies(ctx, msg) {
+				}
+				return err
+			})
+		})
 	}
 }
 
