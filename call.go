@@ -222,7 +222,6 @@ const (
 // callSettings are the settings of a Dialer for its Calls.
 type callSettings struct {
 	correlator   Correlator              // nil: in order
-	identifier   RequestIdentifier       // the Correlator, if it is one; else nil. For newCalls to set
 	isPush       func(msg []byte) bool   // nil: no message is that might be a reply
 	more         func(reply []byte) bool // nil: there is one reply
 	maxSum       int                     // the most bytes of replies that are kept for one Call; a single one always is
@@ -266,12 +265,25 @@ type starvation struct {
 	since  time.Time // zero: there is none
 }
 
-// idleCalls are kept for their memory.
-type idleCalls struct {
-	first  *call
-	series []*series
-	spare  [2][]byte // what series that wait have given up; one loop that is busy needs two
+// fill notes that the last place was taken.
+func (s *starvation) fill(m moment) { s.filled = m }
+
+// begin notes that abandoned requests take all places. The time counts from when the last was taken,
+// if the reader has not waited for room in the Inbox since.
+func (s *starvation) begin(now moment) {
+	s.since = now.at
+	if s.filled.epoch == now.epoch {
+		s.since = s.filled.at
+		if spent := now.at.Add(lastLook - starvedTime); s.since.Before(spent) {
+			s.since = spent
+		}
+	}
 }
+
+// restart makes the time count from then; zero ends it.
+func (s *starvation) restart(since time.Time) { s.since = since }
+
+func (s *starvation) isThere() bool { return !s.since.IsZero() }
 
 // A moment is a time by the clock of replies, and in the life of a reader.
 type moment struct {
@@ -314,6 +326,15 @@ func (c *call) wake() {
 	}
 }
 
+// answerIn has the replies to c read one by one.
+func (c *call) answerIn(s *series) { c.series = s }
+
+// count counts a reply.
+func (c *call) count() { c.replies++ }
+
+// waitsSince notes when its loop last had nothing to read.
+func (c *call) waitsSince(epoch int) { c.epoch = epoch }
+
 // isRead reports whether c is a loop that does not wait for a reply: it has some to read.
 func (c *call) isRead() bool { return c.series != nil && !c.series.waits }
 
@@ -330,7 +351,6 @@ func (f *roomFailure) end(err error) {
 }
 
 func newCalls(s callSettings, count *counters, trace *tracer, reads waker, in *inbox) *calls {
-	s.identifier, _ = s.correlator.(RequestIdentifier)
 	k := &calls{
 		callSettings: s,
 		inbox:        in,
@@ -354,15 +374,16 @@ func (k *calls) inFlight() int {
 // chosenID returns the id that the application has chosen for request; 0: none. It runs code of
 // the user.
 func (k *calls) chosenID(request []byte) (id uint64, err error) {
-	if k.identifier == nil {
+	identifier, ok := k.correlator.(RequestIdentifier)
+	if !ok {
 		return 0, nil
 	}
-	id, chosen := k.identifier.RequestID(request)
+	id, chosen := identifier.RequestID(request)
 	if !chosen {
 		return 0, nil
 	}
 	if most := k.pending.most(); id < 1 || id > most {
-		return 0, &permanentError{fmt.Errorf("request id %d of %T.RequestID: want 1 to %d", id, k.identifier, most)}
+		return 0, &permanentError{fmt.Errorf("request id %d of %T.RequestID: want 1 to %d", id, identifier, most)}
 	}
 	return id, nil
 }
@@ -378,16 +399,11 @@ func (k *calls) enter(t ticket, id uint64, inSeries bool) (*call, error) {
 	if k.pending.full() {
 		return nil, errFull
 	}
-	c := k.idle.first
-	if c == nil {
-		c = &call{signal: make(chan struct{}, 1)}
-	} else {
-		k.idle.first = c.next
-	}
+	c := k.idle.takeCall()
 	*c = call{signal: c.signal, age: c.age, ticket: t, epoch: k.epoch}
 	c.id = k.pending.enter(c, id)
 	if inSeries {
-		c.series = k.takeSeriesLocked()
+		c.answerIn(k.idle.takeSeries())
 		k.streams++
 	}
 	k.live++
@@ -395,7 +411,7 @@ func (k *calls) enter(t ticket, id uint64, inSeries bool) (*call, error) {
 	if k.replyTimeout > 0 {
 		k.oweLocked(c)
 	} else if k.pending.full() {
-		k.starvation.filled = moment{k.replies.At(time.Now()), k.epoch}
+		k.starvation.fill(moment{k.replies.At(time.Now()), k.epoch})
 	}
 	return c, nil
 }
@@ -415,20 +431,12 @@ func (k *calls) oweLocked(c *call) {
 }
 
 // starveLocked begins to watch, without ReplyTimeout, when abandoned requests take all
-// places. The time counts from the last request, if the reader has not waited for room in
-// the Inbox since.
+// places.
 func (k *calls) starveLocked() {
 	if k.watched.Load() || k.live > 0 || k.over != nil || !k.pending.full() {
 		return
 	}
-	now := k.replies.At(time.Now())
-	k.starvation.since = now
-	if k.starvation.filled.epoch == k.epoch {
-		k.starvation.since = k.starvation.filled.at
-		if spent := now.Add(lastLook - starvedTime); k.starvation.since.Before(spent) {
-			k.starvation.since = spent
-		}
-	}
+	k.starvation.begin(moment{k.replies.At(time.Now()), k.epoch})
 	k.watched.Store(true)
 	k.reads.ReadBy(k.replies.Due(k.starvation.since.Add(starvedTime)))
 }
@@ -436,8 +444,8 @@ func (k *calls) starveLocked() {
 // starvedAgainLocked has the 10 s count from now, if abandoned requests take all places: a reply
 // has come that did not free one.
 func (k *calls) starvedAgainLocked() {
-	if !k.starvation.since.IsZero() {
-		k.starvation.since = k.replies.At(time.Now())
+	if k.starvation.isThere() {
+		k.starvation.restart(k.replies.At(time.Now()))
 		return
 	}
 	k.starveLocked()
@@ -445,8 +453,8 @@ func (k *calls) starvedAgainLocked() {
 
 // feedLocked ends that, when a place has come free.
 func (k *calls) feedLocked() {
-	if !k.starvation.since.IsZero() && !k.pending.full() {
-		k.starvation.since = time.Time{}
+	if k.starvation.isThere() && !k.pending.full() {
+		k.starvation.restart(time.Time{})
 		k.watched.Store(false)
 	}
 }
@@ -473,7 +481,7 @@ func (k *calls) owedLocked() (since time.Time, timeout time.Duration) {
 	case k.over != nil || k.pending.outstanding() == 0:
 		return time.Time{}, 0
 	case k.replyTimeout == 0:
-		if k.starvation.since.IsZero() {
+		if !k.starvation.isThere() {
 			return time.Time{}, 0
 		}
 		return k.starvation.since, starvedTime
@@ -550,14 +558,14 @@ func (k *calls) answer(msg []byte, room replyRoom) (isReply bool, err error) {
 	if k.isPush != nil && k.isPush(msg) {
 		return false, nil
 	}
-	a := arrival{reply: msg, size: len(msg)}
+	id, reply := uint64(0), msg
 	if k.correlator != nil {
 		var ok bool
-		if a.id, a.reply, ok = k.correlator.SplitReply(msg); !ok {
+		if id, reply, ok = k.correlator.SplitReply(msg); !ok {
 			return false, nil
 		}
 	}
-	a.more = k.more != nil && k.more(a.reply)
+	a := arrival{id: id, size: len(msg), reply: reply, more: k.more != nil && k.more(reply)}
 	fate := k.take(a, room, false)
 	if fate == needsRoom {
 		err = room.awaitRoom(len(a.reply), func() bool { return k.awaitsSeries(a.id) })
@@ -616,7 +624,7 @@ func (k *calls) findLocked(a arrival) (c *call, ok bool) {
 
 // addReplyLocked adds a reply to what Call returns of c, which has ended if there is none to follow.
 func (k *calls) addReplyLocked(c *call, a arrival) {
-	c.replies++
+	c.count()
 	switch {
 	case c.replies == 1:
 		c.reply = append(make([]byte, 0, len(a.reply)), a.reply...)
@@ -647,7 +655,7 @@ func (k *calls) continuesLocked(c *call, id uint64) {
 	case k.replyTimeout > 0:
 		k.pending.renew(id, c, k.replies.At(time.Now()))
 	case k.pending.full():
-		k.starvation.filled = moment{k.replies.At(time.Now()), k.epoch}
+		k.starvation.fill(moment{k.replies.At(time.Now()), k.epoch})
 		k.starvedAgainLocked()
 	}
 }
@@ -839,9 +847,5 @@ func (k *calls) recycleLocked(c *call) {
 	case <-c.signal: // its context won the select against this
 	default:
 	}
-	if c.series != nil {
-		k.recycleSeriesLocked(c.series)
-	}
-	c.series, c.reply, c.err = nil, nil, nil
-	c.next, k.idle.first = k.idle.first, c
+	k.idle.keepCall(c)
 }

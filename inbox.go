@@ -32,7 +32,6 @@ type inbox struct {
 
 	mu      sync.Mutex // guards following
 	limit   int        // bytes of messages, each with its overhead
-	raised  bool       // limit was raised
 	queue   slabQueue  // what may be received; only the first slab is in part received
 	free    slabPool
 	used    int   // bytes of messages in the queue, each with its overhead
@@ -43,8 +42,21 @@ type inbox struct {
 
 	full    atomic.Bool  // the reader waits for room; set and cleared under mu
 	replies atomic.Int64 // bytes of replies that loops over Replies have not read, each with its overhead
-	dropped atomic.Bool  // by Close: nothing here is to be read any more
+	phase   atomic.Int32 // an inboxPhase; set under mu
 }
+
+// An inboxPhase is how far an inbox is in its life.
+type inboxPhase int32
+
+const (
+	inboxOpen    inboxPhase = iota
+	inboxRaised             // by Shutdown: its limit, which is the last
+	inboxDropped            // by Close: nothing here is to be read any more
+)
+
+func (in *inbox) isRaised() bool { return inboxPhase(in.phase.Load()) == inboxRaised }
+
+func (in *inbox) isDropped() bool { return inboxPhase(in.phase.Load()) == inboxDropped }
 
 // A cursor is the place of a loop over Messages in a slab. While it has messages there
 // the loop takes them without the lock, one by one: others that receive meanwhile get
@@ -194,7 +206,7 @@ func (in *inbox) bytes() int {
 
 // takenLocked returns how much is taken of the limit.
 func (in *inbox) takenLocked() int {
-	if in.dropped.Load() {
+	if in.isDropped() {
 		return 0
 	}
 	return in.used + int(in.replies.Load())
@@ -354,7 +366,7 @@ func (in *inbox) close(err error) {
 		in.queue.pop().taken.Store(slabMessages) // for a loop that is in it
 	}
 	in.used, in.losses = 0, 0
-	in.dropped.Store(true)
+	in.phase.Store(int32(inboxDropped))
 	in.roomLocked()
 	in.passOnLocked()
 }
@@ -365,7 +377,7 @@ func (in *inbox) raiseLimit() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.limit = max(raiseFactor*min(in.limit, math.MaxInt/raiseFactor), raiseBytes)
-	in.raised = true
+	in.phase.CompareAndSwap(int32(inboxOpen), int32(inboxRaised))
 	in.roomLocked()
 }
 

@@ -225,7 +225,7 @@ func TestRoomWaitAsksAgain(t *testing.T) { // P5, A2, A3
 		go func() { done <- p.put("waits", from) }()
 		time.Sleep(10*time.Second + time.Millisecond)
 		in.mu.Lock()
-		in.raised = true // ends the wait
+		in.phase.Store(int32(inboxRaised)) // ends the wait
 		in.mu.Unlock()
 		require.Equal(t, ErrInboxFull, <-done)
 		require.Equal(t, 12, from.calls, "at once, every second, and after the second call when the reader looks around")

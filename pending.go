@@ -76,7 +76,7 @@ func newPending(s callSettings) pending {
 	if narrow, ok := s.correlator.(IDLimiter); ok {
 		maxID = max(narrow.MaxID(), 1)
 	}
-	if s.identifier != nil && s.maxInFlight == 0 {
+	if _, chosen := s.correlator.(RequestIdentifier); chosen && s.maxInFlight == 0 {
 		// An id whose request was forgotten could come again at once, and get the late reply.
 		limit = maxKept
 	}

@@ -316,7 +316,7 @@ func (t *producer) awaitRoomLocked(need int, from upstream, wanted func() bool) 
 	w.tick = w.timers.tick.start(stallTick)
 	defer w.stop()
 	for in := t.inbox; !in.hasRoomLocked(need); {
-		if in.raised {
+		if in.isRaised() {
 			return ErrInboxFull
 		}
 		if err := w.unlocked(in); err != nil {

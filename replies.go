@@ -98,7 +98,7 @@ func (k *calls) nextReply(ctx context.Context, c *call) (reply []byte, err error
 		if err := ctx.Err(); err != nil {
 			return nil, k.endOf(c, err)
 		}
-		if k.inbox.dropped.Load() {
+		if k.inbox.isDropped() {
 			return nil, k.endOf(c, ErrClosed)
 		}
 		if reply, ok := c.series.read.take(); ok {
@@ -131,9 +131,9 @@ func (k *calls) refill(c *call) (refilled bool, err error) {
 		return false, c.err
 	}
 	for _, memory := range c.series.wait() {
-		k.spareLocked(memory)
+		k.idle.keepMemory(memory, k.maxSum)
 	}
-	c.epoch = k.epoch
+	c.waitsSince(k.epoch)
 	return false, nil
 }
 
@@ -160,10 +160,10 @@ func (k *calls) awaitsSeries(id uint64) bool {
 
 // storeLocked keeps a reply for the loop of c, for which there is room in the Inbox.
 func (k *calls) storeLocked(c *call, a arrival) {
-	c.replies++
+	c.count()
 	k.inbox.replies.Add(int64(len(a.reply) + overhead))
 	if c.series.come.isBare() {
-		c.series.come.bytes = k.takeSpareLocked()
+		c.series.come.fillInto(k.idle.takeMemory())
 	}
 	woken := c.series.store(a.reply)
 	if !a.more {
@@ -190,39 +190,58 @@ func (k *calls) takeBackLocked(c *call) (unread int) {
 	return unread
 }
 
-// spareLocked keeps memory for the next series that has none, unless the Inbox could not fill it.
-func (k *calls) spareLocked(memory []byte) {
-	for i, kept := range k.idle.spare {
-		if cap(kept) < cap(memory) && cap(memory) <= k.maxSum {
-			k.idle.spare[i], memory = memory, kept
+// idleCalls are calls, series and memory for the next ones.
+type idleCalls struct {
+	calls  *call // a list
+	series []*series
+	spare  [2][]byte // what series that wait have given up; one loop that is busy needs two
+}
+
+// takeCall returns a call of which only the signal and the age are of use.
+func (i *idleCalls) takeCall() *call {
+	c := i.calls
+	if c == nil {
+		return &call{signal: make(chan struct{}, 1)}
+	}
+	i.calls = c.next
+	return c
+}
+
+// keepCall keeps c, of which no one else knows any more.
+func (i *idleCalls) keepCall(c *call) {
+	if s := c.series; s != nil && len(i.series) < maxIdleSeries {
+		s.reset()
+		i.series = append(i.series, s)
+	}
+	*c = call{signal: c.signal, age: c.age, next: i.calls}
+	i.calls = c
+}
+
+// takeSeries returns an empty series.
+func (i *idleCalls) takeSeries() *series {
+	last := len(i.series) - 1
+	if last < 0 {
+		return new(series)
+	}
+	s := i.series[last]
+	i.series = i.series[:last]
+	return s
+}
+
+// keepMemory keeps memory for the next series that has none, if it is not more than most.
+func (i *idleCalls) keepMemory(memory []byte, most int) {
+	for n, kept := range i.spare {
+		if cap(kept) < cap(memory) && cap(memory) <= most {
+			i.spare[n], memory = memory, kept
 		}
 	}
 }
 
-// takeSpareLocked returns the largest memory that was kept, if there is some.
-func (k *calls) takeSpareLocked() []byte {
-	memory := k.idle.spare[0]
-	k.idle.spare[0], k.idle.spare[1] = k.idle.spare[1], nil
+// takeMemory returns the largest memory that was kept, if there is some.
+func (i *idleCalls) takeMemory() []byte {
+	memory := i.spare[0]
+	i.spare[0], i.spare[1] = i.spare[1], nil
 	return memory
-}
-
-// takeSeriesLocked returns an empty series.
-func (k *calls) takeSeriesLocked() *series {
-	last := len(k.idle.series) - 1
-	if last < 0 {
-		return new(series)
-	}
-	s := k.idle.series[last]
-	k.idle.series = k.idle.series[:last]
-	return s
-}
-
-// recycleSeriesLocked keeps s for its memory, within reason.
-func (k *calls) recycleSeriesLocked(s *series) {
-	if len(k.idle.series) < maxIdleSeries {
-		s.reset()
-		k.idle.series = append(k.idle.series, s)
-	}
 }
 
 const (
@@ -329,6 +348,9 @@ func (q *replyQueue) clear() {
 	}
 	q.bytes, q.ends, q.taken = q.bytes[:0], q.ends[:0], 0
 }
+
+// fillInto gives q memory.
+func (q *replyQueue) fillInto(memory []byte) { q.bytes = memory[:0] }
 
 // isBare reports whether q has no memory.
 func (q *replyQueue) isBare() bool { return cap(q.bytes) == 0 }
