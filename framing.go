@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 )
 
@@ -139,7 +140,7 @@ func (f Sized) sizeOf(p []byte, few int, limit uint64) (int, error) {
 		return 0, invalidFrame(header, "Sized.Size returned %d", size)
 	case size > 0 && size <= few:
 		return 0, invalidFrame(header, "Sized.Size returned %d, after %d bytes were not enough to tell", size, few)
-	case uint64(size) > limit || size == 0 && uint64(len(p)) == limit:
+	case size == math.MaxInt || uint64(size) > limit || size == 0 && uint64(len(p)) == limit:
 		return 0, &FrameTooLargeError{Size: uint64(size), Max: int(limit), Header: bytes.Clone(header)}
 	}
 	return size, nil
