@@ -428,6 +428,22 @@ func TestConnectionWithSlowClose(t *testing.T) {
 		require.True(t, closed.Load())
 	}))
 
+	t.Run("and real deadlines is closed when a Dial returns whose Handshake has failed", testkit.InBubble(func(t *testing.T) { // P7
+		var closed atomic.Bool
+		n := tcpclienttest.NewNetwork()
+		_, err := testkit.ListenNetwork(t, n).TryDial(t.Context(), tcpclient.Dialer{
+			DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+				return &testkit.HookedConn{Conn: conn, OnClose: func() {
+					time.Sleep(100 * time.Millisecond)
+					closed.Store(true)
+				}}
+			}),
+			Handshake: func(context.Context, *tcpclient.Conn) error { return io.ErrNoProgress },
+		})
+		require.ErrorIs(t, err, io.ErrNoProgress)
+		require.True(t, closed.Load())
+	}))
+
 	t.Run("does not hold up a Shutdown whose context ends", testkit.InBubble(func(t *testing.T) { // P2
 		c, _ := connect(t, tcpclient.Dialer{})
 		requireTakes(t, 500*time.Millisecond, func() {

@@ -314,6 +314,14 @@ func TestSettings(t *testing.T) {
 		}
 	})
 
+	t.Run("TLS needs no name with InsecureSkipVerify", func(t *testing.T) {
+		_, err := (&tcpclient.Dialer{
+			TLSConfig:   &tls.Config{InsecureSkipVerify: true},
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, testkit.ErrRefused },
+		}).Dial(t.Context(), "unix", "/run/server")
+		require.ErrorIs(t, err, testkit.ErrRefused)
+	})
+
 	t.Run("the smallest buffers work", func(t *testing.T) { // FAULTS S4
 		for _, size := range []int{1, 2, 15, 16, 17} {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{ReadBuffer: size, WriteBuffer: size, Inbox: size})
@@ -356,7 +364,7 @@ func TestDialErrorText(t *testing.T) {
 		require.NotRegexp(t, "tcpclient: .*tcpclient: ", err.Error())
 	}))
 
-	t.Run("names the addresses of a name if they were several", func(t *testing.T) { // P9
+	t.Run("does not say of one address that it was tried", func(t *testing.T) { // P9
 		l := testkit.ListenTCP(t)
 		l.Close()
 		_, err := new(tcpclient.Dialer).Dial(t.Context(), "tcp", l.Addr().String())

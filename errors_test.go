@@ -18,6 +18,7 @@ import (
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -113,6 +114,17 @@ func TestOpError(t *testing.T) { // P9
 
 	var timeout net.Error
 	require.False(t, errors.As(error(&tcpclient.OpError{Err: io.EOF}), &timeout) && timeout.Timeout())
+}
+
+func TestOpErrorNamesTheAddressInUse(t *testing.T) {
+	testkit.InBubble(func(t *testing.T) { // P9
+		n := tcpclienttest.NewNetwork()
+		gone, l := testkit.ListenNetwork(t, n), testkit.ListenNetwork(t, n)
+		gone.Close()
+		c := dialMemory(t, n, tcpclient.Dialer{Framer: tcpclient.LengthPrefix{MaxSize: 1}}, gone, l)
+		err := c.Send(t.Context(), []byte("too long"))
+		require.Equal(t, l.Addr().String(), testkit.OpError(t, err).Addr)
+	})(t)
 }
 
 func TestSentinels(t *testing.T) { // P9

@@ -61,6 +61,29 @@ func TestHandshake(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 
+	onlyBubble("what the server said before a Send failed is received", func(t *testing.T) { // P1
+		boo := errors.New("boo")
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		l.Each(func(conn net.Conn) {
+			conn.Write(testkit.Frame("too many connections"))
+			io.Copy(io.Discard, conn)
+		})
+		_, err := l.TryDial(t.Context(), tcpclient.Dialer{
+			DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+				return &testkit.HookedConn{Conn: conn, OnWrite: func([]byte) (int, error) { return 0, boo }}
+			}),
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				assert.ErrorIs(t, conn.Send(ctx, []byte("login")), boo)
+				msg, err := conn.Receive(ctx)
+				assert.NoError(t, err)
+				assert.Equal(t, "too many connections", string(msg))
+				return nil
+			},
+		})
+		require.ErrorIs(t, err, boo)
+	})
+
 	onlyBubble("a Send that has failed on the way may have sent a part", func(t *testing.T) { // P4
 		n := tcpclienttest.NewNetwork()
 		boo := errors.New("boo")

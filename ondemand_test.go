@@ -816,5 +816,8 @@ func TestContextThatEndsWithoutAConnectionSaysWhy(t *testing.T) {
 			}
 		}
 		require.NoError(t, c.Close())
+		err = c.Send(testkit.Canceled(t), []byte("x"))
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, testkit.ErrRefused, "that is not why")
 	})(t)
 }

@@ -461,6 +461,30 @@ func TestEmulatedRead(t *testing.T) {
 		}
 		require.Equal(t, 512, largest)
 	})
+
+	t.Run("that outlives its deadline keeps its buffer, though it has become larger before", func(t *testing.T) { // P1, D1
+		synctest.Test(t, func(t *testing.T) {
+			near, far := inMemory(t, 10_000)
+			var due time.Time
+			c := wire.New(bare{near}, 0, 64<<10, &monitor{
+				next:    func() time.Time { return due },
+				expired: func(now, due time.Time) error { return io.ErrNoProgress },
+			})
+			defer requireEnds(t, c)
+			p, got := pattern(1000), make([]byte, 1000)
+			far.Write(p[:512]) // as much as its buffer holds
+			_, err := io.ReadFull(c, got[:512])
+			require.NoError(t, err)
+			due = time.Now().Add(time.Second)
+			_, err = c.Read(got[512:])
+			require.ErrorIs(t, err, io.ErrNoProgress)
+			due = time.Time{}
+			far.Write(p[512:])
+			_, err = io.ReadFull(c, got[512:])
+			require.NoError(t, err)
+			require.True(t, string(p) == string(got), "the peer has sent other bytes")
+		})
+	})
 }
 
 func TestAllocationsOfForeignConnection(t *testing.T) {
