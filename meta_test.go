@@ -33,6 +33,15 @@ func TestREADME(t *testing.T) {
 		require.LessOrEqual(t, strings.Count(program, "\n"), 25, "the program should be short")
 	})
 
+	t.Run("has the program and the commands in Chinese as in English", func(t *testing.T) {
+		fences := regexp.MustCompile("(?s)```(?:go|sh)\n.*?```")
+		chinese := testkit.ReadFile(t, "README.zh-CN.md")
+		require.Equal(t, fences.FindAllString(readme, 2), fences.FindAllString(chinese, -1))
+		for _, link := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(chinese, -1) {
+			require.FileExists(t, link[1])
+		}
+	})
+
 	t.Run("links to files and headings that exist", func(t *testing.T) {
 		headings := make(map[string]bool)
 		for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(readme, -1) {
