@@ -574,6 +574,17 @@ func TestCloseGoesOnFlushing(t *testing.T) {
 		require.Less(t, took, 150*time.Millisecond)
 		require.GreaterOrEqual(t, took, 100*time.Millisecond)
 	}))
+
+	t.Run("for no time over TLS if close_notify is left and taken at once, though the peer stays", testkit.InBubble(func(t *testing.T) { // P7
+		l := testkit.ListenMemory(t)
+		testkit.Secure(l)
+		c, p := l.Connect(t, tcpclient.Dialer{})
+		require.NoError(t, c.Send(t.Context(), []byte("all there is")))
+		require.Equal(t, "all there is", p.Receive())
+		took, err := closeTook(c)
+		require.NoError(t, err)
+		require.Zero(t, took)
+	}))
 }
 
 // A connection, a tunnel, may fail with an error that Is context.DeadlineExceeded. Close does not

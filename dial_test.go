@@ -120,6 +120,15 @@ func TestDialTimeout(t *testing.T) {
 		require.ErrorIs(t, err, net.ErrClosed)
 	}))
 
+	t.Run("makes a timeout of a deadline that has passed a moment before", testkit.InBubble(func(t *testing.T) { // P9
+		_, err := testkit.ListenMemory(t).TryDial(t.Context(), tcpclient.Dialer{
+			Timeout:     time.Second,
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, os.ErrDeadlineExceeded },
+		})
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.ErrorContains(t, err, "connecting")
+	}))
+
 	t.Run("is not what ends an attempt that is cancelled", testkit.InBubble(func(t *testing.T) { // P2, P9
 		rec := testkit.NewRecorder()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -166,6 +175,17 @@ func TestDialCopies(t *testing.T) {
 	})
 }
 
+func TestDialCallsTheControlOfTheNetDialer(t *testing.T) {
+	boo := errors.New("boo")
+	for name, dialer := range map[string]*net.Dialer{
+		"Control":        {Control: func(string, string, syscall.RawConn) error { return boo }},
+		"ControlContext": {ControlContext: func(context.Context, string, string, syscall.RawConn) error { return boo }},
+	} {
+		_, err := testkit.ListenTCP(t).TryDial(t.Context(), tcpclient.Dialer{NetDialer: dialer})
+		require.ErrorIs(t, err, boo, name)
+	}
+}
+
 func TestDialToItself(t *testing.T) {
 	t.Run("is refused whatever the connection is wrapped in", func(t *testing.T) { // P8
 		l := testkit.ListenTCP(t)
@@ -194,6 +214,19 @@ func TestDialPanic(t *testing.T) {
 		})
 		require.Error(t, err)
 		require.EqualValues(t, 1, closes.Load())
+	}))
+
+	t.Run("of two of its methods is the first", testkit.InBubble(func(t *testing.T) { // P6
+		n := tcpclienttest.NewNetwork()
+		_, err := testkit.ListenNetwork(t, n).TryDial(t.Context(), tcpclient.Dialer{
+			DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+				return &testkit.HookedConn{Conn: conn, OnDeadline: func() error { panic("no deadlines here") }, OnClose: func() {
+					conn.Close()
+					panic("no Close either")
+				}}
+			}),
+		})
+		require.ErrorContains(t, err, "no deadlines here")
 	}))
 }
 

@@ -229,6 +229,16 @@ func TestHandshake(t *testing.T) {
 		}
 	})
 
+	onlyBubble("one that ends its goroutine leaves no connection open", func(t *testing.T) { // P6
+		ended := make(chan error, 1)
+		_, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{
+			Handshake: func(context.Context, *tcpclient.Conn) error { runtime.Goexit(); return nil },
+		}, func(p *testkit.Peer) { _, err := p.Next(); ended <- err })
+		require.Error(t, err)
+		synctest.Wait()
+		require.Len(t, ended, 1)
+	})
+
 	onlyBubble("may close the Client", func(t *testing.T) { // P7, L5
 		l := testkit.ListenMemory(t)
 		rec := testkit.NewRecorder()
