@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,34 +31,27 @@ func (asIs) WriteFrame(w *bufio.Writer, msg []byte) error {
 func respSize(p []byte) (int, error) {
 	at := 0
 	for values := 1; values > 0; values-- {
-		if at >= len(p) {
+		line, _, whole := bytes.Cut(p[min(at, len(p)):], []byte("\r\n"))
+		if !whole {
 			return 0, nil // more bytes have to come
 		}
-		end := bytes.Index(p[at:], []byte("\r\n"))
-		if end < 0 {
-			return 0, nil
+		at += len(line) + 2
+		kind, rest := string(line[:min(1, len(line))]), string(line[min(1, len(line)):])
+		if strings.ContainsAny(kind, "+-:_#,(") {
+			continue // the line is the value
 		}
-		kind, line := p[at], p[at+1:at+max(end, 1)]
-		at += end + 2
-		n := 0
-		if bytes.IndexByte([]byte("$=!*~>%"), kind) >= 0 {
-			var err error
-			if n, err = strconv.Atoi(string(line)); err != nil || n < -1 || n > 512<<20 {
-				return 0, fmt.Errorf("length %q", line)
-			}
+		n, err := strconv.Atoi(rest)
+		if err != nil || n < -1 || n > 512<<20 || !strings.ContainsAny(kind, "$=!*~>%") {
+			return 0, fmt.Errorf("%q is no value", line)
 		}
-		switch kind {
-		case '+', '-', ':', '_', '#', ',', '(':
-		case '$', '=', '!':
-			if n >= 0 { // else null
-				at += n + 2
-			}
-		case '*', '~', '>':
-			values += max(n, 0)
-		case '%':
-			values += 2 * max(n, 0)
+		switch {
+		case n < 0: // null
+		case kind == "*" || kind == "~" || kind == ">":
+			values += n
+		case kind == "%":
+			values += 2 * n
 		default:
-			return 0, fmt.Errorf("%q is no type", kind)
+			at += n + 2
 		}
 	}
 	return at, nil
@@ -118,19 +112,10 @@ func postgres(config *tls.Config, user, database, password string) *tcpclient.Di
 		ReplyTimeout: time.Minute,
 		Reconnect:    &tcpclient.Backoff{},
 		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-			conn.Send(ctx, binary.BigEndian.AppendUint32(nil, 80877103)) // SSLRequest
-			agreed := make([]byte, 1)                                    // is no message
-			if _, err := io.ReadFull(conn.NetConn(), agreed); err != nil {
+			if err := postgresTLS(ctx, conn, config); err != nil {
 				return err
 			}
-			if agreed[0] != 'S' {
-				return tcpclient.Permanent(fmt.Errorf("no TLS: %q", agreed))
-			}
-			if err := conn.StartTLS(ctx, config); err != nil {
-				return err
-			}
-			startup := binary.BigEndian.AppendUint32(nil, 3<<16)
-			startup = fmt.Appendf(startup, "user\x00%s\x00database\x00%s\x00\x00", user, database)
+			startup := fmt.Appendf([]byte{0, 3, 0, 0}, "user\x00%s\x00database\x00%s\x00\x00", user, database)
 			if err := conn.Send(ctx, startup); err != nil {
 				return err
 			}
@@ -140,6 +125,21 @@ func postgres(config *tls.Config, user, database, password string) *tcpclient.Di
 			return postgresLogin(ctx, conn, password)
 		},
 	}
+}
+
+// postgresTLS asks for TLS. The answer is one byte, and no message.
+func postgresTLS(ctx context.Context, conn *tcpclient.Conn, config *tls.Config) error {
+	if err := conn.Send(ctx, binary.BigEndian.AppendUint32(nil, 80877103)); err != nil { // SSLRequest
+		return err
+	}
+	agreed := make([]byte, 1)
+	if _, err := io.ReadFull(conn.NetConn(), agreed); err != nil {
+		return err
+	}
+	if agreed[0] != 'S' {
+		return tcpclient.Permanent(fmt.Errorf("no TLS: %q", agreed))
+	}
+	return conn.StartTLS(ctx, config)
 }
 
 // pg makes a message of a type and one string. Its length is filled in.

@@ -236,13 +236,12 @@ func amqp(user, password string) *tcpclient.Dialer {
 			}
 			login := "\x00" + user + "\x00" + password
 			startOK := fmt.Sprintf("\x00\x00\x00\x00\x05PLAIN\x00\x00\x00%c%s\x05en_US", len(login), login)
-			tuneOK := "\x07\xff\x00\x02\x00\x00\x00\x3c" // 2047 channels, frames of 128 KiB, 60 s
 			for _, step := range []struct{ answers, method, arguments string }{
 				{"\x00\x0a\x00\x0a", "\x00\x0a\x00\x0b", startOK},
-				{"\x00\x0a\x00\x1e", "\x00\x0a\x00\x1f", tuneOK},
-				{"", "\x00\x0a\x00\x28", "\x01/\x00\x00"},        // open
-				{"\x00\x0a\x00\x29", "\x00\x14\x00\x0a", "\x00"}, // open-ok: open channel 1
-				{"\x00\x14\x00\x0b", "", ""},
+				{"\x00\x0a\x00\x1e", "\x00\x0a\x00\x1f", "\x07\xff\x00\x02\x00\x00\x00\x3c"}, // tune-ok: 2047 channels, 128 KiB, 60 s
+				{"", "\x00\x0a\x00\x28", "\x01/\x00\x00"},                                    // open
+				{"\x00\x0a\x00\x29", "\x00\x14\x00\x0a", "\x00"},                             // open-ok: open channel 1
+				{"\x00\x14\x00\x0b", "", ""},                                                 // channel open-ok
 			} {
 				if err := amqpStep(ctx, conn, step.answers, step.method, step.arguments); err != nil {
 					return err

@@ -169,27 +169,30 @@ func smpp(systemID, password string) *tcpclient.Dialer {
 		IsPush:       func(msg []byte) bool { return command(msg)&response == 0 }, // deliver_sm
 		MaxInFlight:  10,                                                          // the window that your contract says
 		ReplyTimeout: 30 * time.Second,
-		Reconnect:    &tcpclient.Backoff{Min: time.Second, Max: time.Minute},
+		Reconnect:    &tcpclient.Backoff{Min: time.Second},
 		Heartbeat: tcpclient.Heartbeat{
 			Interval: 30 * time.Second,
 			Ping:     func() []byte { return smppPDU(enquireLink, 0x7fffffff, "") },
 			IsPong:   func(msg []byte) bool { return command(msg) == enquireLink|response },
-			Answer: func(msg []byte) ([]byte, bool) {
-				return smppPDU(enquireLink|response, binary.BigEndian.Uint32(msg[12:]), ""), command(msg) == enquireLink
-			},
+			Answer:   func(msg []byte) ([]byte, bool) { return smppAlive(msg), command(msg) == enquireLink },
 		},
 		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-			body := systemID + "\x00" + password + "\x00\x00\x34\x00\x00\x00" // version 3.4
-			if err := conn.Send(ctx, smppPDU(bindTransceiver, 0x7fffffff, body)); err != nil {
+			bind := systemID + "\x00" + password + "\x00\x00\x34\x00\x00\x00" // version 3.4
+			if err := conn.Send(ctx, smppPDU(bindTransceiver, 0x7fffffff, bind)); err != nil {
 				return err
 			}
 			reply, err := conn.Receive(ctx)
 			if err == nil && binary.BigEndian.Uint32(reply[8:]) != 0 {
-				err = fmt.Errorf("bind refused: status %#x", reply[8:12]) // Permanent for 0x0e, 0x0f
+				err = fmt.Errorf("bind refused: status % x", reply[8:12]) // Permanent for 0e, 0f
 			}
 			return err
 		},
 	}
+}
+
+// smppAlive answers an enquire_link.
+func smppAlive(msg []byte) []byte {
+	return smppPDU(0x80000015, binary.BigEndian.Uint32(msg[12:]), "")
 }
 
 // smppPDU makes a PDU. Its length is filled in, and the sequence number of a Call.
@@ -514,36 +517,40 @@ func TestLDAP(t *testing.T) {
 }
 
 func smtp(config *tls.Config, name string) *tcpclient.Dialer {
-	more := func(line []byte) bool { return len(line) > 3 && line[3] == '-' }
 	return &tcpclient.Dialer{
 		Framer:       tcpclient.Lines{CRLF: true},
-		More:         more,
+		More:         func(line []byte) bool { return len(line) > 3 && line[3] == '-' },
 		ReplyTimeout: 5 * time.Minute, // RFC 5321, section 4.5.3.2
 		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-			for _, step := range []struct{ command, code string }{
-				{"", "220"}, {"EHLO " + name, "250"}, {"STARTTLS", "220"}, {"EHLO " + name, "250"},
-			} {
-				if step.command != "" {
-					if err := conn.Send(ctx, []byte(step.command)); err != nil {
-						return err
-					}
+			err := smtpReply(ctx, conn, "220")
+			for _, step := range [][2]string{{"EHLO " + name, "250"}, {"STARTTLS", "220"}, {"EHLO " + name, "250"}} {
+				if err == nil {
+					err = conn.Send(ctx, []byte(step[0]))
 				}
-				reply, err := conn.Receive(ctx)
-				for err == nil && more(reply) {
-					reply, err = conn.Receive(ctx)
+				if err == nil {
+					err = smtpReply(ctx, conn, step[1])
 				}
-				if err == nil && !bytes.HasPrefix(reply, []byte(step.code)) {
-					err = fmt.Errorf("%s: %q", step.command, reply)
-				}
-				if err == nil && step.command == "STARTTLS" {
+				if err == nil && step[0] == "STARTTLS" {
 					err = conn.StartTLS(ctx, config)
 				}
-				if err != nil {
-					return err
-				}
 			}
-			return nil
+			return err
 		},
+	}
+}
+
+// smtpReply receives the lines of a reply.
+func smtpReply(ctx context.Context, conn *tcpclient.Conn, code string) error {
+	for {
+		line, err := conn.Receive(ctx)
+		switch {
+		case err != nil:
+			return err
+		case !bytes.HasPrefix(line, []byte(code)):
+			return fmt.Errorf("smtp: %q", line)
+		case len(line) == 3 || line[3] != '-':
+			return nil
+		}
 	}
 }
 
@@ -732,33 +739,29 @@ func TestRADIUS(t *testing.T) {
 }
 
 func bgp(as uint16, router [4]byte) *tcpclient.Dialer {
-	marker := string(bytes.Repeat([]byte{0xff}, 16))
+	marker := strings.Repeat("\xff", 16)
 	keepAlive := []byte(marker + "\x00\x13\x04")
-	isKeepAlive := func(msg []byte) bool { return msg[18] == 4 }
 	return &tcpclient.Dialer{
 		Framer: tcpclient.LengthPrefix{Offset: 16, Width: 2, Adjust: -18, KeepHeader: true, MaxSize: 4096},
 		Heartbeat: tcpclient.Heartbeat{
 			Interval: 30 * time.Second, // a third of the hold time
 			Timeout:  90 * time.Second,
 			Ping:     func() []byte { return keepAlive },
-			IsPong:   isKeepAlive, // the neighbour's own
+			IsPong:   func(msg []byte) bool { return msg[18] == 4 }, // the neighbour's own
 		},
-		Reconnect: &tcpclient.Backoff{Min: 5 * time.Second, Max: 2 * time.Minute},
+		Reconnect: &tcpclient.Backoff{Min: 5 * time.Second},
 		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
-			open := append([]byte(marker+"\x00\x00\x01\x04"), byte(as>>8), byte(as), 0, 90)
-			if err := conn.Send(ctx, append(append(open, router[:]...), 0)); err != nil {
-				return err
-			}
-			for _, want := range []byte{1, 4} { // OPEN, KEEPALIVE; 3 is a NOTIFICATION
+			open := append([]byte(marker), 0, 0, 1, 4, byte(as>>8), byte(as), 0, 90, router[0], router[1], router[2], router[3], 0)
+			for i, request := range [][]byte{open, keepAlive} { // each is answered by its like
+				if err := conn.Send(ctx, request); err != nil {
+					return err
+				}
 				msg, err := conn.Receive(ctx)
-				if err == nil && msg[18] != want {
-					err = fmt.Errorf("bgp: % x", msg[18:])
-				}
-				if err == nil && want == 1 {
-					err = conn.Send(ctx, keepAlive)
-				}
 				if err != nil {
 					return err
+				}
+				if msg[18] != []byte{1, 4}[i] { // 3 is a NOTIFICATION
+					return fmt.Errorf("bgp: % x", msg[18:])
 				}
 			}
 			return nil
