@@ -276,8 +276,14 @@ func renew(c *tcpclient.Client) { c.Disconnect(errRotated) }
 var errRotated = errors.New("the certificate has changed")
 
 func TestRotating(t *testing.T) {
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "rotating") // Wine cannot do what t.TempDir does in the end
+	require.NoError(t, err)
 	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	t.Cleanup(func() {
+		for _, path := range []string{certFile, keyFile, dir} {
+			require.NoError(t, os.Remove(path))
+		}
+	})
 	serverConfig, clientConfig := tcpclienttest.NewTLSConfig()
 	serverConfig.ClientAuth = tls.RequireAnyClientCert
 	first := writeCertificate(t, certFile, keyFile)
