@@ -7,7 +7,7 @@ import (
 )
 
 // Replies sends request and returns a loop over the replies to it: until [Dialer].More says that
-// no other follows, or one without More. A reply is valid until the next one.
+// no other follows, or one without More. A reply is valid until the next one or the end of the loop.
 //
 //	for row, err := range client.Replies(ctx, query) {
 //		if err != nil {
