@@ -1403,6 +1403,7 @@ func TestRepliesMemory(t *testing.T) {
 			for range c.Replies(t.Context(), []byte("search")) {
 			}
 		}()
+		require.Equal(t, "search", p.Receive())
 		for range 3 {
 			p.Send(strings.Repeat("r", 4<<20))
 			synctest.Wait()
