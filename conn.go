@@ -103,11 +103,11 @@ func (c *Conn) StartTLS(ctx context.Context, config *tls.Config) error {
 	if err == nil {
 		if err = c.do(ctx, opHandshake, func() error { return c.upgrade(ctx, config) }); err != nil {
 			err = &startTLSError{err}
-			c.wire.Kill(err)
 		}
 	}
 	if err != nil {
-		c.frames.drop() // what came in the clear is not to be read after all
+		c.wire.Kill(err) // also one that is read for its last words
+		c.frames.fail(err)
 	}
 	return c.opError(opHandshake, false, err)
 }

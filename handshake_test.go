@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -884,4 +885,43 @@ func TestConnStartTLSOnADeadConnection(t *testing.T) {
 		require.Error(t, err, "received %q", msg)
 		require.Empty(t, msg)
 	}))
+}
+
+// A connection whose write has failed is read on for its last words. These are not to be read in the
+// clear, either.
+func TestConnStartTLSAfterAFailedWrite(t *testing.T) { // E6
+	l := testkit.ListenUnix(t)
+	failed, done := make(chan struct{}), make(chan struct{})
+	var served sync.WaitGroup
+	served.Go(func() {
+		s, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer s.Close()
+		s.(*net.UnixConn).CloseRead() // so that the client's next write fails
+		s.Write([]byte("\x00\x00\x00\x02go"))
+		<-failed // the client's write has failed; the socket is still read for readOnTime
+		s.Write([]byte("\x00\x00\x00\x08injected"))
+		<-done
+	})
+	defer served.Wait()
+	defer close(done)
+	var startErr, recvErr error
+	var msg []byte
+	_, err := (&tcpclient.Dialer{Timeout: 20 * time.Second, WriteTimeout: 100 * time.Millisecond,
+		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+			if _, err := conn.Receive(ctx); err != nil {
+				return err
+			}
+			err := conn.Send(ctx, []byte("x"))
+			assert.Error(t, err)
+			startErr = conn.StartTLS(ctx, &tls.Config{InsecureSkipVerify: true})
+			close(failed)
+			msg, recvErr = conn.Receive(ctx)
+			return nil
+		}}).Dial(t.Context(), "unix", l.Addr().String())
+	require.Error(t, err)
+	require.Error(t, startErr)
+	require.Error(t, recvErr, "received %q in the clear after a StartTLS that failed: %v", msg, startErr)
 }

@@ -182,11 +182,16 @@ func (r *frameReader) explain(err error) error {
 	return err
 }
 
-// drop forgets what was read ahead.
-func (r *frameReader) drop() {
+// fail makes r forget what was read ahead, and bring nothing more.
+func (r *frameReader) fail(err error) {
 	r.in.Reset(r)
 	r.unread, r.unreadErr = nil, nil
+	r.from = failedReader{err}
 }
+
+type failedReader struct{ err error }
+
+func (f failedReader) Read([]byte) (int, error) { return 0, f.err }
 
 // readFrom makes r read from somewhere else, of which nothing was read yet.
 func (r *frameReader) readFrom(from io.Reader) { r.from, r.heard = from, false }
