@@ -254,7 +254,7 @@ func (c *Client) receiveError(ctx context.Context, err error) error {
 }
 
 // Messages returns a loop over the messages that arrive. A message is valid until the
-// next one. When ctx is done or the connection has ended, the error is yielded once,
+// next one or the end of the loop. When ctx is done or the connection has ended, the error is yielded once,
 // with a nil message, and the loop ends, also with Reconnect. Breaking out loses nothing:
 // the next call to Receive or Messages goes on after the last message.
 func (c *Client) Messages(ctx context.Context) iter.Seq2[[]byte, error] {

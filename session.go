@@ -21,8 +21,8 @@ type access interface {
 // at the next request, where that state is gone. A Session never is.
 //
 // When its connection has ended, the methods of a Session fail at once with the end, which Is
-// [ErrDisconnected]; with what the server did of the requests before is for the protocol to say. Begin
-// another Session for another try. If the Client was closed, the error is [ErrClosed].
+// [ErrDisconnected]. What the server has done until then, only the protocol can say. Begin another
+// Session for another try. If the Client was closed, the error is [ErrClosed].
 //
 // Others may use the connection meanwhile, by the Client or by Sessions of their own: a Session
 // does not reserve it. For a dialogue that nobody is to come between, use a Client of its own.
