@@ -1366,12 +1366,13 @@ func TestRepliesAndGoexit(t *testing.T) {
 			}
 		}()
 		d.receive()
-		d.send("row", "row")
+		d.send("row")
+		d.send("row")
 		require.Zero(t, d.c.Stats().InboxBytes)
 		require.Equal(t, 1, d.c.Stats().InFlight)
 		d.send("end")
 		require.Zero(t, d.c.Stats().InFlight)
-		require.EqualValues(t, 1, d.c.Stats().LateReplies)
+		require.EqualValues(t, 2, d.c.Stats().LateReplies)
 	})
 }
 
