@@ -6,12 +6,15 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -33,10 +36,20 @@ func TestREADME(t *testing.T) {
 		require.LessOrEqual(t, strings.Count(program, "\n"), 25, "the program should be short")
 	})
 
-	t.Run("has the program and the commands in Chinese as in English", func(t *testing.T) {
+	t.Run("shows examples/quickstart/yours as it is, which calls a server", func(t *testing.T) {
+		require.Contains(t, readme, "```go\n"+testkit.ReadFile(t, "examples/quickstart/yours/main.go")+"```\n")
+		testkit.SkipUnderWine(t, "go command")
+		server := tcpclienttest.NewServer(tcpclient.Lines{}, tcpclienttest.Echo)
+		defer server.Close()
+		out, err := exec.CommandContext(t.Context(), "go", "run", "./examples/quickstart/yours", "-addr", server.Addr).CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Equal(t, "hello\n", string(out))
+	})
+
+	t.Run("has the programs and the commands in Chinese as in English", func(t *testing.T) {
 		fences := regexp.MustCompile("(?s)```(?:go|sh)\n.*?```")
 		chinese := testkit.ReadFile(t, "README.zh-CN.md")
-		require.Equal(t, fences.FindAllString(readme, 2), fences.FindAllString(chinese, -1))
+		require.Equal(t, fences.FindAllString(readme, 3), fences.FindAllString(chinese, -1))
 		for _, link := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(chinese, -1) {
 			require.FileExists(t, link[1])
 		}
