@@ -59,6 +59,7 @@ func charts(dir string, p *plan, r *results) (names []string, err error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
 	}
+	p = p.main()
 	save := func(name string, p *plot.Plot, rows int) {
 		if p == nil || err != nil {
 			return
@@ -223,7 +224,7 @@ func lines(pl *plan, r *results, title, axis, word string) *plot.Plot {
 	for _, c := range pl.contenders {
 		var points plotter.XYs
 		for _, w := range pl.workloads {
-			if !strings.HasPrefix(w.name, word+"/") {
+			if !strings.HasPrefix(w.name, word+"/") || strings.HasSuffix(w.name, oneProcessorSuffix) {
 				continue
 			}
 			ticks = append(ticks, w.conc)

@@ -116,8 +116,8 @@ func (a *assignment) measure() (m measurement, err error) {
 	if i < 0 {
 		return m, fmt.Errorf("no workload %q", a.Workload)
 	}
-	j := &job{workload: workloads[i], floor: c.name == floorName, dial: c.dial}
-	j.env = environment{addr: a.Addr, calls: j.calls && c.name != floorName}
+	j := &job{workload: workloads[i], floor: c.family() == floorName, dial: c.dial}
+	j.env = environment{addr: a.Addr, calls: j.calls && c.family() != floorName}
 	if a.Count {
 		j.env.writes = new(atomic.Int64)
 	}

@@ -20,6 +20,7 @@ type contender struct {
 	does   string // the workloads it takes part in: the first words of their names
 	less   string // what it does not promise, for the tables
 	heavy  bool   // an idle client takes so much that fewer are measured
+	aside  bool   // in the tables of all results only
 	dial   func(env *environment) (client, error)
 }
 
@@ -140,9 +141,10 @@ func (c countingConn) Write(p []byte) (int, error) {
 var errUnfit = errors.New("not in this contender's repertoire")
 
 var contenders = []contender{
-	floorContender,
+	floorContender, floorAgain,
 	naiveContender, handmadeContender,
 	oursContender, oursInto, oursReceive, oursHeartbeat,
+	oursSession, oursReplies, oursPool,
 	msgioContender,
 	netpollContender,
 	yamuxContender,

@@ -29,6 +29,15 @@ var floorContender = contender{
 	},
 }
 
+// The floor a second time shows the noise: what differs from 1 there means nothing anywhere.
+var floorAgain = contender{
+	name:  floorName + " again",
+	wire:  floorContender.wire,
+	does:  floorContender.does,
+	aside: true,
+	dial:  floorContender.dial,
+}
+
 type floor struct {
 	conn net.Conn
 	r    *bufio.Reader

@@ -16,7 +16,7 @@ var netpollContender = contender{
 	module: "github.com/cloudwego/netpoll",
 	wire:   "prefix",
 	does:   "pingpong in out both send call idle conns",
-	less:   "no contexts, no concurrent use: Send takes a mutex here; Linux and BSD only",
+	less:   "no contexts; one goroutine may write, so that Send takes a mutex here (its mux.ShardQueue merges writes, and tells nobody whether they succeeded); not for Windows",
 	dial: func(env *environment) (client, error) {
 		if env.writes != nil {
 			return nil, errUnfit // it does not write through a net.Conn

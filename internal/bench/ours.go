@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/pool"
 )
 
 // This library, with the settings of the zero Dialer and a context that can be cancelled
@@ -48,6 +50,63 @@ var oursHeartbeat = contender{
 	},
 }
 
+// A Session of one Client.
+var oursSession = contender{
+	name:  "tcpclient Session",
+	wire:  "prefix",
+	does:  "call",
+	aside: true,
+	dial: func(env *environment) (client, error) {
+		o, err := dialOurs(env)
+		if err != nil {
+			return nil, err
+		}
+		s, err := o.Session()
+		return oursCaller{o, func(request []byte) ([]byte, error) { return s.Call(o.ctx, request) }}, err
+	},
+}
+
+// Requests that could have more replies than the one that they get.
+var oursReplies = contender{
+	name:  "tcpclient Replies",
+	wire:  "prefix",
+	does:  "call",
+	aside: true,
+	dial: func(env *environment) (client, error) {
+		o, err := dialOursWith(env, tcpclient.Dialer{More: func([]byte) bool { return false }})
+		return oursCaller{o, func(request []byte) (reply []byte, err error) {
+			for reply, err = range o.Replies(o.ctx, request) {
+			}
+			return reply, err
+		}}, err
+	},
+}
+
+// Four connections to the one server, each of which echoes from its Handshake on.
+var oursPool = contender{
+	name:  "tcpclient pool of 4",
+	wire:  "prefix",
+	does:  "call",
+	aside: true,
+	dial: func(env *environment) (client, error) {
+		if env.writes != nil {
+			return nil, errUnfit // it dials by itself
+		}
+		o, err := dialOurs(env)
+		if err != nil {
+			return nil, err
+		}
+		d := tcpclient.Dialer{
+			Correlator: tcpclient.IDPrefix{},
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				return conn.Send(ctx, order{op: opEcho, count: math.MaxInt32}.encode())
+			},
+		}
+		p, err := pool.Dial(o.ctx, &d, "tcp", 4, env.addr)
+		return oursPooled{o, p}, err
+	},
+}
+
 // ours has the Client's own Send.
 type ours struct {
 	*tcpclient.Client
@@ -56,8 +115,9 @@ type ours struct {
 	buf    []byte
 }
 
-func dialOurs(env *environment) (*ours, error) {
-	var d tcpclient.Dialer
+func dialOurs(env *environment) (*ours, error) { return dialOursWith(env, tcpclient.Dialer{}) }
+
+func dialOursWith(env *environment, d tcpclient.Dialer) (*ours, error) {
 	if env.writes != nil {
 		d.DialContext = func(context.Context, string, string) (net.Conn, error) { return env.conn() }
 	}
@@ -132,3 +192,25 @@ func (o oursReceiver) In(n int) (bytes int, err error) {
 	}
 	return bytes, nil
 }
+
+// oursCaller is another way to call.
+type oursCaller struct {
+	*ours
+	call func(request []byte) ([]byte, error)
+}
+
+func (o oursCaller) Call(request []byte) ([]byte, error) { return o.call(request) }
+
+// oursPooled calls through a Pool. It gives no orders: its server echoes.
+type oursPooled struct {
+	*ours
+	pool *pool.Pool
+}
+
+func (o oursPooled) Begin(order) error { return nil }
+
+func (o oursPooled) Acknowledged() error { return nil }
+
+func (o oursPooled) Call(request []byte) ([]byte, error) { return o.pool.Call(o.ctx, request) }
+
+func (o oursPooled) Close() error { return errors.Join(o.pool.Close(), o.ours.Close()) }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,13 @@ type plan struct {
 	span       time.Duration
 	idle       int // clients of the idle workloads; 0: as many as these say
 	profile    string
+}
+
+// main returns p without what is in the tables of all results only.
+func (p *plan) main() *plan {
+	main := *p
+	main.contenders = slices.DeleteFunc(slices.Clone(p.contenders), func(c contender) bool { return c.aside })
+	return &main
 }
 
 // A pair names what was measured.
@@ -51,7 +59,7 @@ func (p *plan) execute(log io.Writer) (*results, error) {
 	for _, w := range p.workloads {
 		fmt.Fprintf(log, "%-26s", w.name)
 		for round := range p.rounds {
-			if round > 0 && w.work == nil && !strings.Contains(w.name, "=1000") {
+			if round > 0 && w.work == nil && !strings.Contains(w.name, "=1000") || round > 2 && strings.HasSuffix(w.name, "=10000") {
 				break
 			}
 			fmt.Fprintf(log, " %d", round+1)
@@ -76,7 +84,7 @@ func (p *plan) execute(log io.Writer) (*results, error) {
 
 func takesPart(c contender, w workload) bool {
 	word, _, _ := strings.Cut(w.name, "/")
-	if w.name == "idle/conns=10000" && c.wire != "prefix" {
+	if strings.HasSuffix(w.name, "=10000") && c.wire != "prefix" {
 		return false
 	}
 	for _, does := range strings.Fields(c.does) {

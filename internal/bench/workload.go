@@ -38,8 +38,9 @@ var workloads = slices.Concat(
 	sizes("out", 64, out, 64, 1<<10, 64<<10, 1<<20),
 	sizes("both", 1<<10, both, 1<<10, 64<<10),
 	conc("send", 64, send, 1, 8, 64, 512),
-	conc("call", 64, call, 1, 8, 64, 512),
-	conns(1, 10, 100, 1000),
+	conc("call", 64, call, 1, 2, 4, 8, 16, 64, 512),
+	oneProcessor(conc("call", 0, call, 2, 4, 8, 16)),
+	conns(1, 10, 100, 1000, 10000),
 	[]workload{
 		{name: "idle/conns=1000", conc: 1000, one: true, quick: true},
 		{name: "idle/conns=10000", conc: 10000, one: true},
@@ -59,6 +60,17 @@ func conc(name string, quick int, work func(*job, client) (phase, error), conc .
 			name: fmt.Sprintf("%s/size=64/conc=%d", name, k), size: 64, conc: k,
 			one: name == "call" && k == 1, quick: k == quick, calls: name == "call", work: work,
 		})
+	}
+	return all
+}
+
+const oneProcessorSuffix = "/cpus=1"
+
+// oneProcessor has client and server share one: nothing overlaps there.
+func oneProcessor(all []workload) []workload {
+	for i := range all {
+		all[i].name += oneProcessorSuffix
+		all[i].one = true
 	}
 	return all
 }
