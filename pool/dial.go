@@ -39,7 +39,7 @@ func Dial(ctx context.Context, d *tcpclient.Dialer, network string, size int, ad
 	if none && (ctx.Err() != nil || !s.firstDial || tcpclient.Classify(joinedErrors(failed)) == tcpclient.ClassPermanent) {
 		return nil, s.opError(join(failed))
 	}
-	p := newPool(clients, addresses)
+	p := newPool(clients, addresses, s.dialer.MaxInFlight)
 	var err error
 	for i, failure := range errs {
 		if failure != nil && err == nil {

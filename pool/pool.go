@@ -23,6 +23,7 @@ const (
 type Pool struct {
 	addresses string // all, for errors
 	clients   []*tcpclient.Client
+	places    int           // of requests that a connection takes at once; 0: of any number
 	over      chan struct{} // closed when Shutdown or Close begins
 	closed    chan struct{} // closed when the first Close is over
 
@@ -46,10 +47,11 @@ const (
 	closing        // by Close
 )
 
-func newPool(clients []*tcpclient.Client, addresses []string) *Pool {
+func newPool(clients []*tcpclient.Client, addresses []string, places int) *Pool {
 	return &Pool{
 		addresses: strings.Join(addresses, ", "),
 		clients:   clients,
+		places:    places,
 		over:      make(chan struct{}),
 		closed:    make(chan struct{}),
 	}
@@ -57,7 +59,8 @@ func newPool(clients []*tcpclient.Client, addresses []string) *Pool {
 
 // Call sends request on one of the connections and returns the reply, which is owned by the caller.
 // The connection is that with fewer requests in flight of two that are chosen at random, so that
-// a slow server gets less.
+// a slow server gets less. If these have as many as MaxInFlight allows, it is one that has fewer; if there
+// is none, Call waits for a place on the one that was chosen.
 //
 // If the request is certain not to have been sent, because the connection has ended or takes none,
 // Call sends it on another. If the server may have seen it, Call returns the error, an
@@ -256,24 +259,37 @@ func (p *Pool) choose(tried []bool) int {
 		if a.Connected && a.InFlight == 0 {
 			return i
 		}
-		switch b := p.clients[j].Stats(); {
-		case !a.Connected || !b.Connected: // then all have to be looked at
-		case a.InFlight <= b.InFlight:
+		b := p.clients[j].Stats()
+		if b.InFlight < a.InFlight {
+			i = j
+		}
+		if a.Connected && b.Connected && !p.isFull(min(a.InFlight, b.InFlight)) {
 			return i
-		default:
-			return j
 		}
 	}
 	return p.chooseAmongAll(tried)
 }
 
-// chooseAmongAll is choose where not all may be chosen.
+// isFull reports whether a connection with so many requests takes no more.
+func (p *Pool) isFull(inFlight int) bool { return p.places > 0 && inFlight >= p.places }
+
+// chooseAmongAll is choose where not all may be chosen, or two were full.
 func (p *Pool) chooseAmongAll(tried []bool) int {
-	var candidates []int
+	var candidates, full []int
 	for i, c := range p.clients {
-		if (tried == nil || !tried[i]) && c.Stats().Connected {
+		if tried != nil && tried[i] {
+			continue
+		}
+		switch stats := c.Stats(); {
+		case !stats.Connected:
+		case p.isFull(stats.InFlight):
+			full = append(full, i)
+		default:
 			candidates = append(candidates, i)
 		}
+	}
+	if len(candidates) == 0 {
+		candidates = full
 	}
 	switch n := len(candidates); n {
 	case 0:

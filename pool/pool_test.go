@@ -97,6 +97,30 @@ func TestCallIsSentElsewhereIfItIsUnsent(t *testing.T) { // P4
 	})
 }
 
+func TestCallTakesAConnectionThatHasAPlace(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const connections = 20
+		w.start("a:1")
+		release := make(chan struct{})
+		w.work = func(address, request string) { <-release }
+		d := w.dialer()
+		d.MaxInFlight = 1
+		p := w.dial(t, d, connections, "a:1")
+		var calls sync.WaitGroup
+		for i := range connections {
+			calls.Go(func() {
+				_, err := p.Call(t.Context(), []byte(numbered(i)))
+				assert.NoError(t, err)
+			})
+			synctest.Wait()
+			require.Len(t, w.executedAt(numbered(i)), 1, "request %d waits although there is a connection without one", i)
+		}
+		close(release)
+		calls.Wait()
+		require.NoError(t, p.Close())
+	})
+}
+
 func TestCallIsNotRepeatedIfTheServerMayHaveSeenIt(t *testing.T) { // P4
 	inWorld(t, func(t *testing.T, w *world) {
 		addresses := []string{"a:1", "b:1", "c:1"}
