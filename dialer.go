@@ -130,8 +130,8 @@ type Dialer struct {
 	// place that this takes. With a Correlator the time of each request counts from when it
 	// was framed, in order from the later of that and the reply before it. With More each reply
 	// that another is to follow gives the request all the time again. A request that the server
-	// was told to forget without an answer, as by Abandon of LDAP, is lost in this sense, too. While a frame is
-	// arriving, FrameTimeout rules. Time in which the Inbox is full does not count.
+	// was told to forget without an answer, as by Abandon of LDAP, is lost in this sense, too. A frame that is
+	// arriving, which may be the reply, has FrameTimeout more. Time in which the Inbox is full does not count.
 	//
 	// In order it also takes the Heartbeat's place while requests are outstanding: see
 	// [Heartbeat]. 0: none, except that a connection ends so, too, when requests that were

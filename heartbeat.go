@@ -173,13 +173,17 @@ func (w *heartbeatWatch) Next() time.Time {
 }
 
 // replyDue returns when a reply is overdue that is owed; zero: never, as things stand. While a
-// frame is arriving, which may be that reply, FrameTimeout rules.
+// frame is arriving, which may be that reply, FrameTimeout rules. One that is still not whole so long
+// after the reply was due began later, and is none.
 func (w *heartbeatWatch) replyDue() time.Time {
 	due := w.askCalls()
-	if !due.IsZero() && w.monitor.InFrame() && !w.monitor.Next().IsZero() {
-		return time.Time{}
+	if due.IsZero() || !w.monitor.InFrame() || w.monitor.Next().IsZero() {
+		return due
 	}
-	return due
+	if limit := w.monitor.FrameTimeout(); limit > 0 {
+		return due.Add(limit)
+	}
+	return time.Time{}
 }
 
 // askCalls returns when a reply is overdue, whatever is arriving, and tells the monitor whether the

@@ -3,6 +3,7 @@ package tcpclient_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -409,6 +410,28 @@ func TestReplyTimeout(t *testing.T) {
 		p.Raw([]byte{0})
 		_, err = call()
 		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+	}))
+
+	t.Run("is not put off by a stream whose parts all end inside a frame", testkit.InBubble(func(t *testing.T) { // P5
+		const frameTimeout = 3 * time.Second
+		for _, interval := range []time.Duration{0, time.Second} {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{
+				Correlator: tcpclient.IDPrefix{}, ReplyTimeout: timeout, FrameTimeout: frameTimeout, Heartbeat: tcpclient.Heartbeat{Interval: interval},
+			})
+			began := time.Now()
+			call := startCall(t, t.Context(), c, "lost")
+			ended := drain(t, c)
+			p.Receive()
+			push := testkit.Frame(withID(0, "push"))
+			half := len(push) / 2
+			for _, err := p.Write(push[:half]); err == nil; _, err = p.Write(slices.Concat(push[half:], push[:half])) {
+				time.Sleep(100 * time.Millisecond)
+			}
+			_, err := call()
+			requireReplyTimeout(t, err)
+			require.WithinRange(t, time.Now(), began.Add(timeout), began.Add(timeout+frameTimeout+time.Second/5))
+			requireReplyTimeout(t, ended())
+		}
 	}))
 
 	t.Run("holds on every transport", func(t *testing.T) { // P5, D1

@@ -362,6 +362,9 @@ func (m *Monitor) peerDue() time.Time {
 	return due
 }
 
+// FrameTimeout returns how long the rest of a frame may take; 0: without bound.
+func (m *Monitor) FrameTimeout() time.Duration { return m.settings.FrameTimeout }
+
 // InFrame reports whether the rest of a frame is waited for, or that of a TLS record.
 func (m *Monitor) InFrame() bool { return m.frame.isPartial() }
 
