@@ -55,7 +55,7 @@ const (
 // runs.
 type Backoff struct {
 	// Min is the first ceiling, Max the highest. Min 0: 100 ms, or Max if that is less.
-	// Max 0: 30 s, or Min if that is more.
+	// Max 0: 30 s, or Min if that is more. A server that comes back may be found that much later.
 	Min, Max time.Duration
 
 	// MaxAttempts is the number of attempts in a row after which the Client ends. The last

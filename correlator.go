@@ -97,7 +97,8 @@ func validateMethod[Want any](k Correlator, name string) error {
 	return nil
 }
 
-// IDPrefix is a Correlator with the id in 8 bytes, big-endian, in front of the message.
+// IDPrefix is a Correlator with the id in 8 bytes, big-endian, in front of the message. Call adds it to the
+// request and takes it off the reply. For another width see [IDField].
 //
 //	+--- 8 bytes ---+---------------+
 //	|      id       |    message    |
@@ -123,8 +124,13 @@ func (IDPrefix) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 // correlation id of Kafka (Offset 4, ReplyOffset 0, Width 4), the transaction id of Modbus
 // and of DNS (both offsets 0, Width 2).
 //
-// Call fills in the field, whatever the request has there. The reply is the whole message,
-// with the id in it. Both offsets are literal: 0 is the first byte.
+// The request has to leave room for the field: Call overwrites what is there. With an id of 4 bytes
+// in front of the message that is
+//
+//	reply, err := client.Call(ctx, append(make([]byte, 4), message...)) // IDField{Width: 4}
+//
+// The reply is the whole message, with the id in it: reply[4:] is what follows. Both offsets are
+// literal: 0 is the first byte.
 //
 // Every message that is long enough for the field counts as a reply. If the server numbers
 // requests of its own in the same field, as SMPP does with deliver_sm, wrap the IDField in

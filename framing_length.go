@@ -45,7 +45,7 @@ type LengthPrefix struct {
 	Offset int
 
 	// Adjust is the number of bytes after the field, minus the field's value. It is
-	// negative where the value also counts bytes of the header.
+	// negative where the value also counts bytes of the header: minus Width where it counts itself.
 	Adjust int
 
 	// KeepHeader makes the header, Offset+Width bytes, part of the message. WriteFrame

@@ -44,8 +44,9 @@ type Heartbeat struct {
 	Timeout time.Duration
 
 	// Ping returns the message to send, which the Client copies. It leaves in order, after
-	// what was written before it, and flushes that. nil: send nothing, only watch the
-	// silence.
+	// what was written before it, and flushes that. The Correlator does not see it: an id that
+	// the protocol wants is in it already, best 0, which no Call gets. nil: send nothing, only
+	// watch the silence.
 	Ping func() []byte
 
 	// IsPong recognises the answers to Ping, and the keep-alives of a peer that sends them on its

@@ -126,6 +126,19 @@ func TestDocument(t *testing.T) {
 			assert.True(t, strings.Contains(code, "\n"+dedent(block[1])), "in no tested file: the block that begins %q", first)
 		}
 	})
+	t.Run("types have all their methods", func(t *testing.T) {
+		var shown strings.Builder
+		for _, block := range blocks {
+			shown.WriteString("\n" + dedent(block[1]))
+		}
+		methods := regexp.MustCompile(`(?m)^func \((?:\w+ )?\*?(\w+)\) \w+\(`).FindAllStringSubmatch(testedCode(t), -1)
+		require.NotEmpty(t, methods)
+		for _, method := range methods {
+			if strings.Contains(shown.String(), "\ntype "+method[1]+" ") {
+				assert.True(t, strings.Contains(shown.String(), "\n"+method[0]), "only in the test: %s", method[0])
+			}
+		}
+	})
 	t.Run("each block is of at most 30 lines", func(t *testing.T) {
 		for _, block := range blocks {
 			first, _, _ := strings.Cut(block[1], "\n")

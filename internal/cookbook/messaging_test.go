@@ -406,14 +406,20 @@ func work(ctx context.Context, c *tcpclient.Client, do func(job []byte) error) e
 		return err
 	}
 	reply, err := session.Call(ctx, []byte("reserve-with-timeout 30\r\n"))
-	if err != nil || !bytes.HasPrefix(reply, []byte("RESERVED ")) {
-		return err // TIMED_OUT, DEADLINE_SOON
+	if err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(reply, []byte("RESERVED ")) {
+		return fmt.Errorf("reserve: %q", reply) // TIMED_OUT: there was no job
 	}
 	line, body, _ := bytes.Cut(reply, []byte("\r\n"))
 	if err := do(body[:len(body)-2]); err != nil {
 		return err // after its time to run the server gives the job to another
 	}
-	_, err = session.Call(ctx, fmt.Appendf(nil, "delete %s\r\n", bytes.Fields(line)[1]))
+	reply, err = session.Call(ctx, fmt.Appendf(nil, "delete %s\r\n", bytes.Fields(line)[1]))
+	if err == nil && string(reply) != "DELETED\r\n" {
+		err = fmt.Errorf("delete: %q", reply) // its time to run was over
+	}
 	return err
 }
 
@@ -425,9 +431,9 @@ func TestBeanstalk(t *testing.T) {
 		{want: "reserve-with-timeout 30\r\n", say: "TIMED_OUT\r\n"},
 	}, func(t *testing.T, ctx context.Context, c *tcpclient.Client) {
 		var jobs []string
-		for range 2 {
-			require.NoError(t, work(ctx, c, func(job []byte) error { jobs = append(jobs, string(job)); return nil }))
-		}
+		do := func(job []byte) error { jobs = append(jobs, string(job)); return nil }
+		require.NoError(t, work(ctx, c, do))
+		require.ErrorContains(t, work(ctx, c, do), "TIMED_OUT")
 		require.Equal(t, []string{"to\r\nme"}, jobs)
 	})
 }

@@ -16,9 +16,11 @@ func main() {
 	addr := flag.String("addr", "localhost:7000", "of your server")
 	flag.Parse()
 	d := tcpclient.Dialer{
-		Framer:       tcpclient.Lines{}, // or LengthPrefix{Width: 2}, Varint{}, Delimiter{…}, Sized{…}
+		Framer: tcpclient.Lines{}, // or LengthPrefix{Width: 2}, Varint{}, Delimiter{…}, Sized{…}
+		// Correlator: tcpclient.IDField{Width: 4}, // if requests have ids; without, replies come in order
+		// Heartbeat:  tcpclient.Heartbeat{Interval: 15 * time.Second, Ping: …}, // if it is idle now and then
 		ReplyTimeout: 30 * time.Second,
-		Reconnect:    &tcpclient.Backoff{},
+		Reconnect:    &tcpclient.Backoff{Max: 5 * time.Second},
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
