@@ -117,6 +117,8 @@ func (r *frameReader) readFrame(dst []byte) ([]byte, error) {
 	start := r.total - int64(buffered)
 	msg, err := r.framing.framer.ReadFrame(r.in, dst)
 	switch {
+	case errors.Is(err, ErrFrameTimeout) && r.total > start:
+		return nil, fmt.Errorf("%w; %d bytes of the frame have come", err, r.total-start)
 	case err != nil:
 		return nil, r.explain(err)
 	case r.total-int64(r.in.Buffered()) == start:

@@ -28,6 +28,7 @@ func TestFrameTimeout(t *testing.T) {
 				require.Equal(t, []string{"whole"}, got)
 				require.Equal(t, want, time.Since(began))
 				require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+				require.ErrorContains(t, err, "; 6 bytes of the frame have come")
 				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
 				require.NotErrorIs(t, err, context.DeadlineExceeded)
