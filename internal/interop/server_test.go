@@ -48,40 +48,7 @@ func startServer(t *testing.T, name string, args func(port string) []string) ser
 // startServerAs is startServer for a server that refuses to run as root. A nil user is our own.
 func startServerAs(t *testing.T, user *syscall.Credential, name string, args func(port string) []string) server {
 	t.Helper()
-	path := find(t, name)
-	// Between choosing a port and the server's bind somebody else may take it.
-	for try := 1; ; try++ {
-		port := freePort(t)
-		address := net.JoinHostPort("127.0.0.1", port)
-		var output logBuffer
-		cmd := exec.Command(path, args(port)...)
-		cmd.Dir = directoryOf(t, user)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
-		cmd.Stdout, cmd.Stderr = &output, &output
-		require.NoError(t, cmd.Start())
-		exited := make(chan struct{})
-		go func() {
-			cmd.Wait()
-			close(exited)
-		}()
-		stop := func() {
-			cmd.Process.Kill()
-			<-exited
-		}
-		if accepts(t, address, exited) {
-			t.Cleanup(func() {
-				stop()
-				if t.Failed() {
-					t.Logf("%s said:\n%s", name, output.String())
-				}
-			})
-			return server{address, cmd.Process, exited}
-		}
-		stop()
-		if try == 3 {
-			t.Fatalf("%s did not accept connections on %s:\n%s", name, address, output.String())
-		}
-	}
+	return startHostAs(t, user, name, args).server
 }
 
 // find returns the path of a server, or ends the test.
