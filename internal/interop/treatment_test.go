@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -76,6 +79,19 @@ func TestServers(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// doc.go lists each server, and the parts that it does not take.
+func TestListOfServers(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	for _, k := range kinds() {
+		row := regexp.MustCompile(`(?m)^//\t` + regexp.QuoteMeta(k.name) + `  .*$`).FindString(string(doc))
+		require.NotEmpty(t, row, k.name)
+		for _, part := range partNames() {
+			require.Equal(t, k.reasonAgainst(part) != "", strings.Contains(row, part), "%s: %s", k.name, part)
+		}
 	}
 }
 
