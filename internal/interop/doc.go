@@ -13,8 +13,14 @@
 // server has executed while connections are cut; SIGSTOP; SIGKILL and restart under load. TestPools
 // does the same through package pool. The versions are those that the treatment was written with.
 //
-//	server   version  pool  not run
-//	redis    7.0.15
+//	server             version  not run
+//	redis              7.0.15
+//	memcached, text    1.6.18
+//	memcached, binary  1.6.18
+//	beanstalkd         1.12
+//	nats-server        2.9.10
+//	mosquitto          2.0.11
+//	gearmand           1.1.20
 //
 // Others have tests of their own only: dnsmasq, unbound, PostgreSQL, slapd, and the SMTP server of
 // github.com/emersion/go-smtp.

@@ -1,7 +1,10 @@
 package interop
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cacheKinds are caches, queues and brokers.
-func cacheKinds() []kind { return []kind{redisKind()} }
+// cacheKinds are caches.
+func cacheKinds() []kind { return []kind{redisKind(), memcachedKind(), memcachedBinaryKind()} }
 
 // filler makes some requests long. It is never changed.
 var filler = strings.Repeat("-", 20_000)
@@ -47,7 +50,16 @@ func want(text string) func(reply []byte) error {
 	}
 }
 
-// Answers in order, to ECHO and to what is no command, and pushes.
+// An asIs reads frames as another Framer does, and writes messages as they are: requests that are
+// not framed like replies.
+type asIs struct{ tcpclient.Framer }
+
+func (asIs) WriteFrame(w *bufio.Writer, msg []byte) error {
+	_, err := w.Write(msg)
+	return err
+}
+
+// Redis answers in order, also what is no command, and may push.
 func redisKind() kind {
 	list := func(n int) string { return fmt.Sprint("list ", n) }
 	return kind{
@@ -85,6 +97,122 @@ func redisKind() kind {
 			length, err := strconv.Atoi(strings.Trim(string(reply), ":\r\n"))
 			require.NoError(t, err)
 			return length
+		},
+	}
+}
+
+func startMemcached(t *testing.T) *host {
+	return startHost(t, "memcached", func(port string) []string {
+		return []string{"-u", "nobody", "-l", "127.0.0.1", "-p", port, "-U", "0"}
+	})
+}
+
+// memcachedSize is that of replies: a line, or values up to END.
+func memcachedSize(p []byte) (int, error) {
+	for at := 0; at < len(p); {
+		line, _, whole := bytes.Cut(p[at:], []byte("\r\n"))
+		if !whole {
+			return 0, nil // more bytes have to come
+		}
+		at += len(line) + 2
+		words := bytes.Fields(line)
+		if len(words) != 4 || string(words[0]) != "VALUE" {
+			return at, nil
+		}
+		n, err := strconv.Atoi(string(words[3])) // key, flags, size
+		if err != nil || n < 0 || n > 1<<30 {
+			return 0, fmt.Errorf("size of %q", line)
+		}
+		at += n + 2
+	}
+	return 0, nil
+}
+
+// memcached answers in order, and two commands in one request with one reply. ReplyTimeout takes
+// the place of the Heartbeat while requests are outstanding.
+func memcachedKind() kind {
+	return kind{
+		name:  "memcached, text",
+		start: startMemcached,
+		dialer: func() tcpclient.Dialer {
+			return tcpclient.Dialer{
+				Framer:       asIs{tcpclient.Sized{Size: memcachedSize}},
+				ReplyTimeout: time.Second,
+				Heartbeat:    pinging("version\r\n", func(msg []byte) bool { return bytes.HasPrefix(msg, []byte("VERSION ")) }),
+			}
+		},
+		ask: func(n int) ([]byte, func([]byte) error) {
+			if n%2 == 0 {
+				return fmt.Appendf(nil, "mg nothing k O%d\r\n", n), want(fmt.Sprintf("EN knothing O%d\r\n", n))
+			}
+			value := fmt.Sprint("value\r\n", n, "\r\nEND\r\n", fill(n))
+			request := fmt.Appendf(nil, "set key%d 0 0 %d noreply\r\n%s\r\nget key%d\r\n", n, len(value), value, n)
+			return request, want(fmt.Sprintf("VALUE key%d 0 %d\r\n%s\r\nEND\r\n", n, len(value), value))
+		},
+		// Meta arithmetic makes the number that is not there, with 1, and adds 1 to that which is.
+		add: func(n int) []byte { return fmt.Appendf(nil, "ma once%d N0 J1\r\n", n) },
+		executed: func(t *testing.T, c *tcpclient.Client, n int) int {
+			reply, err := c.Call(t.Context(), fmt.Appendf(nil, "get once%d\r\n", n))
+			require.NoError(t, err)
+			if string(reply) == "END\r\n" {
+				return 0
+			}
+			times, err := strconv.Atoi(strings.Split(string(reply), "\r\n")[1])
+			require.NoError(t, err)
+			return times
+		},
+	}
+}
+
+// memcachedRequest makes a request of the binary protocol. Its size is filled in.
+func memcachedRequest(opcode byte, extras, key string) []byte {
+	header := make([]byte, 24)
+	header[0], header[1], header[4] = 0x80, opcode, byte(len(extras))
+	binary.BigEndian.PutUint16(header[2:], uint16(len(key)))
+	return append(append(header, extras...), key...)
+}
+
+// counter makes a request that adds step to a number. If there is none, it is first.
+func counter(key string, step, first uint64) []byte {
+	extras := binary.BigEndian.AppendUint64(nil, step)
+	extras = binary.BigEndian.AppendUint64(extras, first)
+	return memcachedRequest(0x05, string(extras)+"\x00\x00\x00\x00", key)
+}
+
+// memcached's binary protocol has ids.
+func memcachedBinaryKind() kind {
+	const getK, noop = 0x0c, 0x0a
+	return kind{
+		name:  "memcached, binary",
+		start: startMemcached,
+		dialer: func() tcpclient.Dialer {
+			return tcpclient.Dialer{
+				Framer:     tcpclient.LengthPrefix{Offset: 8, Adjust: 12, KeepHeader: true},
+				Correlator: tcpclient.IDField{Offset: 12, Width: 4, ReplyOffset: 12},
+				Heartbeat:  pinging(string(memcachedRequest(noop, "", "")), func(msg []byte) bool { return msg[1] == noop }),
+			}
+		},
+		ask: func(n int) ([]byte, func([]byte) error) {
+			if n%2 == 0 { // a number that is not there: the first is the answer
+				answer := want(string(binary.BigEndian.AppendUint64(nil, uint64(n))))
+				return counter(fmt.Sprint("key", n), 1, uint64(n)), func(reply []byte) error { return answer(reply[24:]) }
+			}
+			key := fmt.Sprint("nothing", n)
+			answer := want("\x00\x01" + key) // "key not found"
+			return memcachedRequest(getK, "", key), func(reply []byte) error {
+				return answer(append(reply[6:8:8], reply[24:]...))
+			}
+		},
+		add: func(n int) []byte { return counter(fmt.Sprint("once", n), 1, 1) },
+		executed: func(t *testing.T, c *tcpclient.Client, n int) int {
+			reply, err := c.Call(t.Context(), memcachedRequest(0x00, "", fmt.Sprint("once", n)))
+			require.NoError(t, err)
+			if reply[7] == 1 {
+				return 0
+			}
+			times, err := strconv.Atoi(strings.TrimSpace(string(reply[28:]))) // after the flags
+			require.NoError(t, err)
+			return times
 		},
 	}
 }
