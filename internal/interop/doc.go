@@ -11,7 +11,7 @@
 // TestServers gives each of these the same treatment, in six parts: 64 goroutines whose answers
 // repeat their questions; idle under Heartbeat; Shutdown under load; Unsent, held against what the
 // server has executed while connections are cut; SIGSTOP; SIGKILL and restart under load. TestPools
-// does the same through package pool. The versions are those that the treatment was written with.
+// does four of them through package pool, with two servers of redis, memcached and beanstalkd. The versions are those that the treatment was written with.
 //
 //	server             version  not run
 //	redis              7.0.15

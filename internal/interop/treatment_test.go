@@ -299,10 +299,17 @@ func (tr *trial) shutdown(t *testing.T) { // P4, P7
 // unsent: while connections are cut again and again, no request is executed twice, and none that is
 // said not to have been sent.
 func (tr *trial) unsent(t *testing.T) { // P4
+	tr.cutOff(t, func(d tcpclient.Dialer, address string) (caller, func() error) {
+		c := tr.dial(t, d, address)
+		return c, c.Close
+	})
+}
+
+// cutOff is unsent with a Client or a Pool.
+func (tr *trial) cutOff(t *testing.T, connect func(d tcpclient.Dialer, address string) (caller, func() error)) {
 	ctx := bounded(t)
 	proxy := startCutter(t, tr.host.address, tr.meanSize())
-	d := tr.reconnecting()
-	c := tr.dial(t, d, proxy.address)
+	c, closeAll := connect(tr.reconnecting(), proxy.address)
 	var f fates
 	tr.each(many(), func(n int) {
 		call, cancel := ctx, context.CancelFunc(func() {})
@@ -316,7 +323,7 @@ func (tr *trial) unsent(t *testing.T) { // P4
 			t.Errorf("request %d: %v", n, err)
 		}
 	})
-	c.Close()
+	closeAll()
 	proxy.wait()
 	t.Log(proxy.numberOfCuts(), "cuts,", &f)
 	require.GreaterOrEqual(t, proxy.numberOfCuts(), 5)
