@@ -1,11 +1,13 @@
 package interop
 
 import (
+	"errors"
 	"io"
 	"math"
 	"math/rand/v2"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,7 +37,11 @@ type cut struct {
 // requests of that size.
 func startCutter(t *testing.T, server string, size int) *cutter {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	narrow := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) (err error) {
+		controlled := conn.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 16<<10) })
+		return errors.Join(err, controlled)
+	}}
+	l, err := narrow.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	seed := time.Now().UnixNano()
 	t.Cleanup(func() {

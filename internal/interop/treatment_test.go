@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -309,7 +310,10 @@ func (tr *trial) unsent(t *testing.T) { // P4
 func (tr *trial) cutOff(t *testing.T, connect func(d tcpclient.Dialer, address string) (caller, func() error)) {
 	ctx := bounded(t)
 	proxy := startCutter(t, tr.host.address, tr.meanSize())
-	c, closeAll := connect(tr.reconnecting(), proxy.address)
+	d := tr.reconnecting()
+	d.Reconnect.FirstDial = true
+	d.DialContext = dialNarrow
+	c, closeAll := connect(d, proxy.address)
 	var f fates
 	tr.each(many(), func(n int) {
 		call, cancel := ctx, context.CancelFunc(func() {})
@@ -337,6 +341,20 @@ func (tr *trial) meanSize() int {
 		sum += len(tr.add(int(tr.used.Add(1))))
 	}
 	return sum / callers
+}
+
+// dialNarrow makes connections of which the kernel keeps little, so that requests wait to be written.
+func dialNarrow(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := net.Dialer{Control: func(_, _ string, conn syscall.RawConn) (err error) {
+		controlled := conn.Control(func(fd uintptr) {
+			// With the segments of loopback, 64 KiB, each would wait for an acknowledgement that is delayed.
+			err = errors.Join(
+				syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_MAXSEG, 1400),
+				syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 16<<10))
+		})
+		return errors.Join(err, controlled)
+	}}
+	return dialer.DialContext(ctx, network, address)
 }
 
 // stopped: a server that hangs is noticed, and used again when it goes on.
