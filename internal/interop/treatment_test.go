@@ -48,7 +48,9 @@ type kind struct {
 }
 
 // kinds are all servers that take the treatment.
-func kinds() []kind { return slices.Concat(cacheKinds(), queueKinds()) }
+func kinds() []kind {
+	return slices.Concat(cacheKinds(), queueKinds())
+}
 
 // parts are the treatment. SIGKILL comes last: most servers forget then.
 var parts = []struct {
@@ -317,6 +319,7 @@ func (tr *trial) unsent(t *testing.T) { // P4
 
 // cutOff is unsent with a Client or a Pool.
 func (tr *trial) cutOff(t *testing.T, connect func(d tcpclient.Dialer, address string) (caller, func() error)) {
+	const cuts = 5 // at least: who waits for no answer may have said all before the first
 	ctx := bounded(t)
 	proxy := startCutter(t, tr.host.address, tr.meanSize())
 	d := tr.reconnecting()
@@ -324,7 +327,11 @@ func (tr *trial) cutOff(t *testing.T, connect func(d tcpclient.Dialer, address s
 	d.DialContext = dialNarrow
 	c, closeAll := connect(d, proxy.address)
 	var f fates
-	tr.each(many(), func(n int) {
+	var begun atomic.Int64
+	tr.load(func(n int) bool {
+		if begun.Add(1) > int64(many()) && proxy.numberOfCuts() >= cuts || ctx.Err() != nil {
+			return false
+		}
 		call, cancel := ctx, context.CancelFunc(func() {})
 		if n%5 == 0 { // one that may give up, also while there is no connection
 			call, cancel = context.WithTimeout(ctx, rand.N(3*time.Millisecond))
@@ -335,11 +342,12 @@ func (tr *trial) cutOff(t *testing.T, connect func(d tcpclient.Dialer, address s
 		if err != nil && !errors.Is(err, tcpclient.ErrDisconnected) && (call == ctx || !errors.Is(err, context.DeadlineExceeded)) {
 			t.Errorf("request %d: %v", n, err)
 		}
-	})
+		return true
+	})()
 	closeAll()
 	proxy.wait()
 	t.Log(proxy.numberOfCuts(), "cuts,", &f)
-	require.GreaterOrEqual(t, proxy.numberOfCuts(), 5)
+	require.GreaterOrEqual(t, proxy.numberOfCuts(), cuts)
 	tr.requireFates(t, &f, !tr.oneWay)
 }
 
