@@ -188,10 +188,10 @@ func mustValue(t *testing.T, c caller, query string) (row string) {
 	return rows[0]
 }
 
-// startPostgres runs a server with TLS and a password.
-func startPostgres(t *testing.T) (address string, login pgLogin) {
+// preparePostgres makes the data of a server with TLS and a password, which has to run as runAs, with args.
+func preparePostgres(t *testing.T) (runAs *syscall.Credential, args func(port string) []string, login pgLogin) {
 	t.Helper()
-	var runAs *syscall.Credential // it refuses to run as root
+	// It refuses to run as root.
 	if os.Getuid() == 0 {
 		account, err := user.Lookup("postgres")
 		require.NoError(t, err)
@@ -211,11 +211,18 @@ func startPostgres(t *testing.T) (address string, login pgLogin) {
 	output, err := initdb.CombinedOutput()
 	require.NoError(t, err, "initdb: %s", output)
 
-	server := startServerAs(t, runAs, "postgres", func(port string) []string {
+	return runAs, func(port string) []string {
 		return []string{"-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + dir,
 			"-c", "ssl=on", "-c", "ssl_cert_file=" + certFile, "-c", "ssl_key_file=" + keyFile,
 			"-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=20", "-c", "autovacuum=off"}
-	})
+	}, login
+}
+
+// startPostgres runs a server with TLS and a password.
+func startPostgres(t *testing.T) (address string, login pgLogin) {
+	t.Helper()
+	runAs, args, login := preparePostgres(t)
+	server := startServerAs(t, runAs, "postgres", args)
 	t.Cleanup(func() {
 		server.process.Signal(syscall.SIGQUIT) // at once, and its shared memory goes with it
 		<-server.exited

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -176,6 +177,24 @@ func dial(t *testing.T, d tcpclient.Dialer, address string) *tcpclient.Client {
 	t.Cleanup(func() { c.Close() })
 	return c
 }
+
+// mustCall is Call for what has to succeed.
+func mustCall(t *testing.T, c caller, request []byte) (reply []byte) {
+	t.Helper()
+	reply, err := c.Call(bounded(t), request)
+	require.NoError(t, err)
+	return reply
+}
+
+func atoi(t *testing.T, digits []byte) int {
+	t.Helper()
+	n, err := strconv.Atoi(string(digits))
+	require.NoError(t, err)
+	return n
+}
+
+// padding returns some characters, another number of them for each of a hundred n.
+func padding(n int) string { return strings.Repeat("x", n*n%97) }
 
 // A logBuffer collects what a process says, to be read while it runs.
 type logBuffer struct {
