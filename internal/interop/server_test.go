@@ -27,7 +27,29 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// children are servers that the test binary runs, instead of tests, if its first argument names one: servers
+// in the test's own process could be neither stopped nor killed. They do not return.
+var children = map[string]func(address string, more []string){
+	"serve-smtp":   serveSMTP,
+	"serve-modbus": serveModbus,
+}
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && children[os.Args[1]] != nil {
+		children[os.Args[1]](os.Args[2], os.Args[3:])
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// startChild runs one of children.
+func startChild(t *testing.T, name string, more ...string) *host {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	return startHost(t, self, func(port string) []string {
+		return append([]string{name, net.JoinHostPort("127.0.0.1", port)}, more...)
+	})
+}
 
 // patience is how long a server may take for what it does at once.
 const patience = 20 * time.Second
@@ -193,7 +215,7 @@ func atoi(t *testing.T, digits []byte) int {
 	return n
 }
 
-// padding returns some characters, another number of them for each of a hundred n.
+// padding returns up to 96 characters, a number of them that depends on n.
 func padding(n int) string { return strings.Repeat("x", n*n%97) }
 
 // A logBuffer collects what a process says, to be read while it runs.

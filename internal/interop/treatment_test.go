@@ -49,7 +49,7 @@ type kind struct {
 
 // kinds are all servers that take the treatment.
 func kinds() []kind {
-	return slices.Concat(cacheKinds(), queueKinds(), databaseKinds(), dnsKinds())
+	return slices.Concat(cacheKinds(), queueKinds(), databaseKinds(), textKinds(), dnsKinds(), industryKinds())
 }
 
 // parts are the treatment. SIGKILL comes last: most servers forget then.
