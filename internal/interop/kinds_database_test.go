@@ -16,16 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pgPing closes a statement that does not exist, and has the answer sent: Close and Flush, PostgreSQL 15,
-// section 55.2.3. That answer, CloseComplete, is one message and answers nothing else here. The messages
-// that answer an empty query or a Sync would also end the answer to a Call's query.
-var pgPing = append(pgSized('C', "S\x00"), pgSized('H', "")...)
-
-// pgSized makes a message with its length filled in: pgPing is two.
-func pgSized(kind byte, body string) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(4+len(body))), body...)
-}
-
 func databaseKinds() []kind { return []kind{postgresKind(), mariadbKind(), slapdKind()} }
 
 // postgresKind is logged in through TLS.
@@ -46,17 +36,7 @@ func postgresKind() kind {
 			execute(t, login.dialer(), h.address, pgMessage('Q', "create table ledger (n int); create index on ledger (n)"))
 			return h
 		},
-		dialer: func() tcpclient.Dialer {
-			d := login.dialer()
-			d.Handshake = func(ctx context.Context, conn *tcpclient.Conn) error {
-				if err := login.handshake(ctx, conn); err != nil {
-					return err
-				}
-				return conn.SetFramer(asIs{pgMessages})
-			}
-			d.Heartbeat = pinging(string(pgPing), func(msg []byte) bool { return msg[0] == '3' })
-			return d
-		},
+		dialer: func() tcpclient.Dialer { return login.pinging() },
 		ask: func(n int) ([]byte, func([]byte) error) {
 			word := fmt.Sprint("question ", n, fill(n))
 			return pgSized('Q', "select '"+word+"'\x00"), func(reply []byte) error {

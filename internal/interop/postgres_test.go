@@ -110,6 +110,29 @@ func (l pgLogin) untilReady(ctx context.Context, conn *tcpclient.Conn) error {
 	}
 }
 
+// pgPing closes a statement that does not exist, and has the answer sent: Close and Flush, PostgreSQL 15,
+// section 55.2.3. That answer, CloseComplete, is one message and answers nothing else here. The messages
+// that answer an empty query or a Sync would also end the answer to a Call's query.
+var pgPing = append(pgSized('C', "S\x00"), pgSized('H', "")...)
+
+// pgSized makes a message with its length filled in: pgPing is two.
+func pgSized(kind byte, body string) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(4+len(body))), body...)
+}
+
+// pinging is dialer with a Heartbeat.
+func (l pgLogin) pinging() tcpclient.Dialer {
+	d := l.dialer()
+	d.Handshake = func(ctx context.Context, conn *tcpclient.Conn) error {
+		if err := l.handshake(ctx, conn); err != nil {
+			return err
+		}
+		return conn.SetFramer(asIs{pgMessages})
+	}
+	d.Heartbeat = pinging(string(pgPing), func(msg []byte) bool { return msg[0] == '3' })
+	return d
+}
+
 // pgMessage makes a message with one string. The Framer fills its length in.
 func pgMessage(kind byte, s string) []byte {
 	return append(append([]byte{kind, 0, 0, 0, 0}, s...), 0)
@@ -261,6 +284,7 @@ func TestPostgres(t *testing.T) {
 	t.Run("rows before the end of their backend come before the error", func(t *testing.T) {
 		testPostgresCutOff(t, dial(t, login.dialer(), address), dial(t, login.dialer(), address))
 	})
+	t.Run("a query may take longer than the Heartbeat's Timeout", func(t *testing.T) { testPostgresSleep(t, login.pinging(), address) })
 	t.Run("a transaction dies with its Session", func(t *testing.T) {
 		testPostgresTransaction(t, dial(t, login.dialer(), address), dial(t, login.dialer(), address))
 	})
@@ -331,6 +355,21 @@ func testPostgresGivenUp(t *testing.T, c *tcpclient.Client) { // P3, B3
 	require.Equal(t, "42", mustValue(t, c, "select 42"), "the rest is not for the next query")
 	require.Zero(t, c.Stats().InFlight)
 	require.Positive(t, c.Stats().LateReplies)
+	require.EqualValues(t, 1, c.Stats().Connects)
+}
+
+// The server works one request at a time, and answers a ping when it is done.
+func testPostgresSleep(t *testing.T, d tcpclient.Dialer, address string) { // P5, A3
+	request := pgSized('Q', "select pg_sleep(1.5), 'awake'\x00")
+	c := dial(t, d, address)
+	_, err := c.Call(bounded(t), request)
+	require.ErrorIs(t, err, tcpclient.ErrHeartbeatTimeout, "without ReplyTimeout the Heartbeat knows no better")
+
+	d.ReplyTimeout = patience
+	c = dial(t, d, address)
+	reply, err := c.Call(bounded(t), request)
+	require.NoError(t, err)
+	require.Contains(t, string(reply), "awake")
 	require.EqualValues(t, 1, c.Stats().Connects)
 }
 
