@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -95,29 +96,48 @@ func (h *host) restart(t *testing.T) {
 	}
 }
 
-// kill ends the server, and all the processes that it has started, by SIGKILL.
+// kill ends the server, and all the processes that it has started, by SIGKILL. It is stopped first: what it
+// starts while its processes are counted would live on, and keep its port.
 func (h *host) kill() {
+	_ = h.process.Signal(syscall.SIGSTOP) // it may have ended
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for isRunning(h.process.Pid) {
+		<-again.C
+	}
 	started := descendants(h.process.Pid)
-	_ = h.process.Kill() // it may have ended
+	_ = h.process.Kill()
 	for _, pid := range started {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	<-h.exited
 }
 
+// isRunning reports whether a process has neither ended nor been stopped.
+func isRunning(pid int) bool {
+	state, _, exists := processStat(pid)
+	return exists && state != 'T' && state != 'Z' && state != 'X'
+}
+
+// processStat returns the state and the parent of a process: proc_pid_stat(5).
+func processStat(pid int) (state byte, parent int, exists bool) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, false
+	}
+	// pid (command) state parent …
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	parent, err = strconv.Atoi(string(fields[1]))
+	return fields[0][0], parent, err == nil
+}
+
 // descendants returns the processes that the process pid has started, and those that they have.
 func descendants(pid int) (pids []int) {
 	children := make(map[int][]int)
-	files, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, file := range files {
-		stat, err := os.ReadFile(file)
-		if err != nil {
-			continue // it has ended
-		}
-		// pid (command) state parent …
-		if fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]); len(fields) > 1 {
-			child, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-			parent, _ := strconv.Atoi(string(fields[1]))
+	directories, _ := filepath.Glob("/proc/[0-9]*")
+	for _, directory := range directories {
+		child, _ := strconv.Atoi(filepath.Base(directory))
+		if _, parent, exists := processStat(child); exists {
 			children[parent] = append(children[parent], child)
 		}
 	}
