@@ -192,8 +192,9 @@ func ldapDialer(config *tls.Config, ids ldapMessages) tcpclient.Dialer {
 
 const ldapEntries = 1000
 
-// startLDAP runs a slapd that has entries, each with a name of six characters.
-func startLDAP(t *testing.T) (address string, client *tls.Config) {
+// prepareLDAP makes the directory of a slapd that has so many entries, each with a name of six
+// characters and a number, executions, that is zero. args are of the server.
+func prepareLDAP(t *testing.T, entries int) (args func(port string) []string, client *tls.Config) {
 	t.Helper()
 	dir := t.TempDir()
 	certFile, keyFile, client := selfSigned(t, dir, nil)
@@ -202,6 +203,8 @@ func startLDAP(t *testing.T) (address string, client *tls.Config) {
 	require.NoError(t, os.Mkdir(data, 0o700))
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, `
 include /etc/ldap/schema/core.schema
+attributetype ( 1.3.6.1.4.1.4203.666.100.1 NAME 'executions' EQUALITY integerMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+objectclass ( 1.3.6.1.4.1.4203.666.100.2 NAME 'counted' SUP top AUXILIARY MAY executions )
 modulepath /usr/lib/ldap
 moduleload back_mdb
 pidfile %s/slapd.pid
@@ -212,21 +215,28 @@ suffix "dc=test"
 rootdn "cn=admin,dc=test"
 rootpw secret
 maxsize 67108864
+dbnosync
 directory %s
 `, dir, certFile, keyFile, data), 0o600))
 
-	var entries bytes.Buffer
-	entries.WriteString("dn: dc=test\nobjectClass: dcObject\nobjectClass: organization\no: test\ndc: test\n\n")
-	for n := range ldapEntries {
-		fmt.Fprintf(&entries, "dn: cn=%s,dc=test\nobjectClass: person\ncn: %[1]s\nsn: %[1]s\ndescription: %0100d\n\n", ldapName(n), n)
+	var text bytes.Buffer
+	text.WriteString("dn: dc=test\nobjectClass: dcObject\nobjectClass: organization\no: test\ndc: test\n\n")
+	for n := range entries {
+		fmt.Fprintf(&text, "dn: cn=%s,dc=test\nobjectClass: person\nobjectClass: counted\ncn: %[1]s\nsn: %[1]s\nexecutions: 0\ndescription: %0100[2]d\n\n", ldapName(n), n)
 	}
-	require.NoError(t, os.WriteFile(ldif, entries.Bytes(), 0o600))
+	require.NoError(t, os.WriteFile(ldif, text.Bytes(), 0o600))
 	output, err := exec.Command(find(t, "slapadd"), "-q", "-f", config, "-l", ldif).CombinedOutput()
 	require.NoError(t, err, "slapadd: %s", output)
 
-	return startServer(t, "slapd", func(port string) []string {
+	return func(port string) []string {
 		return []string{"-h", "ldap://127.0.0.1:" + port, "-f", config, "-d", "0"}
-	}).address, client
+	}, client
+}
+
+func startLDAP(t *testing.T) (address string, client *tls.Config) {
+	t.Helper()
+	args, client := prepareLDAP(t, ldapEntries)
+	return startServer(t, "slapd", args).address, client
 }
 
 func ldapName(n int) string { return fmt.Sprintf("e%05d", n) }

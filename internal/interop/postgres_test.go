@@ -110,6 +110,29 @@ func (l pgLogin) untilReady(ctx context.Context, conn *tcpclient.Conn) error {
 	}
 }
 
+// pgPing closes a statement that does not exist, and has the answer sent: Close and Flush, PostgreSQL 15,
+// section 55.2.3. That answer, CloseComplete, is one message and answers nothing else here. The messages
+// that answer an empty query or a Sync would also end the answer to a Call's query.
+var pgPing = append(pgSized('C', "S\x00"), pgSized('H', "")...)
+
+// pgSized makes a message with its length filled in: pgPing is two.
+func pgSized(kind byte, body string) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{kind}, uint32(4+len(body))), body...)
+}
+
+// pinging is dialer with a Heartbeat.
+func (l pgLogin) pinging() tcpclient.Dialer {
+	d := l.dialer()
+	d.Handshake = func(ctx context.Context, conn *tcpclient.Conn) error {
+		if err := l.handshake(ctx, conn); err != nil {
+			return err
+		}
+		return conn.SetFramer(asIs{pgMessages})
+	}
+	d.Heartbeat = pinging(string(pgPing), func(msg []byte) bool { return msg[0] == '3' })
+	return d
+}
+
 // pgMessage makes a message with one string. The Framer fills its length in.
 func pgMessage(kind byte, s string) []byte {
 	return append(append([]byte{kind, 0, 0, 0, 0}, s...), 0)
@@ -188,10 +211,10 @@ func mustValue(t *testing.T, c caller, query string) (row string) {
 	return rows[0]
 }
 
-// startPostgres runs a server with TLS and a password.
-func startPostgres(t *testing.T) (address string, login pgLogin) {
+// preparePostgres makes the data of a server with TLS and a password, which has to run as runAs, with args.
+func preparePostgres(t *testing.T) (runAs *syscall.Credential, args func(port string) []string, login pgLogin) {
 	t.Helper()
-	var runAs *syscall.Credential // it refuses to run as root
+	// It refuses to run as root.
 	if os.Getuid() == 0 {
 		account, err := user.Lookup("postgres")
 		require.NoError(t, err)
@@ -211,11 +234,18 @@ func startPostgres(t *testing.T) (address string, login pgLogin) {
 	output, err := initdb.CombinedOutput()
 	require.NoError(t, err, "initdb: %s", output)
 
-	server := startServerAs(t, runAs, "postgres", func(port string) []string {
+	return runAs, func(port string) []string {
 		return []string{"-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + dir,
 			"-c", "ssl=on", "-c", "ssl_cert_file=" + certFile, "-c", "ssl_key_file=" + keyFile,
 			"-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=20", "-c", "autovacuum=off"}
-	})
+	}, login
+}
+
+// startPostgres runs a server with TLS and a password.
+func startPostgres(t *testing.T) (address string, login pgLogin) {
+	t.Helper()
+	runAs, args, login := preparePostgres(t)
+	server := startServerAs(t, runAs, "postgres", args)
 	t.Cleanup(func() {
 		server.process.Signal(syscall.SIGQUIT) // at once, and its shared memory goes with it
 		<-server.exited
@@ -254,6 +284,7 @@ func TestPostgres(t *testing.T) {
 	t.Run("rows before the end of their backend come before the error", func(t *testing.T) {
 		testPostgresCutOff(t, dial(t, login.dialer(), address), dial(t, login.dialer(), address))
 	})
+	t.Run("a query may take longer than the Heartbeat's Timeout", func(t *testing.T) { testPostgresSleep(t, login.pinging(), address) })
 	t.Run("a transaction dies with its Session", func(t *testing.T) {
 		testPostgresTransaction(t, dial(t, login.dialer(), address), dial(t, login.dialer(), address))
 	})
@@ -324,6 +355,21 @@ func testPostgresGivenUp(t *testing.T, c *tcpclient.Client) { // P3, B3
 	require.Equal(t, "42", mustValue(t, c, "select 42"), "the rest is not for the next query")
 	require.Zero(t, c.Stats().InFlight)
 	require.Positive(t, c.Stats().LateReplies)
+	require.EqualValues(t, 1, c.Stats().Connects)
+}
+
+// The server works one request at a time, and answers a ping when it is done.
+func testPostgresSleep(t *testing.T, d tcpclient.Dialer, address string) { // P5, A3
+	request := pgSized('Q', "select pg_sleep(1.5), 'awake'\x00")
+	c := dial(t, d, address)
+	_, err := c.Call(bounded(t), request)
+	require.ErrorIs(t, err, tcpclient.ErrHeartbeatTimeout, "without ReplyTimeout the Heartbeat knows no better")
+
+	d.ReplyTimeout = patience
+	c = dial(t, d, address)
+	reply, err := c.Call(bounded(t), request)
+	require.NoError(t, err)
+	require.Contains(t, string(reply), "awake")
 	require.EqualValues(t, 1, c.Stats().Connects)
 }
 

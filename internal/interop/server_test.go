@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -26,7 +27,29 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// children are servers that the test binary runs, instead of tests, if its first argument names one: servers
+// in the test's own process could be neither stopped nor killed. They do not return.
+var children = map[string]func(address string, more []string){
+	"serve-smtp":   serveSMTP,
+	"serve-modbus": serveModbus,
+}
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && children[os.Args[1]] != nil {
+		children[os.Args[1]](os.Args[2], os.Args[3:])
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// startChild runs one of children.
+func startChild(t *testing.T, name string, more ...string) *host {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	return startHost(t, self, func(port string) []string {
+		return append([]string{name, net.JoinHostPort("127.0.0.1", port)}, more...)
+	})
+}
 
 // patience is how long a server may take for what it does at once.
 const patience = 20 * time.Second
@@ -48,40 +71,7 @@ func startServer(t *testing.T, name string, args func(port string) []string) ser
 // startServerAs is startServer for a server that refuses to run as root. A nil user is our own.
 func startServerAs(t *testing.T, user *syscall.Credential, name string, args func(port string) []string) server {
 	t.Helper()
-	path := find(t, name)
-	// Between choosing a port and the server's bind somebody else may take it.
-	for try := 1; ; try++ {
-		port := freePort(t)
-		address := net.JoinHostPort("127.0.0.1", port)
-		var output logBuffer
-		cmd := exec.Command(path, args(port)...)
-		cmd.Dir = directoryOf(t, user)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
-		cmd.Stdout, cmd.Stderr = &output, &output
-		require.NoError(t, cmd.Start())
-		exited := make(chan struct{})
-		go func() {
-			cmd.Wait()
-			close(exited)
-		}()
-		stop := func() {
-			cmd.Process.Kill()
-			<-exited
-		}
-		if accepts(t, address, exited) {
-			t.Cleanup(func() {
-				stop()
-				if t.Failed() {
-					t.Logf("%s said:\n%s", name, output.String())
-				}
-			})
-			return server{address, cmd.Process, exited}
-		}
-		stop()
-		if try == 3 {
-			t.Fatalf("%s did not accept connections on %s:\n%s", name, address, output.String())
-		}
-	}
+	return startHostAs(t, user, name, args).server
 }
 
 // find returns the path of a server, or ends the test.
@@ -209,6 +199,24 @@ func dial(t *testing.T, d tcpclient.Dialer, address string) *tcpclient.Client {
 	t.Cleanup(func() { c.Close() })
 	return c
 }
+
+// mustCall is Call for what has to succeed.
+func mustCall(t *testing.T, c caller, request []byte) (reply []byte) {
+	t.Helper()
+	reply, err := c.Call(bounded(t), request)
+	require.NoError(t, err)
+	return reply
+}
+
+func atoi(t *testing.T, digits []byte) int {
+	t.Helper()
+	n, err := strconv.Atoi(string(digits))
+	require.NoError(t, err)
+	return n
+}
+
+// padding returns up to 96 characters, a number of them that depends on n.
+func padding(n int) string { return strings.Repeat("x", n*n%97) }
 
 // A logBuffer collects what a process says, to be read while it runs.
 type logBuffer struct {
