@@ -14,7 +14,7 @@ type soakDebt struct {
 // soakDebts are the replies that the server owes on one connection. The server's view is a
 // late one of what is due, and an early one of what is paid.
 type soakDebts struct {
-	s *soakSession
+	s *soakCase
 
 	mu      sync.Mutex // guards following
 	owed    map[parcel]soakDebt

@@ -30,7 +30,7 @@ type soakRecord struct {
 
 // A soakModel knows what was sent and what has arrived.
 type soakModel struct {
-	s      *soakSession
+	s      *soakCase
 	rounds soakRounds
 
 	mu     sync.Mutex     // guards following

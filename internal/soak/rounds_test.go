@@ -25,7 +25,7 @@ func causeOf(err error) (cause *soakCauseError) {
 
 // soakRounds are the attempts to connect, as Trace and DialContext tell of them.
 type soakRounds struct {
-	s *soakSession
+	s *soakCase
 
 	mu      sync.Mutex    // guards following
 	dialed  []time.Time   // when each attempt began: not before

@@ -1,0 +1,242 @@
+package soak
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"time"
+)
+
+// accept takes what connects to one of the addresses.
+func (s *soakServer) accept(address int) {
+	for {
+		raw, err := s.listeners[address].Accept()
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		c := &soakConn{server: s, index: len(s.conns), raw: raw, out: make(chan soakReply, 64), broken: make(chan struct{})}
+		c.debts = soakDebts{s: s.s, owed: map[parcel]soakDebt{}}
+		c.random = s.s.random(1000 + c.index)
+		c.fault = drawFault(c.random, s.s.dialer.Reconnect != nil)
+		if address == s.shut {
+			c.fault = soakFault{name: "shut", strike: (*soakConn).hangUp}
+		}
+		if c.fault.lanes.Read.Chunk > 0 {
+			raw.(interface{ SetReadBuffer(int) error }).SetReadBuffer(4 << 10)
+		}
+		c.below = c.fault.lanes.Wrap(raw)
+		c.conn = c.below
+		if s.tls != nil {
+			c.conn = tls.Server(c.below, s.tls)
+		}
+		s.conns = append(s.conns, c)
+		s.mu.Unlock()
+		s.running.Go(c.serve)
+	}
+}
+
+// A soakConn is the server's end of a connection. One goroutine reads, one writes.
+type soakConn struct {
+	server  *soakServer
+	index   int
+	fault   soakFault
+	raw     net.Conn
+	below   net.Conn       // raw with faults
+	conn    net.Conn       // with TLS, if there is any
+	out     chan soakReply // to be written; closed by the reader at its end
+	broken  chan struct{}  // closed by the writer at its end
+	orderly bool           // the client has ended the stream, and all of it has come
+	debts   soakDebts
+
+	// Owned by the writer.
+	random   *rand.Rand
+	welcomed bool // the handshake is over
+	silent   bool
+	pushes   int
+	late     []soakReply // replies that take their time
+}
+
+// A soakReply is a message that the client waits for.
+type soakReply struct {
+	msg []byte
+	to  parcel // the call; zero: none
+}
+
+func (c *soakConn) serve() {
+	wrote := make(chan error, 1)
+	go func() { wrote <- c.write() }()
+	err := c.read()
+	close(c.out)
+	// A reset is told once, to the first who asks. If that was the writer, the reader has
+	// seen the end of the stream, but not what was lost before it.
+	c.orderly = <-wrote == nil && errors.Is(err, io.EOF) && c.fault.gentle
+	c.below.Close()
+}
+
+// read takes in what the client sends until the connection ends.
+func (c *soakConn) read() error {
+	s := c.server.s
+	random := s.random(2000 + c.index)
+	in := bufio.NewReader(c.conn)
+	for greeted := !s.handshake; ; {
+		msg, err := s.dialer.Framer.ReadFrame(in, nil)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !greeted:
+			if string(msg) != "hello" {
+				s.fail("P8: %.20q came before the handshake", msg)
+			}
+			greeted = true
+			c.post(soakReply{msg: []byte("welcome")})
+			continue
+		case string(msg) == "ping":
+			c.post(soakReply{msg: []byte("pong")})
+			continue
+		case string(msg) == "pong": // our own ping was answered
+			continue
+		}
+		p, err := unpack(s.prefix, msg)
+		if err != nil {
+			s.fail("P1: the server got %v", err)
+			return err
+		}
+		s.model.arrived(c, p)
+		if p.kind == parcelCall {
+			c.debts.owe(p)
+			reply := parcel{parcelReply, p.from, p.number}.pack(s.prefix, parcelFiller(random))
+			copy(reply, msg[:s.prefix]) // the id
+			c.post(soakReply{reply, p})
+		}
+		if c.fault.slow > 0 && random.IntN(4) == 0 {
+			c.pause(c.fault.slow)
+		}
+	}
+}
+
+// post gives a reply to the writer.
+func (c *soakConn) post(reply soakReply) {
+	select {
+	case c.out <- reply:
+	case <-c.broken:
+	}
+}
+
+// write sends what the reader posts, and pushes, until the connection ends.
+func (c *soakConn) write() error {
+	defer close(c.broken)
+	c.welcomed = !c.server.s.handshake
+	w := bufio.NewWriter(c.conn)
+	var struck <-chan time.Time
+	if c.fault.strike != nil {
+		timer := time.NewTimer(c.fault.after)
+		defer timer.Stop()
+		struck = timer.C
+	}
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case reply, more := <-c.out:
+			if !more {
+				c.flushLate(w)
+				err := w.Flush()
+				if err == nil && c.fault.gentle {
+					c.halfClose()
+				}
+				return err
+			}
+			c.reply(w, reply)
+		case <-tick.C:
+			c.flushLate(w)
+			c.push(w)
+			if c.fault.attentive() {
+				c.debts.checkDue()
+			}
+		case <-struck:
+			w.Flush()
+			c.fault.strike(c)
+		}
+		if len(c.out) > 0 {
+			continue
+		}
+		if err := w.Flush(); err != nil {
+			c.below.Close()
+			return err
+		}
+	}
+}
+
+// reply sends a message, or, where replies have ids, later, or twice, or never.
+func (c *soakConn) reply(w *bufio.Writer, reply soakReply) {
+	c.welcomed = true
+	if c.fault.work > 0 && c.server.s.mode == soakInOrder {
+		c.pause(time.Duration(c.random.Int64N(int64(c.fault.work))))
+	}
+	if c.server.s.mode == soakIDs && reply.to.kind == parcelCall {
+		switch n := c.random.IntN(100); {
+		case n < 2:
+			return
+		case n < 15:
+			c.late = append(c.late, reply)
+			return
+		case n < 20:
+			c.pay(w, reply)
+		}
+	}
+	c.pay(w, reply)
+}
+
+// pay writes a reply, unless the server has fallen silent.
+func (c *soakConn) pay(w *bufio.Writer, reply soakReply) {
+	if !c.silent && !c.fault.mute {
+		c.debts.pay(reply.to)
+	}
+	c.put(w, reply.msg)
+}
+
+func (c *soakConn) flushLate(w *bufio.Writer) {
+	for len(c.late) > 0 && c.random.IntN(3) > 0 {
+		i := c.random.IntN(len(c.late))
+		c.pay(w, c.late[i])
+		c.late = append(c.late[:i], c.late[i+1:]...)
+	}
+}
+
+// push sends what the client has not asked for: a burst of messages, or a ping. It does
+// not push where that would be taken for the reply to a call.
+func (c *soakConn) push(w *bufio.Writer) {
+	s := c.server.s
+	if !c.welcomed {
+		return
+	}
+	if s.dialer.Heartbeat.Answer != nil && c.random.IntN(10) == 0 {
+		c.put(w, []byte("ping"))
+	}
+	if s.mode == soakInOrder || c.random.IntN(3) > 0 {
+		return
+	}
+	burst := 1 + c.random.IntN(4)
+	if c.random.IntN(30) == 0 {
+		burst = 100
+	}
+	for range burst {
+		c.put(w, parcel{parcelPush, c.index, c.pushes}.pack(s.prefix, parcelFiller(c.random)))
+		c.pushes++
+	}
+}
+
+// put writes one frame, unless the server has fallen silent.
+func (c *soakConn) put(w *bufio.Writer, msg []byte) {
+	if !c.silent && !c.fault.mute {
+		c.server.s.dialer.Framer.WriteFrame(w, msg)
+	}
+}
+
+// pause lets d pass, or less if the case ends.
+func (c *soakConn) pause(d time.Duration) { pause(d, c.server.ending) }

@@ -1,0 +1,44 @@
+package soak
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// soakTotals are the numbers of a whole run.
+type soakTotals struct {
+	length time.Duration // of the run
+
+	cases, connections, losses, orderly, failedDials atomic.Int64
+	sent, calls, pushes, unsent, unknown, failed     atomic.Int64
+	overdue, disconnects, rotations, rests           atomic.Int64
+	slowest, starved                                 atomic.Int64 // the longest Close; see watch
+}
+
+// watch measures how long this process did not get to run, which is no fault of the library.
+func (n *soakTotals) watch(done <-chan struct{}) {
+	const beat = 5 * time.Millisecond
+	for last := time.Now(); ; {
+		select {
+		case <-done:
+			return
+		default:
+			pause(beat, done)
+		}
+		now := time.Now()
+		if late := now.Sub(last) - beat; late > 4*beat {
+			n.starved.Add(int64(late))
+		}
+		last = now
+	}
+}
+
+func (n *soakTotals) String() string {
+	return fmt.Sprintf("%d cases, %d connections (%d lost, %d ended by us and received to the end), %d dials failed; %d messages handed over, %d calls answered, "+
+		"%d pushes received; %d unsent, %d of unknown fate; %d replies overdue, %d Disconnects, the address changed %d times, %d rests without demand; slowest Close %v; not running for %v; %d cases failed",
+		n.cases.Load(), n.connections.Load(), n.losses.Load(), n.orderly.Load(), n.failedDials.Load(), n.sent.Load(), n.calls.Load(),
+		n.pushes.Load(), n.unsent.Load(), n.unknown.Load(),
+		n.overdue.Load(), n.disconnects.Load(), n.rotations.Load(), n.rests.Load(), time.Duration(n.slowest.Load()),
+		time.Duration(n.starved.Load()).Round(time.Millisecond), n.failed.Load())
+}
