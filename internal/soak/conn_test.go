@@ -57,13 +57,16 @@ type soakConn struct {
 	welcomed bool // the handshake is over
 	silent   bool
 	pushes   int
-	late     []soakReply // replies that take their time
+	late     []soakReply // calls whose (further) replies take their time
+	lastID   []byte      // of the last call that was answered
 }
 
-// A soakReply is a message that the client waits for.
+// A soakReply is a message that the client waits for, or the replies to a call.
 type soakReply struct {
-	msg []byte
-	to  parcel // the call; zero: none
+	msg   []byte // where it is no reply to a call
+	to    parcel // the call; zero: none
+	id    []byte // of the call, as it came
+	given int    // replies to the call
 }
 
 func (c *soakConn) serve() {
@@ -109,9 +112,7 @@ func (c *soakConn) read() error {
 		s.model.arrived(c, p)
 		if p.kind == parcelCall {
 			c.debts.owe(p)
-			reply := parcel{parcelReply, p.from, p.number}.pack(s.prefix, parcelFiller(random))
-			copy(reply, msg[:s.prefix]) // the id
-			c.post(soakReply{reply, p})
+			c.post(soakReply{to: p, id: msg[:s.prefix]})
 		}
 		if c.fault.slow > 0 && random.IntN(4) == 0 {
 			c.pause(c.fault.slow)
@@ -172,39 +173,71 @@ func (c *soakConn) write() error {
 	}
 }
 
-// reply sends a message, or, where replies have ids, later, or twice, or never.
-func (c *soakConn) reply(w *bufio.Writer, reply soakReply) {
+// reply sends a message, or the replies to a call. Those that have ids it may give later, or the
+// last of them twice, or never.
+func (c *soakConn) reply(w *bufio.Writer, r soakReply) {
 	c.welcomed = true
-	if c.fault.work > 0 && c.server.s.mode == soakInOrder {
+	if r.to.kind != parcelCall {
+		c.put(w, r.msg)
+		return
+	}
+	for more := true; more; {
+		if c.server.s.mode == soakIDs && c.random.IntN(50*r.to.part) == 0 {
+			return
+		}
+		if c.server.s.mode == soakIDs && c.random.IntN(8) == 0 {
+			c.late = append(c.late, r)
+			return
+		}
+		if c.server.s.mode == soakInOrder && (r.given == 0 || c.random.IntN(8) == 0) {
+			c.work(w)
+		}
+		more = c.give(w, &r)
+	}
+}
+
+// work takes the time that a call takes.
+func (c *soakConn) work(w *bufio.Writer) {
+	if c.random.IntN(4) == 0 {
+		c.push(w)
+	}
+	if c.fault.work > 0 {
+		w.Flush() // what has been done is not to wait for that
 		c.pause(time.Duration(c.random.Int64N(int64(c.fault.work))))
 	}
-	if c.server.s.mode == soakIDs && reply.to.kind == parcelCall {
-		switch n := c.random.IntN(100); {
-		case n < 2:
-			return
-		case n < 15:
-			c.late = append(c.late, reply)
-			return
-		case n < 20:
-			c.pay(w, reply)
+}
+
+// give writes the next reply to a call, and reports whether there are others.
+func (c *soakConn) give(w *bufio.Writer, r *soakReply) (more bool) {
+	p := r.to.reply(r.given)
+	r.given++
+	c.lastID = r.id
+	times := 1
+	if more = p.kind == parcelMore; !more && c.server.s.mode == soakIDs && c.random.IntN(20) == 0 {
+		times = 2
+	}
+	for range times {
+		msg := p.pack(len(r.id), parcelFiller(c.random))
+		copy(msg, r.id)
+		if !c.silent && !c.fault.mute {
+			c.debts.pay(r.to, more)
+			c.server.s.model.gives(p, len(msg)-len(r.id))
 		}
+		c.put(w, msg)
 	}
-	c.pay(w, reply)
+	return more
 }
 
-// pay writes a reply, unless the server has fallen silent.
-func (c *soakConn) pay(w *bufio.Writer, reply soakReply) {
-	if !c.silent && !c.fault.mute {
-		c.debts.pay(reply.to)
-	}
-	c.put(w, reply.msg)
-}
-
+// flushLate gives replies to calls of which some were kept.
 func (c *soakConn) flushLate(w *bufio.Writer) {
-	for len(c.late) > 0 && c.random.IntN(3) > 0 {
+	for len(c.late) > 0 && c.random.IntN(4) > 0 {
 		i := c.random.IntN(len(c.late))
-		c.pay(w, c.late[i])
-		c.late = append(c.late[:i], c.late[i+1:]...)
+		for range 1 + c.random.IntN(8) {
+			if !c.give(w, &c.late[i]) {
+				c.late = append(c.late[:i], c.late[i+1:]...)
+				break
+			}
+		}
 	}
 }
 
@@ -218,7 +251,7 @@ func (c *soakConn) push(w *bufio.Writer) {
 	if s.dialer.Heartbeat.Answer != nil && c.random.IntN(10) == 0 {
 		c.put(w, []byte("ping"))
 	}
-	if s.mode == soakInOrder || c.random.IntN(3) > 0 {
+	if s.mode == soakInOrder && s.dialer.IsPush == nil || c.random.IntN(3) > 0 {
 		return
 	}
 	burst := 1 + c.random.IntN(4)
@@ -226,7 +259,11 @@ func (c *soakConn) push(w *bufio.Writer) {
 		burst = 100
 	}
 	for range burst {
-		c.put(w, parcel{parcelPush, c.index, c.pushes}.pack(s.prefix, parcelFiller(c.random)))
+		msg := parcel{kind: parcelPush, from: c.index, number: c.pushes}.pack(s.prefix, parcelFiller(c.random))
+		if s.dialer.IsPush != nil {
+			copy(msg, c.lastID) // of a call that may still wait: IsPush has to tell
+		}
+		c.put(w, msg)
 		c.pushes++
 	}
 }

@@ -33,15 +33,20 @@ func (d *soakDebts) owe(p parcel) {
 	}
 }
 
-// pay notes a reply, before the client can see it.
-func (d *soakDebts) pay(p parcel) {
+// pay notes a reply to p, before the client can see it. If more follow, the time of the next counts
+// from then.
+func (d *soakDebts) pay(p parcel, more bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p.kind = parcelCall
-	if _, ok := d.owed[p]; ok {
-		d.measureLocked()
+	if _, ok := d.owed[p]; !ok {
+		return
+	}
+	d.measureLocked()
+	d.paid = soakDebt{time.Now(), d.s.excused()}
+	if more {
+		d.owed[p] = d.paid
+	} else {
 		delete(d.owed, p)
-		d.paid = soakDebt{time.Now(), d.s.excused()}
 	}
 }
 
@@ -66,9 +71,6 @@ func (d *soakDebts) measureLocked() (oldest time.Duration) {
 		}
 		oldest = max(oldest, now.Sub(debt.since)-(excused-debt.excused))
 		d.longest = max(d.longest, now.Sub(debt.since))
-	}
-	if d.s.dozing.Load() {
-		return 0 // the Inbox may be full
 	}
 	return oldest
 }

@@ -13,6 +13,7 @@ import (
 type soakFault struct {
 	name   string
 	gentle bool                 // it leaves the end of the connection to the client
+	whole  bool                 // it ends its stream in order, after all that it has written
 	lanes  tcpclienttest.Faults // below TLS, also in the middle of a frame
 	slow   time.Duration        // pause after each frame that was read, at random
 	work   time.Duration        // pause before each reply that is given in order, at random
@@ -60,7 +61,7 @@ func drawFault(r *rand.Rand, others bool) soakFault {
 	case 8:
 		f.name, f.strike = "close", (*soakConn).hangUp
 	case 9:
-		f.name, f.strike = "half-close", (*soakConn).halfClose
+		f.name, f.whole, f.strike = "half-close", true, (*soakConn).halfClose
 	case 10:
 		f.name, f.strike = "no frame", (*soakConn).garbage
 	case 11:
@@ -92,7 +93,10 @@ func (c *soakConn) reset() {
 	c.hangUp()
 }
 
-func (c *soakConn) hangUp() { c.below.Close() }
+func (c *soakConn) hangUp() {
+	c.silent = true
+	c.below.Close()
+}
 
 func (c *soakConn) garbage() {
 	c.conn.Write([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"))

@@ -16,7 +16,7 @@ import (
 // rest wants that a Client on demand makes no connection while no call needs one: not after
 // Dial, nor after a loss that nobody waits for.
 func (s *soakCase) rest() {
-	w := &soakWorker{soakCase: s, index: 0, random: s.random(5)}
+	w := &soakWorker{soakCase: s, index: 0, random: s.random(5), client: s.client}
 	s.model.addWorkers(1)
 	attempts := 0
 	for range 2 {
@@ -25,10 +25,10 @@ func (s *soakCase) rest() {
 			s.fail("P8, C12: there were %d attempts to connect, %d of them without demand", n, n-attempts)
 		}
 		s.totals.rests.Add(1)
-		if w.send("send", parcelSent, s.client.Send) != nil {
+		if w.send(soakClient{s.client, w}, "send", parcel{kind: parcelSent}, s.client.Send) != nil {
 			return // an attempt may be under way
 		}
-		w.disconnect()
+		w.disconnect(s.client)
 		testkit.Eventually(s.t, "the connection has ended", func() bool { return s.model.paired(s.client.Stats()) })
 		attempts = s.model.rounds.attempts()
 	}
@@ -39,13 +39,13 @@ func (s *soakCase) use(r *rand.Rand) {
 	workers := make([]*soakWorker, 1+r.IntN([]int{4, 4, 16}[r.IntN(3)]))
 	var working, receiving sync.WaitGroup
 	for i := range workers {
-		workers[i] = &soakWorker{soakCase: s, index: i, random: s.random(10 + i)}
+		workers[i] = &soakWorker{soakCase: s, index: i, random: s.random(10 + i), client: s.client}
 	}
 	s.model.addWorkers(len(workers))
 	for _, w := range workers {
 		working.Go(w.run)
 	}
-	receiver := &soakWorker{soakCase: s, random: s.random(2)}
+	receiver := &soakWorker{soakCase: s, random: s.random(2), client: s.client}
 	receiving.Go(receiver.receive)
 	life := 1500 * time.Millisecond
 	if s.dialer.Reconnect != nil {
@@ -59,7 +59,7 @@ func (s *soakCase) use(r *rand.Rand) {
 		s.join("the workers", &working)
 		last := workers[0]
 		for range r.IntN(20) {
-			last.write()
+			last.write(soakClient{s.client, last})
 		}
 	}
 	s.closing.Store(true)
@@ -166,7 +166,7 @@ func (s *soakCase) check(ctx context.Context, op string, err error) {
 		if !s.closing.Load() {
 			s.fail("P9: %s: %v, but we have not closed", op, err)
 		}
-	case op == "call" && errors.Is(err, tcpclient.ErrInboxFull), op == "dial":
+	case (op == "call" || op == "replies") && errors.Is(err, tcpclient.ErrInboxFull), op == "dial":
 	case !errors.Is(err, tcpclient.ErrDisconnected):
 		s.fail("P9: %s: unexpected: %v", op, err)
 	case tcpclient.Classify(err) != tcpclient.ClassDisconnected:

@@ -21,7 +21,7 @@ const (
 // draw chooses the settings.
 func (s *soakCase) draw() {
 	r := s.random(0)
-	s.model = &soakModel{s: s, rounds: soakRounds{s: s}, lastOf: map[[2]int]int{}, pushed: map[int]int{}, from: -1}
+	s.model = &soakModel{s: s, rounds: soakRounds{s: s}, lastOf: map[[2]int]int{}}
 	s.transport = []string{"tcp", "tls", "unix"}[r.IntN(3)]
 	s.mode = []string{soakPushes, soakInOrder, soakIDs}[r.IntN(3)]
 	s.name = fmt.Sprintf("%d %s %s", s.number, s.transport, s.mode)
@@ -39,11 +39,13 @@ func (s *soakCase) draw() {
 		Connecting:   func(address string, _ int) { s.model.rounds.connecting(address) },
 		Connected:    func(string, int, time.Duration) { s.model.connected() },
 		Disconnected: s.model.disconnected,
+		LateReply:    s.model.late,
 		Waiting:      func(_ int, delay time.Duration) { s.model.rounds.waiting(delay) },
 	}
 	if s.mode == soakIDs {
 		d.Correlator, s.prefix = tcpclient.IDPrefix{}, 8
 	}
+	s.drawReplies(chosen)
 	s.drawReturn(r, chosen)
 	if chosen("heartbeat") {
 		d.Heartbeat = tcpclient.Heartbeat{
@@ -72,6 +74,19 @@ func (s *soakCase) draw() {
 	s.drawDial(chosen("small socket buffers"), chosen("tunnel"))
 	if chosen("flush delay") {
 		d.FlushDelay = time.Millisecond
+	}
+}
+
+// drawReplies chooses how many replies a call may have, and whether others may come between.
+func (s *soakCase) drawReplies(chosen func(name string) bool) {
+	if s.mode == soakPushes {
+		return
+	}
+	if chosen("more") {
+		s.dialer.More = func(reply []byte) bool { return len(reply) > 0 && reply[0] == parcelMore }
+	}
+	if chosen("pushes between") {
+		s.dialer.IsPush = func(msg []byte) bool { return len(msg) > s.prefix && msg[s.prefix] == parcelPush }
 	}
 }
 

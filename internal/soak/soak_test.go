@@ -28,6 +28,7 @@ const (
 	soakTimeout = 300 * time.Millisecond // WriteTimeout, FrameTimeout and so on
 	soakGrace   = 500 * time.Millisecond // for a connection to end in which a reply is overdue
 	soakMargin  = 5 * time.Second        // for a call to return after its context has ended
+	soakEnough  = 200                    // cases, of which some are about each thing
 	soakClose   = 2 * time.Second        // for Close, which promises one
 )
 
@@ -66,7 +67,7 @@ func TestSoak(t *testing.T) {
 	deadline := time.Now().Add(length)
 	for range soakLanes {
 		lanes.Go(func() {
-			for time.Now().Before(deadline) && totals.failed.Load() < 3 {
+			for totals.failed.Load() < 3 && (time.Now().Before(deadline) || !totals.complete() && next.Load() < soakEnough) {
 				soakRun(t, seed, int(next.Add(1)), &totals)
 			}
 		})
@@ -101,12 +102,17 @@ type soakCase struct {
 	closing  atomic.Bool   // Close or Shutdown may have been called
 	ended    chan struct{} // closed with the Client
 	failures atomic.Int64
-	dozing   atomic.Bool  // the receiver does not receive
-	dozed    atomic.Int64 // for so long it has not
+	dozes    soakDozes
 
 	mu     sync.Mutex // guards following
 	dialed []net.Conn // the Client's connections, where DialContext makes them
 }
+
+// pooled reports whether the case is about a Pool.
+func (s *soakCase) pooled() bool { return false }
+
+// size returns how many Clients there are.
+func (s *soakCase) size() int { return 1 }
 
 // soakRun runs one case as a subtest.
 func soakRun(t *testing.T, seed uint64, number int, totals *soakTotals) {
@@ -128,7 +134,7 @@ func (s *soakCase) random(part int) *rand.Rand {
 
 // excused returns for how long replies that were due did not count.
 func (s *soakCase) excused() time.Duration {
-	return time.Duration(2*s.totals.starved.Load() + s.dozed.Load())
+	return time.Duration(2*s.totals.starved.Load()) + s.dozes.sum()
 }
 
 // fail reports what must not happen.
