@@ -16,7 +16,8 @@ import (
 // rest wants that a Client on demand makes no connection while no call needs one: not after
 // Dial, nor after a loss that nobody waits for.
 func (s *soakCase) rest() {
-	w := &soakWorker{soakCase: s, index: 0, random: s.random(5), client: s.client}
+	client := s.clients[0]
+	w := &soakWorker{soakCase: s, index: 0, random: s.random(5), client: client}
 	s.model.addWorkers(1)
 	attempts := 0
 	for range 2 {
@@ -25,11 +26,11 @@ func (s *soakCase) rest() {
 			s.fail("P8, C12: there were %d attempts to connect, %d of them without demand", n, n-attempts)
 		}
 		s.totals.rests.Add(1)
-		if w.send(soakClient{s.client, w}, "send", parcel{kind: parcelSent}, s.client.Send) != nil {
+		if w.send(soakClient{client, w}, "send", parcel{kind: parcelSent}, client.Send) != nil {
 			return // an attempt may be under way
 		}
-		w.disconnect(s.client)
-		testkit.Eventually(s.t, "the connection has ended", func() bool { return s.model.paired(s.client.Stats()) })
+		w.disconnect(client)
+		testkit.Eventually(s.t, "the connection has ended", func() bool { return s.model.paired(s.stats()) })
 		attempts = s.model.rounds.attempts()
 	}
 }
@@ -39,14 +40,16 @@ func (s *soakCase) use(r *rand.Rand) {
 	workers := make([]*soakWorker, 1+r.IntN([]int{4, 4, 16}[r.IntN(3)]))
 	var working, receiving sync.WaitGroup
 	for i := range workers {
-		workers[i] = &soakWorker{soakCase: s, index: i, random: s.random(10 + i), client: s.client}
+		workers[i] = &soakWorker{soakCase: s, index: i, random: s.random(10 + i), client: s.clients[0]}
 	}
 	s.model.addWorkers(len(workers))
 	for _, w := range workers {
 		working.Go(w.run)
 	}
-	receiver := &soakWorker{soakCase: s, random: s.random(2), client: s.client}
-	receiving.Go(receiver.receive)
+	for i, client := range s.clients {
+		receiver := &soakWorker{soakCase: s, random: s.random(500 + i), client: client}
+		receiving.Go(receiver.receive)
+	}
 	life := 1500 * time.Millisecond
 	if s.dialer.Reconnect != nil {
 		life = 4 * time.Second
@@ -59,7 +62,9 @@ func (s *soakCase) use(r *rand.Rand) {
 		s.join("the workers", &working)
 		last := workers[0]
 		for range r.IntN(20) {
-			last.write(soakClient{s.client, last})
+			if !s.pooled() {
+				last.write(soakClient{last.client, last})
+			}
 		}
 	}
 	s.closing.Store(true)
@@ -69,26 +74,26 @@ func (s *soakCase) use(r *rand.Rand) {
 	}
 	if shut {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(r.IntN(1000))*time.Millisecond)
-		err := s.client.Shutdown(ctx)
+		err := s.user.Shutdown(ctx)
 		s.check(ctx, "shutdown", err)
 		cancel()
 		orderly = orderly && err == nil
-		if !twice && (err == nil || errors.Is(err, tcpclient.ErrDisconnected)) { // else it may not have begun
-			s.join("the receiver", &receiving)
+		if !twice && (err == nil || !s.pooled() && errors.Is(err, tcpclient.ErrDisconnected)) { // else it may not have begun
+			s.join("the receivers", &receiving)
 			s.model.allReceived = true
 		}
 	}
 	starved, began := s.totals.starved.Load(), time.Now()
 	err := s.close()
 	if s.totals.starved.Load() > starved || time.Since(began) > time.Second { // after its second Close gives up
-		testkit.Eventually(s.t, "the Client has ended", func() bool { return s.model.paired(s.client.Stats()) && s.forgotten() == nil })
+		testkit.Eventually(s.t, "the Client has ended", func() bool { return s.model.paired(s.stats()) && s.forgotten() == nil })
 	}
 	if !calm {
 		close(s.stop)
 	}
 	s.join("the workers", &working)
-	s.join("the receiver", &receiving)
-	s.model.ended(s.client.Stats(), orderly && err == nil && !twice)
+	s.join("the receivers", &receiving)
+	s.model.ended(s.stats(), orderly && err == nil && !twice)
 }
 
 // checkForgotten fails if a connection is not closed. Nobody waits for the Close of a tunnel that
@@ -117,7 +122,7 @@ func (s *soakCase) forgotten() net.Conn {
 
 // close closes the Client.
 func (s *soakCase) close() (err error) {
-	took := s.timed("P7: Close", soakClose, func() { err = s.client.Close() })
+	took := s.timed("P7: Close", soakClose, func() { err = s.user.Close() })
 	for old := s.totals.slowest.Load(); int64(took) > old && !s.totals.slowest.CompareAndSwap(old, int64(took)); {
 		old = s.totals.slowest.Load()
 	}

@@ -125,7 +125,7 @@ func (m *soakModel) connected() {
 	m.rounds.connected()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.connects-m.ends >= m.s.size() {
+	if m.connects-m.ends >= max(1, m.s.perAddress*len(m.s.addresses)) {
 		m.s.fail("Trace: Connected twice")
 	}
 	m.connects++

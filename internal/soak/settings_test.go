@@ -24,6 +24,10 @@ func (s *soakCase) draw() {
 	s.model = &soakModel{s: s, rounds: soakRounds{s: s}, lastOf: map[[2]int]int{}}
 	s.transport = []string{"tcp", "tls", "unix"}[r.IntN(3)]
 	s.mode = []string{soakPushes, soakInOrder, soakIDs}[r.IntN(3)]
+	pooled := r.IntN(4) == 0
+	if pooled {
+		s.mode = []string{soakInOrder, soakIDs}[r.IntN(2)]
+	}
 	s.name = fmt.Sprintf("%d %s %s", s.number, s.transport, s.mode)
 	chosen := func(name string) bool {
 		yes := r.IntN(2) == 0
@@ -47,6 +51,10 @@ func (s *soakCase) draw() {
 	}
 	s.drawReplies(chosen)
 	s.drawReturn(r, chosen)
+	if pooled {
+		s.name += " pool"
+		s.drawPool(r)
+	}
 	if chosen("heartbeat") {
 		d.Heartbeat = tcpclient.Heartbeat{
 			Interval: soakTimeout / 3,

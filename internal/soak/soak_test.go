@@ -14,6 +14,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/pool"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -80,39 +81,36 @@ func TestSoak(t *testing.T) {
 	require.Less(t, testkit.MemoryInUse(), memory+8<<20, "P6: bytes in use after %d cases", next.Load())
 }
 
-// A soakCase is a Client, its server, those who use it, and the model of both.
+// A soakCase is a Client or a Pool, its server, those who use it, and the model of both.
 type soakCase struct {
-	t         *testing.T
-	seed      uint64
-	number    int
-	name      string
-	transport string
-	mode      string
-	prefix    int // bytes in front of a parcel
-	handshake bool
-	tunnel    bool
-	switches  bool     // there are calls of Disconnect
-	addresses []string // one or two
-	dialer    tcpclient.Dialer
-	model     *soakModel
-	totals    *soakTotals
+	t          *testing.T
+	seed       uint64
+	number     int
+	name       string
+	transport  string
+	mode       string
+	prefix     int // bytes in front of a parcel
+	handshake  bool
+	tunnel     bool
+	switches   bool     // there are calls of Disconnect
+	addresses  []string // one or two
+	perAddress int      // Clients of a Pool; 0: there is none
+	dialer     tcpclient.Dialer
+	model      *soakModel
+	totals     *soakTotals
 
-	client   *tcpclient.Client
-	stop     chan struct{} // closed when the workers are to leave
-	closing  atomic.Bool   // Close or Shutdown may have been called
-	ended    chan struct{} // closed with the Client
+	clients  []*tcpclient.Client // one, or those of the Pool
+	pool     *pool.Pool          // nil: none
+	user     soakUser            // the one or the other
+	stop     chan struct{}       // closed when the workers are to leave
+	closing  atomic.Bool         // Close or Shutdown may have been called
+	ended    chan struct{}       // closed with the Client
 	failures atomic.Int64
 	dozes    soakDozes
 
 	mu     sync.Mutex // guards following
 	dialed []net.Conn // the Client's connections, where DialContext makes them
 }
-
-// pooled reports whether the case is about a Pool.
-func (s *soakCase) pooled() bool { return false }
-
-// size returns how many Clients there are.
-func (s *soakCase) size() int { return 1 }
 
 // soakRun runs one case as a subtest.
 func soakRun(t *testing.T, seed uint64, number int, totals *soakTotals) {
@@ -170,7 +168,7 @@ func (s *soakCase) run() {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*soakTimeout)
 	defer cancel()
 	var err error
-	s.timed("Dial", 4*soakTimeout+soakMargin, func() { s.client, err = s.dialer.Dial(ctx, network, s.addresses...) })
+	s.timed("Dial", 4*soakTimeout+soakMargin, func() { err = s.dial(ctx, network) })
 	if err != nil {
 		s.totals.failedDials.Add(1)
 		s.check(ctx, "dial", err)
@@ -183,4 +181,38 @@ func (s *soakCase) run() {
 	s.checkForgotten()
 	server.close()
 	s.model.verify(server.conns)
+}
+
+// A soakUser is a Client or a Pool.
+type soakUser interface {
+	Shutdown(ctx context.Context) error
+	Close() error
+}
+
+// dial makes the Client or the Pool.
+func (s *soakCase) dial(ctx context.Context, network string) error {
+	if s.pooled() {
+		p, err := pool.Dial(ctx, &s.dialer, network, s.perAddress, s.addresses...)
+		if err == nil {
+			s.user, s.pool, s.clients = p, p, p.Clients()
+		}
+		return err
+	}
+	c, err := s.dialer.Dial(ctx, network, s.addresses...)
+	if err == nil {
+		s.user, s.clients = c, []*tcpclient.Client{c}
+	}
+	return err
+}
+
+// stats returns the Stats of all Clients together.
+func (s *soakCase) stats() (all tcpclient.Stats) {
+	for _, c := range s.clients {
+		one := c.Stats()
+		all.Connects += one.Connects
+		all.Connected = all.Connected || one.Connected
+		all.LateReplies += one.LateReplies
+		all.TraceDropped += one.TraceDropped
+	}
+	return all
 }

@@ -47,7 +47,7 @@ func (n *soakTotals) countAnswers(a *soakAnswers) {
 
 // complete reports whether everything that a case may be about had a part in the run.
 func (n *soakTotals) complete() bool {
-	for _, part := range []*atomic.Int64{&n.calls, &n.pushes, &n.left, &n.late, &n.transactions} {
+	for _, part := range []*atomic.Int64{&n.calls, &n.pushes, &n.left, &n.late, &n.transactions, &n.pooled} {
 		if part.Load() == 0 {
 			return false
 		}
@@ -57,11 +57,11 @@ func (n *soakTotals) complete() bool {
 
 func (n *soakTotals) String() string {
 	return fmt.Sprintf("%d cases, %d connections (%d lost, %d ended by us and received to the end), %d dials failed; %d messages handed over, %d pushes received; %d unsent, %d of unknown fate; "+
-		"%d calls answered, %d replies read of %d given, %d late, %d loops left, %d calls that got a part; %d transactions, %d on connections that were lost; "+
+		"%d calls answered, %d replies read of %d given, %d late, %d loops left, %d calls that got a part; %d requests to Pools; %d transactions, %d on connections that were lost; "+
 		"%d replies overdue, %d Disconnects, the address changed %d times, %d rests without demand; slowest Close %v; not running for %v; %d cases failed",
 		n.cases.Load(), n.connections.Load(), n.losses.Load(), n.orderly.Load(), n.failedDials.Load(), n.sent.Load(),
 		n.pushes.Load(), n.unsent.Load(), n.unknown.Load(),
-		n.calls.Load(), n.replies.Load(), n.given.Load(), n.late.Load(), n.left.Load(), n.cut.Load(), n.transactions.Load(), n.transactionsLost.Load(),
+		n.calls.Load(), n.replies.Load(), n.given.Load(), n.late.Load(), n.left.Load(), n.cut.Load(), n.pooled.Load(), n.transactions.Load(), n.transactionsLost.Load(),
 		n.overdue.Load(), n.disconnects.Load(), n.rotations.Load(), n.rests.Load(), time.Duration(n.slowest.Load()),
 		time.Duration(n.starved.Load()).Round(time.Millisecond), n.failed.Load())
 }

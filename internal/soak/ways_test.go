@@ -46,7 +46,7 @@ func (c soakClient) place() (conn, session int) {
 
 func (c soakClient) expect(op string) func(ctx context.Context, took time.Duration, err error) {
 	w, before := c.w, c.Stats()
-	without := w.failsFast() && !w.dialer.Reconnect.OnDemand && w.model.paired(before)
+	without := w.failsFast() && !w.dialer.Reconnect.OnDemand && !w.pooled() && w.model.paired(before)
 	gone := w.lastCause
 	if gone != nil && !w.model.rounds.hasEnded(gone) {
 		gone = nil
@@ -81,7 +81,7 @@ func (s *soakCase) checkFast(ctx context.Context, op string, took time.Duration,
 // checkMovedOn wants a Client not to fail because of a connection that had ended before. Only what was lost with
 // it is to be reported.
 func (s *soakCase) checkMovedOn(ctx context.Context, op string, gone *soakCauseError, err error) {
-	if s.dialer.Reconnect == nil || s.failsFast() || ctx.Err() != nil || s.closing.Load() {
+	if s.dialer.Reconnect == nil || s.failsFast() || s.pooled() || ctx.Err() != nil || s.closing.Load() {
 		return
 	}
 	if causeOf(err) == gone && !errors.As(err, new(*tcpclient.LossError)) {

@@ -38,6 +38,9 @@ func (w *soakWorker) run() {
 
 // next does what comes next.
 func (w *soakWorker) next() error {
+	if w.pooled() {
+		return w.nextOfPool()
+	}
 	client := soakClient{w.client, w}
 	switch n := w.random.IntN(20); {
 	case n < 18:
