@@ -193,6 +193,10 @@ func (c *soakConn) reply(w *bufio.Writer, r soakReply) {
 			c.work(w)
 		}
 		more = c.give(w, &r)
+		if more && c.fault.among && c.random.IntN(8) == 0 {
+			w.Flush()
+			c.halfClose()
+		}
 	}
 }
 

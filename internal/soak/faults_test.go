@@ -14,6 +14,7 @@ type soakFault struct {
 	name   string
 	gentle bool                 // it leaves the end of the connection to the client
 	whole  bool                 // it ends its stream in order, after all that it has written
+	among  bool                 // it does so between the replies to one call, if there are several
 	lanes  tcpclienttest.Faults // below TLS, also in the middle of a frame
 	slow   time.Duration        // pause after each frame that was read, at random
 	work   time.Duration        // pause before each reply that is given in order, at random
@@ -27,9 +28,9 @@ func (f *soakFault) attentive() bool { return f.lanes == (tcpclienttest.Faults{}
 
 // drawFault chooses what happens to a connection: more, and sooner, where others follow.
 func drawFault(r *rand.Rand, others bool) soakFault {
-	kinds, soon := 23, 300
+	kinds, soon := 24, 300
 	if others {
-		kinds, soon = 16, 50
+		kinds, soon = 17, 50
 	}
 	f := soakFault{after: time.Duration(r.IntN(soon)) * time.Millisecond}
 	bytes := int64(r.IntN(3000))
@@ -72,6 +73,9 @@ func drawFault(r *rand.Rand, others bool) soakFault {
 		f.name, f.mute = "accept, then nothing", true
 	case 14:
 		f.name, f.gentle, f.work = "slow worker", true, time.Duration(1+r.IntN(10))*time.Millisecond
+	case 15:
+		f.name, f.whole, f.among, f.strike = "half-close among replies", true, true, (*soakConn).halfClose
+		f.after += 2 * soakTimeout // there may be no such call
 	default:
 		f.name, f.gentle = "none", true
 	}

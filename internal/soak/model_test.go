@@ -198,7 +198,8 @@ func (m *soakModel) verify(conns []*soakConn) {
 			p := parcel{kind: parcelSent, from: worker, number: number}
 			if a := r.answers; a != nil {
 				p.kind, p.part = parcelCall, a.wanted
-				m.checkAnswers(p, a, tookAll[r.arrived], m.dropped)
+				whole := r.arrived > 0 && conns[r.arrived-1].fault.whole
+				m.checkAnswers(p, a, whole, tookAll[r.arrived])
 			}
 			switch {
 			case r.fate == soakPending:

@@ -84,26 +84,23 @@ func (m *soakModel) late(reply []byte) {
 }
 
 // checkAnswers wants the replies to a call to have been read from the first one on, and those that
-// are late to be the rest of them. tookAll says that the client has taken in all that the server sent on
-// the connection.
-func (m *soakModel) checkAnswers(call parcel, a *soakAnswers, tookAll, dropped bool) {
+// are late to be the rest of them. whole says that the server has ended the stream in order, and
+// tookAll that the client has seen that.
+func (m *soakModel) checkAnswers(call parcel, a *soakAnswers, whole, tookAll bool) {
 	m.s.totals.countAnswers(a)
 	for i, part := range a.late {
 		again := a.twice && part == a.wanted-1
 		switch {
 		case part < a.read && !again:
 			m.s.fail("P4: reply %d to %+v is late and was read: %+v", part, call, *a)
-		case i > 0 && part != a.late[i-1]+1 && !(again && part == a.late[i-1]) && !dropped:
+		case i > 0 && part != a.late[i-1]+1 && !(again && part == a.late[i-1]) && !m.dropped:
 			m.s.fail("P3, P4: reply %d to %+v is late after reply %d: %+v", part, call, a.late[i-1], *a)
 		}
 	}
-	if !tookAll || dropped {
-		return
-	}
-	if a.tillEOF && a.read < a.given {
+	if whole && a.tillEOF && a.read < a.given {
 		m.s.fail("P1: %d replies to %+v came before the end of the connection, its caller got %d", a.given, call, a.read)
 	}
-	if n := len(a.late); a.given > a.givenTill && (n == 0 || a.late[0] > a.givenTill || a.late[n-1] != a.given-1) {
+	if n := len(a.late); tookAll && !m.dropped && a.given > a.givenTill && (n == 0 || a.late[0] > a.givenTill || a.late[n-1] != a.given-1) {
 		m.s.fail("P4: replies %d to %d to %+v came late, LateReply got %v", a.givenTill, a.given-1, call, a.late)
 	}
 }
@@ -226,7 +223,9 @@ func (w *soakWorker) look(to soakCaller, call parcel, reply []byte) {
 	switch n := w.random.IntN(1000); {
 	case n < 5:
 		w.doze(time.Duration(w.random.IntN(300)) * time.Millisecond)
-	case n < 15 && w.dialer.MaxInFlight == 0: // else it may have taken the last place itself
+	case n < 100: // so that others have come, and the end
+		w.doze(time.Duration(w.random.IntN(5)) * time.Millisecond)
+	case n < 110 && w.dialer.MaxInFlight == 0: // else it may have taken the last place itself
 		w.dozes.during(func() { w.call(to) })
 	case n < 200:
 		runtime.Gosched()

@@ -13,8 +13,8 @@ type soakTransaction struct {
 	*tcpclient.Session
 	w      *soakWorker
 	number int
-	conn   int  // its connection, counted from 1 by the client; 0: unknown
-	lost   bool // it was told so
+	conn   int   // its connection, counted from 1 by the client; 0: unknown
+	end    error // of that, as it was told; nil: it was not
 }
 
 // begin returns a transaction on the present connection, for which it must not wait.
@@ -60,6 +60,7 @@ func (w *soakWorker) transaction(client soakClient) error {
 	if t.hasEnded() {
 		w.totals.transactionsLost.Add(1)
 		t.useAll()
+		w.begin(client) // there may be no connection, or another
 	}
 	return err
 }
@@ -81,21 +82,30 @@ func (t *soakTransaction) place() (conn, session int) { return t.conn, t.number 
 
 // hasEnded reports whether its connection is known to have ended.
 func (t *soakTransaction) hasEnded() bool {
-	return t.lost || t.conn > 0 && t.w.model.hasEnded(t.conn)
+	return t.end != nil || t.conn > 0 && t.w.model.hasEnded(t.conn)
+}
+
+// learn takes note of err, if that is the end of the connection. A loss may be that of one before, and
+// who gives up may see that the connection is about to end.
+func (t *soakTransaction) learn(err error) {
+	if errors.Is(err, tcpclient.ErrDisconnected) && !errors.As(err, new(*tcpclient.LossError)) &&
+		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		t.end = err
+	}
 }
 
 // expect wants each method to fail at once after the end of the connection.
 func (t *soakTransaction) expect(op string) func(ctx context.Context, took time.Duration, err error) {
 	ended := t.hasEnded()
 	return func(_ context.Context, took time.Duration, err error) {
-		t.lost = t.lost || errors.Is(err, tcpclient.ErrDisconnected)
+		t.learn(err)
 		if !ended {
 			return
 		}
 		var e *tcpclient.OpError
 		switch {
 		case err == nil:
-			t.w.fail("P8: %s by a Session whose connection had ended did not fail", op)
+			t.w.fail("P8: %s by a Session whose connection had ended did not fail (the end: %v)", op, t.end)
 		case took > soakTimeout:
 			t.w.fail("P8: %s by a Session whose connection had ended took %v: %v", op, took, err)
 		case op != "flush" && errors.As(err, &e) && !e.Unsent:
