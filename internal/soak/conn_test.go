@@ -156,7 +156,7 @@ func (c *soakConn) write() error {
 		case <-tick.C:
 			c.flushLate(w)
 			c.push(w)
-			if c.fault.attentive() {
+			if c.fault.attentive() && !c.server.s.crowded() {
 				c.debts.checkDue()
 			}
 		case <-struck:
@@ -255,7 +255,7 @@ func (c *soakConn) push(w *bufio.Writer) {
 	if s.dialer.Heartbeat.Answer != nil && c.random.IntN(10) == 0 {
 		c.put(w, []byte("ping"))
 	}
-	if s.mode == soakInOrder && s.dialer.IsPush == nil || c.random.IntN(3) > 0 {
+	if !s.pushes() || c.random.IntN(3) > 0 {
 		return
 	}
 	burst := 1 + c.random.IntN(4)

@@ -98,6 +98,9 @@ func (s *soakCase) drawReplies(chosen func(name string) bool) {
 	}
 }
 
+// pushes reports whether the server sends what is no reply.
+func (s *soakCase) pushes() bool { return s.mode != soakInOrder || s.dialer.IsPush != nil }
+
 // drawReturn chooses what ends a connection early, and what comes after it.
 func (s *soakCase) drawReturn(r *rand.Rand, chosen func(name string) bool) {
 	d := &s.dialer
