@@ -3,6 +3,7 @@ package soak
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"math/rand/v2"
 	"time"
@@ -17,9 +18,9 @@ type soakPool struct {
 	w *soakWorker
 }
 
-// drawPool makes the case one of a Pool, over both addresses.
+// drawPool chooses the settings of a Pool, over both addresses.
 func (s *soakCase) drawPool(r *rand.Rand) {
-	s.perAddress = 1 + r.IntN(3)
+	s.name += fmt.Sprintf(" pool of %d", 2*s.perAddress)
 	s.addresses = make([]string, 2)
 	s.dialer.Reconnect = &tcpclient.Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond, FirstDial: r.IntN(2) == 0}
 }

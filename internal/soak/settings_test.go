@@ -24,9 +24,9 @@ func (s *soakCase) draw() {
 	s.model = &soakModel{s: s, rounds: soakRounds{s: s}, lastOf: map[[2]int]int{}}
 	s.transport = []string{"tcp", "tls", "unix"}[r.IntN(3)]
 	s.mode = []string{soakPushes, soakInOrder, soakIDs}[r.IntN(3)]
-	pooled := r.IntN(4) == 0
-	if pooled {
+	if r.IntN(4) == 0 {
 		s.mode = []string{soakInOrder, soakIDs}[r.IntN(2)]
+		s.perAddress = 1 + r.IntN(3)
 	}
 	s.name = fmt.Sprintf("%d %s %s", s.number, s.transport, s.mode)
 	chosen := func(name string) bool {
@@ -51,10 +51,6 @@ func (s *soakCase) draw() {
 	}
 	s.drawReplies(chosen)
 	s.drawReturn(r, chosen)
-	if pooled {
-		s.name += " pool"
-		s.drawPool(r)
-	}
 	if chosen("heartbeat") {
 		d.Heartbeat = tcpclient.Heartbeat{
 			Interval: soakTimeout / 3,
@@ -110,12 +106,16 @@ func (s *soakCase) drawReturn(r *rand.Rand, chosen func(name string) bool) {
 	if s.mode != soakPushes && chosen("few in flight") {
 		d.MaxInFlight = 1 + r.IntN(8)
 	}
+	s.switches = chosen("disconnect")
+	if s.pooled() {
+		s.drawPool(r)
+		return
+	}
 	if chosen("reconnect") {
 		d.Reconnect = &tcpclient.Backoff{Min: time.Millisecond, Max: []time.Duration{20, 400}[r.IntN(2)] * time.Millisecond, FirstDial: r.IntN(2) == 0}
 		d.Reconnect.OnDemand = chosen("on demand")
 		d.Reconnect.FailFast = chosen("fail fast")
 	}
-	s.switches = chosen("disconnect")
 	s.addresses = make([]string, 1)
 	if chosen("two addresses") {
 		s.addresses = make([]string, 2)

@@ -75,6 +75,7 @@ func TestSoak(t *testing.T) {
 	}
 	lanes.Wait()
 	t.Log(totals.String())
+	require.True(t, totals.complete() || totals.ran.Load() < soakEnough, "everything had a part")
 	testkit.RequireNoGoroutines(t)
 	testkit.Eventually(t, "all goroutines have ended", func() bool { return runtime.NumGoroutine() <= alive })
 	testkit.Eventually(t, "all descriptors are closed", func() bool { return testkit.OpenFiles(t) <= files })
@@ -119,6 +120,7 @@ func soakRun(t *testing.T, seed uint64, number int, totals *soakTotals) {
 	totals.cases.Add(1)
 	if !t.Run(s.name, func(t *testing.T) {
 		s.t = t
+		totals.ran.Add(1)
 		s.run()
 	}) {
 		totals.failed.Add(1)

@@ -10,13 +10,13 @@ import (
 type soakTotals struct {
 	length time.Duration // of the run
 
-	cases, connections, losses, orderly, failedDials atomic.Int64
-	sent, calls, pushes, unsent, unknown, failed     atomic.Int64
-	replies, left, late, given, cut                  atomic.Int64 // see countAnswers
-	transactions, transactionsLost                   atomic.Int64
-	pooled                                           atomic.Int64
-	overdue, disconnects, rotations, rests           atomic.Int64
-	slowest, starved                                 atomic.Int64 // the longest Close; see watch
+	cases, ran, connections, losses, orderly, failedDials atomic.Int64
+	sent, calls, pushes, unsent, unknown, failed          atomic.Int64
+	replies, left, late, given, cut                       atomic.Int64 // see countAnswers
+	transactions, transactionsLost                        atomic.Int64
+	pooled                                                atomic.Int64
+	overdue, disconnects, rotations, rests                atomic.Int64
+	slowest, starved                                      atomic.Int64 // the longest Close; see watch
 }
 
 // watch measures how long this process did not get to run, which is no fault of the library.
