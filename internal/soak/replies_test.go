@@ -10,6 +10,8 @@ import (
 	"github.com/seed-d0aa0aa7/tcpclient"
 )
 
+// Those who make calls, and look at what they get.
+
 // soakStall is less than an Inbox has to be full for a call to end of that.
 const soakStall = 700 * time.Millisecond
 

@@ -33,8 +33,9 @@ const (
 	soakClose   = 2 * time.Second        // for Close, which promises one
 )
 
-// TestSoak runs cases, each a Client with a server of its own and faults drawn at
-// random, and compares what its callers were told with what has arrived:
+// TestSoak runs cases, each a Client or a Pool with a server of its own and faults drawn at
+// random, and compares what its callers were told with what has arrived. It goes on until Calls, loops
+// over Replies, Sessions and Pools have had a part:
 //
 //	go test -race ./internal/soak -run '^TestSoak$' -soak=1m -seed=N
 //
