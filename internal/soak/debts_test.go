@@ -14,7 +14,7 @@ type soakDebt struct {
 // soakDebts are the replies that the server owes on one connection. The server's view is a
 // late one of what is due, and an early one of what is paid.
 type soakDebts struct {
-	s *soakSession
+	s *soakCase
 
 	mu      sync.Mutex // guards following
 	owed    map[parcel]soakDebt
@@ -33,17 +33,26 @@ func (d *soakDebts) owe(p parcel) {
 	}
 }
 
-// pay notes a reply, before the client can see it.
-func (d *soakDebts) pay(p parcel) {
+// pay notes a reply to p, before the client can see it. If more follow, the time of the next counts
+// from then.
+func (d *soakDebts) pay(p parcel, more bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p.kind = parcelCall
-	if _, ok := d.owed[p]; ok {
-		d.measureLocked()
+	if _, ok := d.owed[p]; !ok {
+		return
+	}
+	d.measureLocked()
+	d.paid = soakDebt{time.Now(), d.s.excused()}
+	if more {
+		d.owed[p] = d.paid
+	} else {
 		delete(d.owed, p)
-		d.paid = soakDebt{time.Now(), d.s.excused()}
 	}
 }
+
+// crowded reports whether a frame may be arriving all the time, since what comes is read slowly. Then
+// FrameTimeout rules, and not ReplyTimeout.
+func (s *soakCase) crowded() bool { return s.tunnel && s.pushes() }
 
 // checkDue fails if a reply is owed for so long that the client must have ended the connection.
 func (d *soakDebts) checkDue() {
@@ -66,9 +75,6 @@ func (d *soakDebts) measureLocked() (oldest time.Duration) {
 		}
 		oldest = max(oldest, now.Sub(debt.since)-(excused-debt.excused))
 		d.longest = max(d.longest, now.Sub(debt.since))
-	}
-	if d.s.dozing.Load() {
-		return 0 // the Inbox may be full
 	}
 	return oldest
 }

@@ -24,35 +24,42 @@ const (
 // A soakRecord is what is known of one parcel.
 type soakRecord struct {
 	fate    soakFate
-	conn    int // the connection that it went to, counted from 1 by the client; 0: unknown
-	arrived int // the connection on which it has come, counted from 1 by the server; 0: it has not
+	conn    int          // the connection that it went to, counted from 1 by the client; 0: unknown
+	arrived int          // the connection on which it has come, counted from 1 by the server; 0: it has not
+	session int          // the number of the Session that has sent it; 0: none
+	answers *soakAnswers // nil: it is no call
 }
 
 // A soakModel knows what was sent and what has arrived.
 type soakModel struct {
-	s      *soakSession
+	s      *soakCase
 	rounds soakRounds
 
 	mu     sync.Mutex     // guards following
 	sent   [][]soakRecord // by worker
 	lastOf map[[2]int]int // the last number that has come from a worker on a connection
 
-	from       int         // the connection of the last push
-	pushed     map[int]int // pushes received, by connection
-	seen       int         // losses that Receive has told of
-	lossBefore bool        // of these, one since the last push
+	transactions []int // the connection of each Session, counted from 1 by the server; 0: unknown
+	lateTold     int   // replies
+	seen         int   // losses that Receive has told of
 
 	connects, ends, losses int   // as Trace tells
 	end                    error // of the last connection
 
 	allReceived bool // Receive was called until the end
+	dropped     bool // Trace has not told of all
 	whole       bool // all that was written has to arrive, if the last connection was orderly
 }
 
-func (m *soakModel) sending(worker int) (number int) {
+// sending notes a parcel that is about to be sent, and gives it a number.
+func (m *soakModel) sending(worker int, p parcel, session int) (number int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.sent[worker] = append(m.sent[worker], soakRecord{})
+	r := soakRecord{session: session}
+	if p.kind == parcelCall {
+		r.answers = &soakAnswers{wanted: p.part}
+	}
+	m.sent[worker] = append(m.sent[worker], r)
 	return len(m.sent[worker]) - 1
 }
 
@@ -62,11 +69,15 @@ func (m *soakModel) sentBy(worker int) int {
 	return len(m.sent[worker])
 }
 
-func (m *soakModel) told(worker, number int, fate soakFate, conn int) {
+// told notes what the sender of p was told.
+func (m *soakModel) told(p parcel, fate soakFate, conn int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := &m.sent[worker][number]
+	r := &m.sent[p.from][p.number]
 	r.fate, r.conn = fate, conn
+	if a := r.answers; a != nil {
+		a.givenTill = a.given
+	}
 }
 
 // flushed makes those handed over that were written since first.
@@ -102,6 +113,7 @@ func (m *soakModel) arrived(c *soakConn, p parcel) {
 		m.s.fail("P4: %+v arrived twice, on connections %d and %d", p, r.arrived, c.index+1)
 	}
 	r.arrived = c.index + 1
+	m.checkPlaceLocked(p, r.session, r.arrived)
 	key := [2]int{c.index, p.from}
 	if last, ok := m.lastOf[key]; ok && p.number <= last {
 		m.s.fail("P3: %+v arrived after number %d", p, last)
@@ -109,41 +121,11 @@ func (m *soakModel) arrived(c *soakConn, p parcel) {
 	m.lastOf[key] = p.number
 }
 
-// received is called with what comes from Receive: all pushes of a connection from the
-// first one on, and a loss between those of two.
-func (m *soakModel) received(msg []byte) {
-	p, err := unpack(m.s.prefix, msg)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case err != nil:
-		m.s.fail("P1: Receive got %v", err)
-	case p.kind != parcelPush:
-		m.s.fail("Receive got %c %+v", p.kind, p)
-	case p.number != m.pushed[p.from]:
-		m.s.fail("P1, P3: Receive got push %d of connection %d, want %d", p.number, p.from+1, m.pushed[p.from])
-	case p.from < m.from, p.from > m.from && m.from >= 0 && !m.lossBefore:
-		m.s.fail("P8: Receive got push %d of connection %d after one of connection %d (loss reported: %v)",
-			p.number, p.from+1, m.from+1, m.lossBefore)
-	}
-	m.from, m.lossBefore = p.from, false
-	m.pushed[p.from] = p.number + 1
-	m.s.totals.pushes.Add(1)
-}
-
-func (m *soakModel) lost(err error) {
-	m.rounds.told(err)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.seen++
-	m.lossBefore = true
-}
-
 func (m *soakModel) connected() {
 	m.rounds.connected()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.connects != m.ends {
+	if m.connects-m.ends >= max(1, m.s.perAddress*len(m.s.addresses)) {
 		m.s.fail("Trace: Connected twice")
 	}
 	m.connects++
@@ -162,7 +144,7 @@ func (m *soakModel) disconnected(address string, err error) {
 	} else if !errors.Is(err, tcpclient.ErrClosed) {
 		m.s.fail("Trace: Disconnected because of %v", err)
 	}
-	if m.ends != m.connects {
+	if m.ends > m.connects {
 		m.s.fail("Trace: Disconnected without Connected")
 	}
 }
@@ -186,6 +168,10 @@ func (m *soakModel) ended(stats tcpclient.Stats, whole bool) {
 	if !m.pairedLocked(stats) {
 		m.s.fail("P7: after Close: %d times Connected, %d times Disconnected, %+v", m.connects, m.ends, stats)
 	}
+	if m.lateTold != int(stats.LateReplies) && stats.TraceDropped == 0 {
+		m.s.fail("P4: Trace told of %d late replies: %+v", m.lateTold, stats)
+	}
+	m.dropped = stats.TraceDropped > 0
 	m.whole = whole && errors.Is(m.end, tcpclient.ErrClosed)
 	if m.seen > m.losses || m.allReceived && m.seen < min(m.losses, 16) {
 		m.s.fail("P8: Receive told of %d lost connections, there were %d", m.seen, m.losses)
@@ -204,11 +190,17 @@ func (m *soakModel) verify(conns []*soakConn) {
 	came := m.pair()
 	m.rounds.checkCauses(came, conns)
 	m.rounds.checkOverdue(came, conns)
+	tookAll := m.rounds.tookAll(came, conns)
 	for worker, records := range m.sent {
 		before := 0 // the connection of the last parcel that has arrived
 		var missing []int
 		for number, r := range records {
-			p := parcel{parcelSent, worker, number}
+			p := parcel{kind: parcelSent, from: worker, number: number}
+			if a := r.answers; a != nil {
+				p.kind, p.part = parcelCall, a.wanted
+				whole := r.arrived > 0 && conns[r.arrived-1].fault.whole
+				m.checkAnswers(p, a, whole, tookAll[r.arrived])
+			}
 			switch {
 			case r.fate == soakPending:
 				m.s.fail("no caller was told of %+v", p)
@@ -218,7 +210,7 @@ func (m *soakModel) verify(conns []*soakConn) {
 				missing = append(missing, number)
 			}
 			if r.arrived > 0 {
-				if r.arrived == before && len(missing) > 0 {
+				if r.arrived == before && len(missing) > 0 && !m.s.pooled() {
 					m.s.fail("P3, P4: numbers %v of worker %d did not arrive between others on connection %d (%s): %+v",
 						missing, worker, before, conns[before-1].fault.name, records[missing[0]])
 				}

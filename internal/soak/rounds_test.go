@@ -2,6 +2,7 @@ package soak
 
 import (
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -25,7 +26,7 @@ func causeOf(err error) (cause *soakCauseError) {
 
 // soakRounds are the attempts to connect, as Trace and DialContext tell of them.
 type soakRounds struct {
-	s *soakSession
+	s *soakCase
 
 	mu      sync.Mutex    // guards following
 	dialed  []time.Time   // when each attempt began: not before
@@ -73,7 +74,7 @@ func (m *soakRounds) attempts() int {
 func (m *soakRounds) waiting(delay time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.atOnce && delay > 0 {
+	if m.atOnce && delay > 0 && !m.s.pooled() {
 		m.s.fail("C11: the Client waits for %v after a Disconnect", delay)
 	}
 }
@@ -105,11 +106,32 @@ func (m *soakRounds) disconnected(address string, err error) {
 			m.s.fail("P5: %v without ReplyTimeout", err)
 		}
 	}
-	if b := m.s.dialer.Reconnect; len(m.s.addresses) > 1 && b != nil &&
+	if b := m.s.dialer.Reconnect; len(m.s.addresses) > 1 && b != nil && !m.s.pooled() &&
 		(cause != nil || !b.OnDemand && !m.began.IsZero() && time.Since(m.began) < b.Max) {
 		m.next = m.s.addresses[1-slices.Index(m.s.addresses, address)]
 		m.s.totals.rotations.Add(1)
 	}
+}
+
+// hasEnded reports whether Trace has given the cause as that of a loss.
+func (m *soakRounds) hasEnded(cause *soakCauseError) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return cause.ended > 0
+}
+
+// tookAll returns the connections, counted from 1 by the server, of which the client has taken in all
+// that the server has written.
+func (m *soakRounds) tookAll(came map[int]int, conns []*soakConn) map[int]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := map[int]bool{}
+	for i, end := range m.ends {
+		if c := came[i+1]; c > 0 && conns[c-1].fault.whole && errors.Is(end.err, io.EOF) {
+			all[c] = true
+		}
+	}
+	return all
 }
 
 // told is called with a loss that Receive has told of.

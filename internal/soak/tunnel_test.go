@@ -11,13 +11,13 @@ import (
 // does not know, without a half-close, with reads and a Close that take their time.
 type tunnel struct {
 	net.Conn
-	s         *soakSession
+	s         *soakCase
 	slowRead  time.Duration
 	slowClose time.Duration
 	closed    atomic.Bool
 }
 
-func newTunnel(s *soakSession, conn net.Conn, random *rand.Rand) *tunnel {
+func newTunnel(s *soakCase, conn net.Conn, random *rand.Rand) *tunnel {
 	t := &tunnel{Conn: conn, s: s}
 	if random.IntN(2) == 0 {
 		t.slowRead = time.Duration(random.IntN(3000)) * time.Microsecond
