@@ -100,7 +100,7 @@ func beanstalkKind() kind {
 }
 
 // natsIDs are the numbers at the end of the subjects echo.*, to which an answer comes. The requests
-// choose them, and use none again: what a lost connection has published is heard on the next.
+// choose them, and use none again: what a lost connection has published may be heard on the next.
 type natsIDs struct{}
 
 func (natsIDs) RequestID(request []byte) (id uint64, ok bool) {
