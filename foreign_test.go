@@ -160,7 +160,12 @@ func TestForeignConnectionPassesTheTestsOfSockets(t *testing.T) {
 		if name == "Shutdown" {
 			continue
 		}
-		t.Run(name, func(t *testing.T) { test(t, wrapped) }) // D1
+		t.Run(name, func(t *testing.T) { // D1
+			if name != "Helper" { // which counts goroutines
+				t.Parallel()
+			}
+			test(t, wrapped)
+		})
 	}
 
 	t.Run("Shutdown closes it after the flush", func(t *testing.T) { // P7, D1

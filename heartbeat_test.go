@@ -461,6 +461,7 @@ func TestHeartbeat(t *testing.T) {
 		testkit.SkipIfShort(t)
 		for _, name := range []string{"tcp", "tls", "unix"} {
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				c, p := testkit.TransportNamed(name).Connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
 					Interval: 50 * time.Millisecond, Timeout: 250 * time.Millisecond,
 					Ping: func() []byte { return []byte("ping") }, IsPong: func(msg []byte) bool { return string(msg) == "pong" },
@@ -478,6 +479,7 @@ func TestHeartbeat(t *testing.T) {
 		}
 		for _, tr := range testkit.Transports {
 			t.Run(tr.Name+", while the peer talks", func(t *testing.T) { // A1
+				t.Parallel()
 				c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: testkit.RealHeartbeat(50*time.Millisecond, time.Minute)})
 				p.SetReadDeadline(time.Now().Add(testkit.Patience))
 				pushEvery(t, p, 5*time.Millisecond)
