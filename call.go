@@ -565,10 +565,10 @@ func (k *calls) answer(msg []byte, room replyRoom) (isReply bool, err error) {
 			return false, nil
 		}
 	}
-	a := arrival{id: id, size: len(msg), reply: reply, more: k.more != nil && k.more(reply)}
+	a := &arrival{id: id, size: len(msg), reply: reply, more: k.more != nil && k.more(reply)}
 	fate := k.take(a, room, false)
 	if fate == needsRoom {
-		err = room.awaitRoom(len(a.reply), func() bool { return k.awaitsSeries(a.id) })
+		err = room.awaitRoom(len(a.reply), func() bool { return k.awaitsSeries(id) })
 		fate = k.take(a, room, true) // its request may have been given up meanwhile
 	}
 	if fate == lateReply {
@@ -578,7 +578,7 @@ func (k *calls) answer(msg []byte, room replyRoom) (isReply bool, err error) {
 }
 
 // take brings a reply to the call with its id. admitted says that it has waited for room.
-func (k *calls) take(a arrival, room replyRoom, admitted bool) fate {
+func (k *calls) take(a *arrival, room replyRoom, admitted bool) fate {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.streams > 0 && !admitted {
@@ -615,7 +615,7 @@ func (k *calls) take(a arrival, room replyRoom, admitted bool) fate {
 }
 
 // findLocked finds the call of a reply. Unless others follow, its place is free.
-func (k *calls) findLocked(a arrival) (c *call, ok bool) {
+func (k *calls) findLocked(a *arrival) (c *call, ok bool) {
 	if a.more {
 		return k.pending.find(a.id)
 	}
@@ -623,11 +623,12 @@ func (k *calls) findLocked(a arrival) (c *call, ok bool) {
 }
 
 // addReplyLocked adds a reply to what Call returns of c, which has ended if there is none to follow.
-func (k *calls) addReplyLocked(c *call, a arrival) {
+func (k *calls) addReplyLocked(c *call, a *arrival) {
 	c.count()
 	switch {
 	case c.replies == 1:
-		c.reply = append(make([]byte, 0, len(a.reply)), a.reply...)
+		c.reply = make([]byte, len(a.reply))
+		copy(c.reply, a.reply)
 	case len(a.reply) <= k.maxSum-len(c.reply):
 		c.reply = append(c.reply, a.reply...)
 	default:

@@ -159,7 +159,7 @@ func (k *calls) awaitsSeries(id uint64) bool {
 }
 
 // storeLocked keeps a reply for the loop of c, for which there is room in the Inbox.
-func (k *calls) storeLocked(c *call, a arrival) {
+func (k *calls) storeLocked(c *call, a *arrival) {
 	c.count()
 	k.inbox.replies.Add(int64(len(a.reply) + overhead))
 	if c.series.come.isBare() {
