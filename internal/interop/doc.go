@@ -4,7 +4,8 @@
 // is a module of its own, so that what the tests need is no requirement of those who
 // import tcpclient.
 //
-// A test whose server is not installed fails.
+// A test whose server is not installed fails. ZooKeeper, which needs Java, is run only if the environment
+// has TCPCLIENT_TEST_HEAVY=1, as in .ci/run.
 //
 // # Servers
 //
@@ -25,6 +26,7 @@
 //	postgres           15.18
 //	mariadb            10.11.19
 //	slapd              2.5.13
+//	zookeeper          3.8.0
 //	go-smtp            0.25.1
 //	rsyslog            8.2302.0  idle
 //	vscode-jsonrpc     10.0.0
@@ -42,6 +44,6 @@
 // proxy: each is installed once, in the user's cache. dnsmasq ends a connection after 100 questions, rsyslog
 // answers nothing.
 //
-// redis, postgres, slapd, go-smtp, unbound, dnsmasq and gopls have tests of their own, too, and so has
+// redis, postgres, slapd, go-smtp, unbound, dnsmasq, gopls and zookeeper have tests of their own, too, and so has
 // node-hl7-server 2.5.0 of npm, which acknowledges messages again and again.
 package interop

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/stretchr/testify/require"
 )
 
@@ -46,6 +47,9 @@ type kind struct {
 	// saysMore says that the server may send messages that are no answers.
 	saysMore bool
 
+	// heavy says that the server is run only if the environment asks for it.
+	heavy bool
+
 	// without are the parts of the treatment that it cannot take, and why.
 	without map[string]string
 }
@@ -72,6 +76,9 @@ var parts = []struct {
 func TestServers(t *testing.T) {
 	for _, k := range kinds() {
 		t.Run(k.name, func(t *testing.T) {
+			if k.heavy {
+				testkit.SkipUnlessHeavy(t)
+			}
 			for part := range k.without {
 				require.Contains(t, partNames(), part)
 			}
