@@ -4,7 +4,8 @@
 // is a module of its own, so that what the tests need is no requirement of those who
 // import tcpclient.
 //
-// A test whose server is not installed fails.
+// A test whose server is not installed fails. ZooKeeper, which needs Java, is run only if the environment
+// has TCPCLIENT_TEST_HEAVY=1, as in .ci/run.
 //
 // # Servers
 //
@@ -25,20 +26,24 @@
 //	postgres           15.18
 //	mariadb            10.11.19
 //	slapd              2.5.13
+//	zookeeper          3.8.0
 //	go-smtp            0.25.1
 //	rsyslog            8.2302.0  idle
 //	vscode-jsonrpc     10.0.0
+//	gopls              0.20.0    Unsent
 //	unbound            1.17.1    Unsent
 //	dnsmasq            2.90      64 goroutines, Shutdown under load, Unsent, SIGSTOP
 //	modbus             1.6.4
 //	smpp               0.5.1
+//	simple-hl7         3.3.0     idle
 //	erlang             25.2.3
 //
 // The connections to postgres, slapd and go-smtp go over to TLS. go-smtp (github.com/emersion/go-smtp) and
 // modbus (github.com/simonvetter/modbus) run in the test binary, started once more. vscode-jsonrpc, which has
-// the framing of language servers and debuggers, and smpp come from npm. dnsmasq ends a connection after 100
-// questions, rsyslog answers nothing.
+// the framing of language servers and debuggers, smpp and simple-hl7 come from npm, gopls from the Go module
+// proxy: each is installed once, in the user's cache. dnsmasq ends a connection after 100 questions, rsyslog
+// answers nothing.
 //
-// redis, postgres, slapd, go-smtp, unbound and dnsmasq have tests of their own, too, and so has
+// redis, postgres, slapd, go-smtp, unbound, dnsmasq, gopls and zookeeper have tests of their own, too, and so has
 // node-hl7-server 2.5.0 of npm, which acknowledges messages again and again.
 package interop

@@ -46,16 +46,60 @@ func (hl7IDs) SplitReply(msg []byte) (id uint64, reply []byte, ok bool) {
 	return id, msg, err == nil
 }
 
-// With each message node-hl7-server 2.5.0 acknowledges all messages before it once more. It loses a message
-// that comes before the last is acknowledged. Ids keep the answers apart, MaxInFlight the requests.
+func hl7Dialer() tcpclient.Dialer {
+	return tcpclient.Dialer{
+		Framer:      tcpclient.Delimiter{Start: []byte("\x0b"), Delim: []byte("\x1c\r")},
+		Correlator:  hl7IDs{},
+		MaxInFlight: 1, // either server loses a message that comes before the last is acknowledged
+	}
+}
+
+// hl7Message makes a message of the type. The answer repeats from.
+func hl7Message(kind, from string, n int) []byte {
+	return fmt.Appendf(nil, "MSH|^~\\&|%s|H|EPR|H|20260101120000||%s|%d|P|2.5.1\rPID|1||%[3]d%[4]s\r", from, kind, n, fill(n))
+}
+
+// hl7Accepted checks that a reply accepts message n.
+func hl7Accepted(reply []byte, n int) error {
+	if code, id := hl7Field(reply, "MSA", 1), hl7Field(reply, "MSA", 2); code != "AA" || id != strconv.Itoa(n) {
+		return fmt.Errorf("%q for message %s", code, id)
+	}
+	return nil
+}
+
+// hl7Kind has no ping and, with one request at a time, no ReplyTimeout: on a server that hangs each of 64 callers
+// would wait for one in turn.
+func hl7Kind() kind {
+	const admit, query = "ADT^A01", "QRY^Q01"
+	return kind{
+		name:   "simple-hl7",
+		start:  func(t *testing.T) *host { return startNode(t, "simple-hl7.js") },
+		dialer: hl7Dialer,
+		ask: func(n int) ([]byte, func([]byte) error) {
+			from := fmt.Sprint("LAB-", n, padding(n))
+			return hl7Message(admit, from, n), func(reply []byte) error {
+				if err := hl7Accepted(reply, n); err != nil {
+					return err
+				}
+				return want(from)([]byte(hl7Field(reply, "MSH", 4)))
+			}
+		},
+		add: func(n int) []byte { return hl7Message(admit, "LAB", n) },
+		executed: func(t *testing.T, c *tcpclient.Client, n int) int {
+			reply := mustCall(t, c, hl7Message(query, "LAB", n))
+			require.NoError(t, hl7Accepted(reply, n))
+			return atoi(t, []byte(hl7Field(reply, "MSA", 3)))
+		},
+	}
+}
+
+// node-hl7-server 2.5.0 keeps all that a connection has sent. With each message it takes all messages before it once more,
+// and acknowledges them: 2000 messages would be two millions, and none is executed once. So it does not take the treatment.
+// Ids keep the answers apart, MaxInFlight the requests.
 func TestHL7(t *testing.T) { // P3, B2, B5
 	const messages, callers = 40, 8
 	h := startNode(t, "hl7.js")
-	d := tcpclient.Dialer{
-		Framer:      tcpclient.Delimiter{Start: []byte("\x0b"), Delim: []byte("\x1c\r")},
-		Correlator:  hl7IDs{},
-		MaxInFlight: 1,
-	}
+	d := hl7Dialer()
 	var late atomic.Int64
 	d.Trace = &tcpclient.Trace{LateReply: func([]byte) { late.Add(1) }}
 	c := dial(t, d, h.address)
@@ -66,12 +110,12 @@ func TestHL7(t *testing.T) { // P3, B2, B5
 		group.Go(func() {
 			for n := next.Add(1); n <= messages; n = next.Add(1) {
 				reply, err := c.Call(bounded(t), fmt.Appendf(nil, "MSH|^~\\&|LAB|H|EPR|H|20260101120000||ADT^A01^ADT_A01|%d|P|2.5.1\rPID|1||%[1]d\r", n))
+				if err == nil {
+					err = hl7Accepted(reply, int(n))
+				}
 				if err != nil {
 					t.Errorf("message %d: %v", n, err)
 					return
-				}
-				if code, id := hl7Field(reply, "MSA", 1), hl7Field(reply, "MSA", 2); code != "AA" || id != strconv.FormatInt(n, 10) {
-					t.Errorf("message %d: acknowledged as %q with %s", n, id, code)
 				}
 			}
 		})

@@ -16,7 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func databaseKinds() []kind { return []kind{postgresKind(), mariadbKind(), slapdKind()} }
+func databaseKinds() []kind {
+	return []kind{postgresKind(), mariadbKind(), slapdKind(), zookeeperKind()}
+}
 
 // postgresKind is logged in through TLS.
 func postgresKind() kind {

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func industryKinds() []kind { return []kind{modbusKind(), smppKind(), erlangKind()} }
+func industryKinds() []kind { return []kind{modbusKind(), smppKind(), hl7Kind(), erlangKind()} }
 
 // modbusRegisters is a device whose holding registers have their addresses as values. An input register tells
 // how often the holding register of that address was written.

@@ -21,7 +21,7 @@ import (
 )
 
 func textKinds() []kind {
-	return []kind{smtpKind(), rsyslogKind(), jsonrpcKind()}
+	return []kind{smtpKind(), rsyslogKind(), jsonrpcKind(), goplsKind()}
 }
 
 // A countingSession is one connection to a postOffice.

@@ -103,3 +103,15 @@ func SkipUnlessSlow(t testing.TB) {
 		t.Skipf("takes long: set %s=1 to run it", slowVariable)
 	}
 }
+
+// heavyVariable asks for the tests that SkipUnlessHeavy skips.
+const heavyVariable = "TCPCLIENT_TEST_HEAVY"
+
+// SkipUnlessHeavy skips a test of a server that is large to install and slow to start, unless the
+// environment asks for it, as .ci/run does.
+func SkipUnlessHeavy(t testing.TB) {
+	t.Helper()
+	if os.Getenv(heavyVariable) == "" {
+		t.Skipf("needs a large server: set %s=1 to run it", heavyVariable)
+	}
+}
