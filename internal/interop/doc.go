@@ -4,8 +4,8 @@
 // is a module of its own, so that what the tests need is no requirement of those who
 // import tcpclient.
 //
-// A test whose server is not installed fails. ZooKeeper, which needs Java, is run only if the environment
-// has TCPCLIENT_TEST_HEAVY=1, as in .ci/run.
+// A test whose server is not installed fails. ZooKeeper, which needs Java, and RabbitMQ, which takes up to a minute to
+// start, are run only if the environment has TCPCLIENT_TEST_HEAVY=1, as in .ci/run.
 //
 // # Servers
 //
@@ -23,6 +23,7 @@
 //	nats-server        2.9.10
 //	mosquitto          2.0.11
 //	gearmand           1.1.20
+//	rabbitmq           3.10.8    SIGKILL and restart under load
 //	postgres           15.18
 //	mariadb            10.11.19
 //	slapd              2.5.13
@@ -44,6 +45,6 @@
 // proxy: each is installed once, in the user's cache. dnsmasq ends a connection after 100 questions, rsyslog
 // answers nothing.
 //
-// redis, postgres, slapd, go-smtp, unbound, dnsmasq, gopls and zookeeper have tests of their own, too, and so has
-// node-hl7-server 2.5.0 of npm, which acknowledges messages again and again.
+// redis, postgres, slapd, go-smtp, unbound, dnsmasq, gopls, zookeeper and rabbitmq have tests of their own, too, and so
+// has node-hl7-server 2.5.0 of npm, which acknowledges messages again and again.
 package interop

@@ -19,7 +19,8 @@ import (
 type host struct {
 	server  // the present process
 	command func() *exec.Cmd
-	output  logBuffer // of all processes
+	startup time.Duration // how long a process may take until it accepts connections
+	output  logBuffer     // of all processes
 }
 
 // startHost is startServer for a server that the test restarts.
@@ -31,11 +32,17 @@ func startHost(t *testing.T, name string, args func(port string) []string) *host
 // startHostAs is startHost for a server that refuses to run as root. A nil user is our own.
 func startHostAs(t *testing.T, user *syscall.Credential, name string, args func(port string) []string) *host {
 	t.Helper()
+	return startSlowHost(t, user, patience, name, args)
+}
+
+// startSlowHost is startHostAs for a server that may take so long until it accepts connections.
+func startSlowHost(t *testing.T, user *syscall.Credential, startup time.Duration, name string, args func(port string) []string) *host {
+	t.Helper()
 	path, dir := find(t, name), directoryOf(t, user)
 	// Between choosing a port and the server's bind somebody else may take it.
 	for try := 1; ; try++ {
 		port := freePort(t)
-		h := &host{}
+		h := &host{startup: startup}
 		h.address = net.JoinHostPort("127.0.0.1", port)
 		h.command = func() *exec.Cmd {
 			cmd := exec.Command(path, args(port)...)
@@ -70,7 +77,7 @@ func (h *host) run(t *testing.T) bool {
 		close(exited)
 	}()
 	h.process, h.exited = cmd.Process, exited
-	if accepts(t, h.address, exited) {
+	if accepts(t, h.address, exited, h.startup) {
 		return true
 	}
 	h.kill()
@@ -91,7 +98,7 @@ func (h *host) signal(t *testing.T, sig syscall.Signal) {
 func (h *host) restart(t *testing.T) {
 	t.Helper()
 	h.kill()
-	for deadline := time.Now().Add(patience); !h.run(t); {
+	for deadline := time.Now().Add(h.startup); !h.run(t); {
 		require.True(t, time.Now().Before(deadline), "it does not start again:\n%s", h.output.String())
 	}
 }

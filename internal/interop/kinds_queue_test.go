@@ -18,7 +18,9 @@ import (
 )
 
 // queueKinds are queues and brokers.
-func queueKinds() []kind { return []kind{beanstalkKind(), natsKind(), mosquittoKind(), gearmanKind()} }
+func queueKinds() []kind {
+	return []kind{beanstalkKind(), natsKind(), mosquittoKind(), gearmanKind(), rabbitmqKind()}
+}
 
 // counting makes the function executed of a kind whose server tells of all requests together. collect adds what is
 // new to times, once for each connection.

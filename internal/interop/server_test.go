@@ -151,13 +151,13 @@ func freePort(t *testing.T) string {
 	}
 }
 
-// accepts waits until somebody accepts connections at address. It dials with tcpclient,
+// accepts waits up to limit until somebody accepts connections at address. It dials with tcpclient,
 // which refuses a connection to itself: these happen on loopback as long as nobody
 // listens.
-func accepts(t *testing.T, address string, exited <-chan struct{}) bool {
+func accepts(t *testing.T, address string, exited <-chan struct{}, limit time.Duration) bool {
 	t.Helper()
 	up := false
-	waitFor(t, func() bool {
+	waitUpTo(t, limit, func() bool {
 		select {
 		case <-exited:
 			return true
@@ -184,10 +184,16 @@ func bounded(t *testing.T) context.Context {
 // waitFor waits until ok returns true.
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
+	waitUpTo(t, patience, ok)
+}
+
+// waitUpTo is waitFor for what may take longer.
+func waitUpTo(t *testing.T, limit time.Duration, ok func() bool) {
+	t.Helper()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
-	for deadline := time.Now().Add(patience); !ok(); <-again.C {
-		require.True(t, time.Now().Before(deadline), "not within %v", patience)
+	for deadline := time.Now().Add(limit); !ok(); <-again.C {
+		require.True(t, time.Now().Before(deadline), "not within %v", limit)
 	}
 }
 
