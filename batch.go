@@ -24,6 +24,7 @@ const (
 // no lock; the outbox guards it.
 type batch struct {
 	frameBuffer
+	lent []byte // comes after that: a message in the memory of the caller who writes the batch
 
 	frames     int      // in the batch
 	unawaited  int      // of these, frames whose Write has returned, or whose Send has given up
@@ -37,6 +38,7 @@ type batch struct {
 	base   int64   // where in the stream of the connection the batch begins
 	pieces []int64 // with TLS: where each piece of record bytes begins
 	given  int     // bytes that were handed to the network, or to TLS
+	gone   int     // of those, bytes that are no longer in the frameBuffer
 }
 
 // messages returns how many frames are the application's.
@@ -49,6 +51,32 @@ func (b *batch) lost(reason error) int {
 		return b.messages()
 	}
 	return b.unawaited
+}
+
+// size returns the bytes in the batch.
+func (b *batch) size() int { return b.gone + b.frameBuffer.size() + len(b.lent) }
+
+// lend appends the frame of LengthPrefix{} for msg, without a copy of that, and returns where it
+// begins. There is none after it.
+func (b *batch) lend(msg []byte) (start int) {
+	start = len(b.bytes)
+	b.bytes = appendFrameHeader(b.bytes, len(msg))
+	b.lent = msg
+	return start
+}
+
+// rest returns what was not handed over: of the frameBuffer, and of what was lent.
+func (b *batch) rest() (own, lent []byte) {
+	own = b.seal()
+	done := min(b.given-b.gone, len(own))
+	return own[done:], b.lent[b.given-b.gone-done:]
+}
+
+// keep ends the loan: what was not handed over of the message is copied.
+func (b *batch) keep() {
+	own, lent := b.rest()
+	b.bytes = append(own, lent...)
+	b.lent, b.gone = nil, b.given
 }
 
 // reset empties the batch for its next use, with a buffer of at most limit.
@@ -96,7 +124,7 @@ func (b *batch) addControl(start int) {
 
 // lose gives up the memory: the connection is dead. What unsent needs stays.
 func (b *batch) lose(loss error) {
-	b.frameBuffer = frameBuffer{}
+	b.frameBuffer, b.lent = frameBuffer{}, nil
 	b.loss = loss
 }
 
