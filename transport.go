@@ -67,9 +67,13 @@ func (t *plainTransport) tryWrite(b *batch) (done bool) {
 }
 
 func (t *plainTransport) write(b *batch) (done bool) {
-	p, _ := b.rest()
+	own, kept := b.rest()
 	b.begin(t.handed)
-	n, err := t.wire.Write(p)
+	n, err := t.wire.Write(own)
+	if ok := t.took(b, n, err); !ok || len(kept) == 0 {
+		return ok
+	}
+	n, err = t.wire.Write(kept)
 	return t.took(b, n, err)
 }
 
