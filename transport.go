@@ -28,9 +28,9 @@ type transport interface {
 	canTry() bool
 	readerCanTry() bool
 
-	// canLend reports whether writeLent may be used: tryWrite for a batch that ends with a message in
-	// the memory of the caller, who is lent the network for a while: as long as ctx lasts, and wait is
-	// enough for that to take something more. With wait 0 it is asked once. What is left is copied.
+	// canLend reports whether a batch may end with a message in the memory of its caller. writeLent
+	// hands over of such a batch what the network takes: at once, or with wait for as long as ctx
+	// lasts and the network takes something more in that time. It copies what is left of the message.
 	canLend() bool
 	writeLent(ctx context.Context, b *batch, wait time.Duration) (done bool)
 
@@ -48,6 +48,10 @@ type transport interface {
 	// closeWrite sends what TLS and TCP have to say at the end. Nothing is written after it.
 	closeWrite() error
 }
+
+// lentPiece is how much of a lent message the network is given at a time. If the peer reads as
+// fast as this is written, nothing else would look at the context meanwhile.
+const lentPiece = 1 << 20
 
 // A plainTransport writes the memory of the batch itself.
 type plainTransport struct {
@@ -81,13 +85,14 @@ func (t *plainTransport) writeLent(ctx context.Context, b *batch, wait time.Dura
 	b.begin(t.handed)
 	for {
 		own, lent := b.rest()
-		n, err := t.wire.TryWriteBoth(own, lent, wait)
+		piece := lent[:min(len(lent), lentPiece)]
+		n, err := t.wire.TryWriteBoth(own, piece, wait)
 		switch {
 		case !t.took(b, n, err):
 			return false // no one will read the message any more
 		case n == len(own)+len(lent):
 			return true
-		case n == 0 || wait == 0 || ctx.Err() != nil:
+		case n == 0, wait == 0 && n < len(own)+len(piece), ctx.Err() != nil:
 			b.keep()
 			return false
 		}
