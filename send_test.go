@@ -526,6 +526,7 @@ func TestLargeMessages(t *testing.T) {
 					next(size, write)
 					next(size, write)
 				}
+				require.NoError(t, c.Flush(t.Context()))
 				require.NoError(t, c.Close())
 				r := read()
 				require.Len(t, r.got, want)
