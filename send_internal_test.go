@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -357,7 +358,7 @@ func TestLend(t *testing.T) {
 	}
 
 	t.Run("keeps what was not handed over, as it was, wherever the network stops", func(t *testing.T) { // P1, P4
-		for given := range len("\x00\x00\x00\x05first") + frameHeader + 70 {
+		for given := range len("\x00\x00\x00\x05first") + frameHeader + 65 {
 			for again := range 5 {
 				b, msg := new(batch), slices.Clone(pattern[:65])
 				b.appendLengthPrefixed([]byte("first"))
@@ -365,7 +366,6 @@ func TestLend(t *testing.T) {
 				all := append(slices.Clone(b.bytes), msg...)
 				size := b.size()
 				require.Equal(t, len(all), size)
-				given := min(given, size)
 				b.take(given)
 				b.keep()
 				clear(msg)
@@ -377,6 +377,10 @@ func TestLend(t *testing.T) {
 				require.Equal(t, size, b.size())
 				b.reset(100)
 				require.Zero(t, b.size())
+				require.Nil(t, b.lent)
+				require.Positive(t, cap(b.kept), "it may be needed again")
+				b.reset(100)
+				require.Zero(t, cap(b.kept), "it was not")
 			}
 		}
 	})
@@ -416,7 +420,7 @@ func TestLend(t *testing.T) {
 	})
 
 	for name, prepare := range map[string]func(o *outbox){
-		"another writes":                       func(o *outbox) { o.writer = writerHelper },
+		"another writes":                       func(o *outbox) { o.writer, o.limit = writerHelper, minLent },
 		"Write, and it does not fill a buffer": func(o *outbox) { o.limit = 2 * minLent },
 	} {
 		t.Run("copies a message if "+name, func(t *testing.T) { // P3, P12
@@ -436,6 +440,24 @@ func TestLend(t *testing.T) {
 		})
 	}
 
+	t.Run("ends with the context of a Send, however steadily the network takes a little", func(t *testing.T) { // P1, P2
+		ctx, cancel := context.WithCancel(t.Context())
+		raw := &trickle{cutOff: newCutOff(t, 1<<20), onWrite: func(n int) {
+			if n == 5 {
+				cancel()
+			}
+		}}
+		o := newTestOutbox(new(Dialer), raw, lendingTransport)
+		msg := slices.Clone(pattern)
+		unsent, err := o.send(ctx, msg)
+		clear(msg)
+		require.ErrorIs(t, err, context.Canceled)
+		require.False(t, unsent)
+		require.NoError(t, o.flush(t.Context()))
+		require.Equal(t, string(binary.BigEndian.AppendUint32(nil, minLent))+string(pattern), raw.written())
+		requireOutboxEnds(t, o)
+	})
+
 	t.Run("of a message that the framing refuses is refused as any other is", func(t *testing.T) { // P4
 		o := newTestOutbox(&Dialer{Framer: LengthPrefix{MaxSize: 1000}}, newCutOff(t, 1<<20), lendingTransport)
 		for _, op := range []func(context.Context, []byte) (bool, error){o.send, o.write} {
@@ -445,6 +467,23 @@ func TestLend(t *testing.T) {
 		}
 		requireOutboxEnds(t, o)
 	})
+}
+
+// A trickle is a connection of which each Write ends at its deadline, after a few bytes.
+type trickle struct {
+	*cutOff
+	writes  int
+	onWrite func(n int)
+}
+
+func (c *trickle) Write(p []byte) (int, error) {
+	c.writes++
+	c.onWrite(c.writes)
+	n, _ := c.cutOff.Write(p[:min(len(p), 100)])
+	if n < len(p) {
+		return n, os.ErrDeadlineExceeded
+	}
+	return n, nil
 }
 
 func TestLendToASocket(t *testing.T) {
