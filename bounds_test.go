@@ -208,7 +208,7 @@ func TestAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	// TLS has allocations of its own.
-	sizes := []int{0, 64, 1000, 5000, 100_000}
+	sizes := []int{0, 64, 1000, 5000, 100_000, 1 << 20}
 	if testing.Short() {
 		sizes = []int{64}
 	}
@@ -269,7 +269,7 @@ func testAllocations(t *testing.T, ctx context.Context, tr testkit.Transport, ms
 		check(c.Send(ctx, msg))
 		receive()
 	})
-	batch := min(100, 200_000/(len(msg)+64)) // as many as the Inbox takes
+	batch := max(1, min(100, 200_000/(len(msg)+64))) // as many as the Inbox takes
 	measure("Write, Flush and ReceiveInto", 50, func() {
 		for range batch {
 			check(c.Write(ctx, msg))

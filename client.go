@@ -174,7 +174,7 @@ func (c *Client) Send(ctx context.Context, msg []byte) error {
 
 // send is Send, mostly on l, which may be nil or over.
 func send(ctx context.Context, a access, l *link, msg []byte) error {
-	if l == nil || ctx.Err() != nil {
+	if l == nil || ctx.Err() != nil || len(msg) >= minLent {
 		return sendSlowly(ctx, a, msg)
 	}
 	t, writes := l.out.join(msg)
@@ -196,7 +196,7 @@ func send(ctx context.Context, a access, l *link, msg []byte) error {
 	return a.opError(opSend, unsent, err)
 }
 
-// sendSlowly is send for what may have to wait, is refused, or is not framed by LengthPrefix{}.
+// sendSlowly is send for what may have to wait, is refused, is large, or is not framed by LengthPrefix{}.
 func sendSlowly(ctx context.Context, a access, msg []byte) error {
 	for over := (*link)(nil); ; {
 		l, err := a.connected(ctx, over)

@@ -565,9 +565,10 @@ type slabPool struct {
 	most    int // memory of more is given up: it was for messages larger than those of late
 }
 
-// put keeps s for its memory, as long as that of all does not exceed limit; one is always kept.
+// put keeps s for its memory, as long as that of all does not exceed limit. Two are always kept: in
+// a stream of messages above the limit one is read while another waits, and a third is received.
 func (p *slabPool) put(s *slab, limit int) {
-	if cap(s.data) > p.most || p.first != nil && p.bytes+cap(s.data) > limit {
+	if cap(s.data) > p.most || p.bytes+cap(s.data) > limit && p.first != nil && p.first.next != nil {
 		return
 	}
 	s.reset()

@@ -75,14 +75,16 @@ func TestSlabPool(t *testing.T) {
 		}
 	})
 
-	t.Run("keeps one above the limit", func(t *testing.T) { // P12
+	t.Run("keeps two above the limit", func(t *testing.T) { // P12
 		var p slabPool
 		p.get(1 << 20)
-		p.put(ofSize(1<<20), 1000)
-		p.put(ofSize(10), 1000)
+		for _, size := range []int{1 << 20, 1 << 19, 10} {
+			p.put(ofSize(size), 1000)
+		}
 		n, bytes := count(&p)
-		require.Equal(t, 1, n)
-		require.Equal(t, 1<<20, bytes)
+		require.Equal(t, 2, n)
+		require.Equal(t, 1<<20+1<<19, bytes)
+		require.Equal(t, 1<<19, cap(p.get(1<<20).data))
 		require.Equal(t, 1<<20, cap(p.get(1<<20).data))
 	})
 

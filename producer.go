@@ -115,6 +115,24 @@ func (t *producer) add(msg []byte, ours bool, from upstream) error {
 	return over
 }
 
+// largeStorage returns memory for a message that is to be alone in a slab: empty, with some
+// capacity or none.
+func (t *producer) largeStorage() []byte {
+	if t.slab == nil || t.slab.n > 0 {
+		t.closeSlab()
+		t.newSlab()
+	}
+	return t.slab.free()
+}
+
+// addLarge is add for a message that is in the memory of largeStorage or has outgrown it.
+func (t *producer) addLarge(msg []byte, from upstream) error {
+	over := t.admit(len(msg), from)
+	t.slab.trade(msg)
+	t.addBytes(len(msg), len(msg))
+	return over
+}
+
 // copy is add for a message in memory that is not the inbox's.
 func (t *producer) copy(msg []byte, from upstream) error {
 	over := t.admit(len(msg), from)

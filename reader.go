@@ -117,10 +117,8 @@ func (r *frameReader) readFrame(dst []byte) ([]byte, error) {
 	start := r.total - int64(buffered)
 	msg, err := r.framing.framer.ReadFrame(r.in, dst)
 	switch {
-	case errors.Is(err, ErrFrameTimeout) && r.total > start:
-		return nil, fmt.Errorf("%w; %d bytes of the frame have come", err, r.total-start)
 	case err != nil:
-		return nil, r.explain(err)
+		return nil, r.cut(err, start)
 	case r.total-int64(r.in.Buffered()) == start:
 		return nil, fmt.Errorf("%w: %T returned a message without having consumed a byte", ErrInvalidFrame, r.framing.framer)
 	case len(msg) < len(dst):
@@ -128,6 +126,44 @@ func (r *frameReader) readFrame(dst []byte) ([]byte, error) {
 	}
 	r.arrived()
 	return msg, nil
+}
+
+// readWhole reads a message of LengthPrefix{} of size bytes, of which the header was taken from
+// the read buffer, into buf or larger memory: for as many bytes as are expected at once, for more
+// as they come. After the message it returns what has come with it of the next header.
+func (r *frameReader) readWhole(buf []byte, size, expected int) (all []byte, err error) {
+	p := r.buffered()
+	start := r.total - int64(frameHeader+len(p))
+	most := size + frameHeader
+	all = append(withRoom(buf[:0], min(most, max(expected, 2*len(p), minStep))), p...)
+	r.in.Discard(len(p))
+	for r.inFrame = true; len(all) < size; {
+		if len(all) == cap(all) {
+			all = withRoom(all, min(most, 2*len(all)))
+		}
+		n, err := r.Read(all[len(all):min(most, cap(all))])
+		if err != nil {
+			return nil, r.cut(readError(err, frameHeader), start)
+		}
+		all = all[:len(all)+n]
+	}
+	return all, nil
+}
+
+// withRoom returns p in memory of size bytes or more.
+func withRoom(p []byte, size int) []byte {
+	if cap(p) >= size {
+		return p
+	}
+	return append(make([]byte, 0, size), p...)
+}
+
+// cut explains err, which came instead of the rest of the frame that begins at start in the stream.
+func (r *frameReader) cut(err error, start int64) error {
+	if errors.Is(err, ErrFrameTimeout) && r.total > start {
+		return fmt.Errorf("%w; %d bytes of the frame have come", err, r.total-start)
+	}
+	return r.explain(err)
 }
 
 // buffered returns what is in the read buffer.
@@ -269,7 +305,10 @@ func (r *reader) takeWhole() error {
 	if err := r.takeBuffered(); err != nil {
 		return err
 	}
-	if r.mayReadDirectly() {
+	switch {
+	case r.isLarge(r.frames.buffered()) && len(r.frames.unread) == 0:
+		return r.readLarge()
+	case r.mayReadDirectly():
 		return r.readDirectly()
 	}
 	return nil
@@ -414,6 +453,48 @@ func (r *reader) readDirectly() error {
 			return nil
 		case s.n > slabMessages/4*3 || s.room() < directSlab/4:
 			t.rotate(p)
+		}
+	}
+}
+
+// minLarge is the size of messages that are read straight into memory of their own. It is a
+// read buffer, of which nothing is saved then.
+const minLarge = 64 << 10
+
+// isLarge reports whether p begins a frame that is read by readLarge.
+func (r *reader) isLarge(p []byte) bool {
+	if len(p) < frameHeader {
+		return false
+	}
+	size := frameSize(p)
+	return size >= minLarge && size <= r.frames.framing.largest
+}
+
+// readLarge takes in the message that begins in the read buffer, and those that follow it, as long
+// as they are large and their headers come with what is before them.
+func (r *reader) readLarge() error {
+	t, f := r.producer, r.frames
+	defer f.doubt() // a read that has filled the memory of a message says nothing of the read buffer
+	header := [frameHeader]byte(f.buffered())
+	f.in.Discard(frameHeader)
+	for next := header[:]; ; {
+		size := int(frameSize(next))
+		all, err := f.readWhole(t.largeStorage(), size, t.typical)
+		if err != nil {
+			return err
+		}
+		next = header[:copy(header[:], all[size:])] // before the memory is anybody else's
+		f.arrived()
+		routed, err := r.route(all[:size])
+		if err == nil && !routed {
+			err = t.addLarge(all[:size], r.origin)
+		}
+		if err != nil {
+			return err
+		}
+		if !r.isLarge(next) {
+			f.giveBack(next)
+			return nil
 		}
 	}
 }

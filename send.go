@@ -58,6 +58,14 @@ const (
 	// answerTime is how long the reader waits at the end for the helper to hand over answers to
 	// pings, and alerts of TLS. The helper has only to come by a processor.
 	answerTime = 100 * time.Millisecond
+
+	// minLent is the size of messages that are written from the caller's memory, if the caller
+	// can write.
+	minLent = 16 << 10
+
+	// lentWait is how long a Send of such a message waits for the network to take more of it. A
+	// peer that is slower than that is not kept waiting by a copy of the rest.
+	lentWait = 2 * time.Millisecond
 )
 
 // A ticket is what a caller has handed in at an outbox, and asks for the fate of: a frame, or
@@ -124,6 +132,15 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 
 // write frames msg as soon as there is room for it.
 func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error) {
+	if len(msg) >= minLent {
+		if _, lent, err := o.lend(ctx, msg, o.limit); err != nil {
+			return true, err
+		} else if lent {
+			o.batches.open.unawaited++
+			o.writeLentLocked(ctx, 0)
+			return false, nil
+		}
+	}
 	if _, err := o.enter(ctx, msg); err != nil {
 		return true, err
 	}
@@ -161,11 +178,38 @@ func (o *outbox) fitsLocked(msg []byte) bool {
 
 // send frames msg and returns when it was handed over.
 func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
-	t, err := o.enter(ctx, msg)
-	if err != nil {
+	t, lent, err := o.lend(ctx, msg, 0)
+	switch {
+	case err != nil:
+		return true, err
+	case lent && o.writeLentLocked(ctx, lentWait):
+		return false, nil
+	case lent:
+		return o.await(ctx, t)
+	}
+	if t, err = o.enter(ctx, msg); err != nil {
 		return true, err
 	}
 	return o.flushLocked(ctx, t)
+}
+
+// lend frames msg as the last of the open batch, in the memory of the caller, who is to write that.
+// Then the lock is held. lent is false if msg is too small for that, or would not fill the
+// batch up to size, another writes, or the transport does not have it.
+func (o *outbox) lend(ctx context.Context, msg []byte, size int) (t ticket, lent bool, err error) {
+	if len(msg) < minLent || !o.transport.canLend() || !o.framing.fits(msg) {
+		return ticket{}, false, nil
+	}
+	if err := o.lockRoom(ctx); err != nil {
+		return ticket{}, false, err
+	}
+	open := o.batches.open
+	if !o.canWriteLocked() || open.size()+len(msg) < size {
+		o.mu.Unlock()
+		return ticket{}, false, nil
+	}
+	open.frames++
+	return ticket{batch: o.batches.number, start: open.lend(msg)}, true, nil
 }
 
 // appendLocked frames msg, which fits.

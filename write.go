@@ -1,8 +1,10 @@
 package tcpclient
 
 import (
+	"context"
 	"errors"
 	"runtime"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
@@ -71,6 +73,23 @@ func (o *outbox) writeInlineLocked() (done bool) {
 // tryOpenLocked is writeInlineLocked for one that is the writer already.
 func (o *outbox) tryOpenLocked() (done bool) {
 	done = o.trySealedLocked()
+	o.stepDownLocked()
+	o.mu.Unlock()
+	return done
+}
+
+// writeLentLocked makes the caller the writer of the open batch, which ends with a message of its
+// own, and reports whether all of that was handed over. What is left is for the helper. It releases
+// the lock.
+func (o *outbox) writeLentLocked(ctx context.Context, wait time.Duration) (done bool) {
+	o.writer = writerInline
+	b := o.sealLocked()
+	o.mu.Unlock()
+	done = o.transport.writeLent(ctx, b, wait)
+	o.mu.Lock()
+	if done {
+		o.completeLocked()
+	}
 	o.stepDownLocked()
 	o.mu.Unlock()
 	return done

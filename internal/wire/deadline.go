@@ -35,9 +35,9 @@ type deadlineConn interface {
 	// canTryWrite reports whether tryWrite can take anything. It is always the same.
 	canTryWrite() bool
 
-	// tryWrite writes what the connection takes at once, and never waits. That it takes no
-	// more is no error.
-	tryWrite(p []byte) (int, error)
+	// tryWrite writes what the connection takes at once of head and tail, and never waits. That
+	// it takes no more is no error.
+	tryWrite(head, tail []byte) (int, error)
 
 	// inFlight returns how many bytes of a Write that goes on may or may not have been
 	// handed over.
@@ -130,11 +130,11 @@ func (s *socket) ahead() []byte { return peek(s.Conn) }
 
 func (s *socket) canTryWrite() bool { return s.try != nil }
 
-func (s *socket) tryWrite(p []byte) (int, error) {
+func (s *socket) tryWrite(head, tail []byte) (int, error) {
 	if s.try == nil {
 		return 0, nil
 	}
-	return s.try.write(p)
+	return s.try.write(head, tail)
 }
 
 func (s *socket) inFlight() int { return 0 }

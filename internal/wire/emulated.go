@@ -111,7 +111,7 @@ func (e *emulated) ahead() []byte { return bytes.Clone(e.reading.rest) }
 // canTryWrite: each write may wait.
 func (e *emulated) canTryWrite() bool { return false }
 
-func (e *emulated) tryWrite([]byte) (int, error) { return 0, nil }
+func (e *emulated) tryWrite(head, tail []byte) (int, error) { return 0, nil }
 
 func (e *emulated) inFlight() int { return int(e.writing.inFlight.Load()) }
 

@@ -233,3 +233,93 @@ func TestAheadOfSocket(t *testing.T) {
 		})
 	}
 }
+
+func TestTryWriteBoth(t *testing.T) {
+	t.Run("loses no byte and sends none twice, wherever the network stops", func(t *testing.T) { // P1, P4
+		for seed := range uint64(5) {
+			rng := rand.New(rand.NewPCG(seed, 16))
+			near, far := onTCP(t)
+			require.NoError(t, near.SetWriteBuffer(64<<10))
+			c := newConn(t, near, time.Minute)
+			p := pattern(4 << 20)
+			got := readAll(far)
+			for rest := p; len(rest) > 0; {
+				head := min(rng.IntN(300)*rng.IntN(300), len(rest))
+				tail := min(rng.IntN(400_000), len(rest)-head)
+				wait := time.Duration(rng.IntN(3)) * time.Millisecond
+				n, err := c.TryWriteBoth(rest[:head], rest[head:head+tail], wait)
+				require.NoError(t, err, "seed %d", seed)
+				rest = rest[n:]
+				require.Equal(t, int64(len(p)-len(rest)), c.Handed(), "seed %d", seed)
+			}
+			require.NoError(t, c.CloseWrite())
+			require.True(t, string(p) == string(<-got), "seed %d", seed)
+		}
+	})
+
+	t.Run("waits for a peer that does not read, but not for long, and then is as good as before", func(t *testing.T) { // P2, P4
+		near, far := onTCP(t)
+		c := newConn(t, near, time.Minute)
+		p := pattern(32 << 20)
+		const wait = 20 * time.Millisecond
+		n := 0
+		for idle := false; !idle; {
+			began := time.Now()
+			k, err := c.TryWriteBoth(p[n:n+10], p[n+10:], wait)
+			require.NoError(t, err)
+			if idle = k == 0; idle {
+				require.GreaterOrEqual(t, time.Since(began), wait)
+			}
+			n += k
+		}
+		require.Less(t, n, len(p))
+		require.False(t, c.IsDead())
+		k, err := c.TryWriteBoth(p[n:n+10], p[n+10:], 0)
+		require.NoError(t, err)
+		require.Zero(t, k)
+		all := readAll(far)
+		testkit.Eventually(t, "there is room again, and the deadline is none", func() bool {
+			k, err = c.TryWrite(p[n:])
+			n += k
+			return k > 0
+		})
+		require.NoError(t, err)
+		_, err = c.Write(p[n:])
+		require.NoError(t, err)
+		require.NoError(t, c.CloseWrite())
+		require.True(t, string(p) == string(<-all), "the peer got other bytes")
+	})
+
+	t.Run("of a connection that is reset meanwhile ends the writing side, and counts what was taken", func(t *testing.T) { // P4, P9
+		near, far := onTCP(t)
+		c := newConn(t, near, time.Minute)
+		p := pattern(32 << 20)
+		n, err := c.TryWriteBoth(p[:10], p[10:], 0)
+		require.NoError(t, err)
+		require.NoError(t, far.SetLinger(0))
+		time.AfterFunc(10*time.Millisecond, func() { far.Close() })
+		k, err := c.TryWriteBoth(nil, p[n:], time.Minute)
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		require.Equal(t, err, c.Cause())
+		require.Equal(t, int64(n+k), c.Handed())
+		again, err := c.TryWriteBoth(nil, p[:1], 0)
+		require.Zero(t, again)
+		require.Equal(t, c.Cause(), err)
+	})
+
+	t.Run("allocates nothing", func(t *testing.T) { // P12
+		near, far := onTCP(t)
+		c := newConn(t, near, time.Minute)
+		go io.Copy(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{far})
+		p := pattern(1 << 20)
+		require.Zero(t, testing.AllocsPerRun(50, func() {
+			for n := 0; n < len(p); {
+				k, err := c.TryWriteBoth(p[n:min(n+100, len(p))], p[min(n+100, len(p)):], time.Second)
+				if err != nil {
+					panic(err)
+				}
+				n += k
+			}
+		}))
+	})
+}
