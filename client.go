@@ -28,9 +28,8 @@ type Client struct {
 	count     counters
 	trace     tracer
 
-	life context.Context // ends with Close: run's dials and waits are under it
-	stop context.CancelFunc
-	done chan struct{} // closed when run has ended
+	connecting connecting    // over with Close: the contexts of run's dials and waits
+	done       chan struct{} // closed when run has ended
 
 	link atomic.Pointer[link] // the connection in use; nil: none. Set by run.
 
@@ -59,15 +58,15 @@ const (
 // newClient returns a Client whose attempts to connect have the values of ctx, but not its end.
 func newClient(ctx context.Context, config *config, network string, addresses []string) *Client {
 	c := &Client{
-		config:  config,
-		done:    make(chan struct{}),
-		changed: make(chan struct{}),
-		trace:   tracer{to: config.trace},
+		config:     config,
+		done:       make(chan struct{}),
+		changed:    make(chan struct{}),
+		trace:      tracer{to: config.trace},
+		connecting: connecting{values: context.WithoutCancel(ctx)},
 	}
 	c.connector = newConnector(config, network, addresses, &c.trace, c.attemptFailed)
 	c.in = newInbox(config.inbox, c.connector.demand)
 	c.producer = newProducer(c.in, &c.count)
-	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return c
 }
 

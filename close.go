@@ -47,7 +47,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	cut := context.AfterFunc(ctx, c.abort) // whoever is held up, and be it drain by a Framer
 	l := c.link.Load()
 	if l == nil {
-		c.stop() // between two connections there is nothing to wait for
+		c.connecting.end() // between two connections there is nothing to wait for
 	} else {
 		l.drain(ctx.Done())
 	}
@@ -179,7 +179,7 @@ func (c *Client) Disconnect(cause error) {
 		l.wire.Kill(reason)
 	case permanent && c.config.backoff != nil && c.phase == clientRunning:
 		c.verdict = reason
-		c.stop()
+		c.connecting.end()
 	}
 	c.connector.hurryUp()
 }
@@ -262,7 +262,7 @@ func (c *Client) awaitForeign(late <-chan time.Time) bool {
 
 // abort ends run, wherever it is, and unblocks all who wait.
 func (c *Client) abort() {
-	c.stop()
+	c.connecting.end()
 	if l := c.link.Load(); l != nil {
 		l.wire.Kill(ErrClosed)
 	}

@@ -32,9 +32,9 @@ func (c *Client) run(dialing context.Context) {
 			break
 		}
 		c.connector.ended(o, time.Since(began))
-		conn, err = c.connector.connect(c.life, true)
+		conn, err = c.nextConnection()
 	}
-	if c.life.Err() != nil && c.isEnding() && (c.config.backoff != nil || !errors.Is(err, ErrDisconnected)) {
+	if c.connecting.isOver() && c.isEnding() && (c.config.backoff != nil || !errors.Is(err, ErrDisconnected)) {
 		err = ErrClosed
 	}
 	if verdict := c.lastVerdict(); verdict != nil && err != ErrClosed {
@@ -46,12 +46,18 @@ func (c *Client) run(dialing context.Context) {
 // firstConnection makes the first connection, for a Dial whose context is dialing, or later.
 func (c *Client) firstConnection(dialing context.Context) (*Conn, error) {
 	if c.config.onDemand() {
-		return c.connector.connect(c.life, true)
+		return c.nextConnection()
 	}
-	ctx, cancel := context.WithCancel(dialing)
-	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
+	ctx, done := c.connecting.begin(dialing)
+	defer done()
 	return c.connector.connect(ctx, c.config.backoff != nil && c.config.backoff.FirstDial)
+}
+
+// nextConnection makes a connection, trying until there is one or it is clear that there will be none.
+func (c *Client) nextConnection() (*Conn, error) {
+	ctx, done := c.connecting.begin(c.connecting.values)
+	defer done()
+	return c.connector.connect(ctx, true)
 }
 
 // use reads from l until it has ended, and returns how it has.
@@ -161,6 +167,53 @@ func (c *Client) lastVerdict() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.verdict
+}
+
+// A connecting makes the contexts of a Client's attempts. While it is connected there is no context
+// of them: an idle Client should cost little.
+type connecting struct {
+	values context.Context // Dial's, without its end
+
+	mu     sync.Mutex // guards following
+	over   bool
+	cancel context.CancelFunc // ends the attempts that are under way; nil: none are
+}
+
+// begin returns a context for attempts, until done. It ends with parent, and at end.
+func (t *connecting) begin(parent context.Context) (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancel(parent)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		cancel()
+	}
+	t.cancel = cancel
+	return ctx, t.done
+}
+
+// done ends the attempts that are under way.
+func (t *connecting) done() { t.take(false)() }
+
+// end ends the attempts, and there are no others.
+func (t *connecting) end() { t.take(true)() }
+
+// take returns what ends the attempts that are under way. over says that there are to be no
+// others.
+func (t *connecting) take(over bool) context.CancelFunc {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	cancel := t.cancel
+	t.over, t.cancel = t.over || over, nil
+	if cancel == nil {
+		return func() {}
+	}
+	return cancel
+}
+
+func (t *connecting) isOver() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.over
 }
 
 // A connector makes the connections of a Client. The Client's goroutine owns it.
