@@ -6,12 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"net"
+	"sync"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
-// minRead is the size that a read buffer starts with. It grows with use, up to
-// ReadBuffer: an idle connection should cost little.
-const minRead = 512
+const (
+	// minRead is the size that a read buffer starts with. It grows with use, up to
+	// ReadBuffer: an idle connection should cost little.
+	minRead = 512
+
+	// maxSmall is how many reads in a row that brought little it takes for a smaller buffer.
+	maxSmall = 64
+)
 
 // A readWatcher is told what a frameReader does.
 type readWatcher interface {
@@ -28,25 +37,59 @@ type readWatcher interface {
 type frameReader struct {
 	framing framing
 	watcher readWatcher
-	from    io.Reader     // the wire, or TLS on it
-	in      *bufio.Reader // over Read
-	maxRead int           // ReadBuffer
+	from    io.Reader    // the wire, or TLS on it
+	ready   readyReader  // from, if it can wait for bytes without memory for them; else nil
+	in      bufio.Reader // over Read, with the memory of buf. Framers may know it by its address
+	buf     *readBuffer  // nil: none is needed
+	size    int          // of the next buf
+	maxRead int          // ReadBuffer
 
 	inFrame      bool   // bytes of an unfinished frame are here
 	bufferFilled bool   // the last read of the socket filled all the buffer it was given
 	lastRead     int    // bytes that the last read of the socket brought
+	smallReads   int    // in a row that brought much less than the buffer holds
 	total        int64  // bytes given to in
 	unread       []byte // bytes that were read already and come next
 	unreadErr    error  // the error that comes after them
-	unreadBuf    []byte // memory for unread
 	heard        bool   // a whole message has arrived
 }
 
 func newFrameReader(from io.Reader, f framing, maxRead int, watcher readWatcher) *frameReader {
-	r := &frameReader{framing: f, watcher: watcher, from: from, maxRead: maxRead}
-	r.in = bufio.NewReaderSize(r, r.minBuffer())
+	r := &frameReader{framing: f, watcher: watcher, maxRead: maxRead}
+	r.size = r.minBuffer()
+	r.readFrom(from)
 	return r
 }
+
+// A readyReader can wait for bytes without memory for them.
+type readyReader interface {
+	ReadInto(m wire.Memory) (int, error)
+}
+
+// A readBuffer is memory for a frameReader. Those that no one needs are shared by all: a
+// connection on which nothing comes has none.
+type readBuffer struct {
+	in  bufio.Reader // to be copied
+	mem []byte       // its memory
+}
+
+// readBuffers are those, by the bits of their sizes.
+var readBuffers [bits.UintSize + 1]sync.Pool
+
+func newReadBuffer(size int) *readBuffer {
+	if b, ok := readBuffers[bits.Len(uint(size))].Get().(*readBuffer); ok && len(b.mem) == size {
+		return b
+	}
+	in := bufio.NewReaderSize(nil, size)
+	mem, _ := in.Peek(0)
+	mem = mem[:cap(mem)]
+	if len(mem) < size {
+		mem = make([]byte, size) // package bufio shows it no longer: Read copies
+	}
+	return &readBuffer{*in, mem[:size]}
+}
+
+func (b *readBuffer) putBack() { readBuffers[bits.Len(uint(len(b.mem)))].Put(b) }
 
 // minBuffer returns the size that the read buffer starts with.
 func (r *frameReader) minBuffer() int {
@@ -59,7 +102,7 @@ func (r *frameReader) minBuffer() int {
 // setFraming makes f cut what was not cut into messages yet.
 func (r *frameReader) setFraming(f framing) {
 	r.framing = f
-	if size := r.minBuffer(); r.in.Size() < size {
+	if size := r.minBuffer(); r.size < size {
 		r.replaceBuffer(size)
 	}
 }
@@ -69,13 +112,17 @@ func (r *frameReader) successor(watcher readWatcher) *frameReader {
 	next := newFrameReader(r.from, r.framing, r.maxRead, watcher)
 	next.unread, next.unreadErr = r.ahead()
 	next.heard = r.heard
+	r.dropBuffer()
 	return next
 }
 
 // Read is where in reads from.
 func (r *frameReader) Read(p []byte) (int, error) {
 	if len(r.unread) > 0 {
-		n := copy(p, r.unread)
+		n := min(len(p), len(r.unread))
+		if &p[0] != &r.unread[0] { // else fill has read them into the buffer
+			copy(p, r.unread)
+		}
 		r.unread = r.unread[n:]
 		r.total += int64(n)
 		return n, nil
@@ -87,13 +134,57 @@ func (r *frameReader) Read(p []byte) (int, error) {
 	r.watcher.beforeRead(r.inFrame)
 	n, err := r.from.Read(p)
 	if n > 0 {
-		r.inFrame = true
-		r.bufferFilled = n == len(p)
-		r.lastRead = n
+		r.hasRead(n, len(p))
 		r.total += int64(n)
 		r.unreadErr, err = err, nil // bufio would lose it where grow replaces it
 	}
 	return n, err
+}
+
+// hasRead notes that the socket has brought n bytes into memory of that size.
+func (r *frameReader) hasRead(n, size int) {
+	r.inFrame = true
+	r.bufferFilled = n == size
+	r.lastRead = n
+	if r.smallReads++; n >= size/8 {
+		r.smallReads = 0
+	}
+}
+
+// fill waits, between two frames, until there is something to read, and takes it into a buffer that
+// was not there before, as far as that is possible.
+func (r *frameReader) fill() {
+	if r.ready != nil && r.unreadErr == nil {
+		r.watcher.beforeRead(false)
+		n, err := r.ready.ReadInto(r)
+		if n > 0 {
+			r.hasRead(n, len(r.buf.mem))
+			r.unread = r.buf.mem[:n]
+		}
+		r.unreadErr = err
+	}
+	r.Take() // also for an error
+}
+
+// Take returns the memory of the read buffer, which it makes.
+func (r *frameReader) Take() []byte {
+	if r.buf == nil {
+		r.buf = newReadBuffer(r.size)
+		r.in = r.buf.in
+		r.in.Reset(r)
+	}
+	return r.buf.mem
+}
+
+// Release gives up the read buffer, which is empty, until Take.
+func (r *frameReader) Release() { r.dropBuffer() }
+
+// dropBuffer gives up the read buffer, and what is in it.
+func (r *frameReader) dropBuffer() {
+	if r.buf != nil {
+		r.buf.putBack()
+		r.buf, r.in = nil, bufio.Reader{}
+	}
 }
 
 // await blocks until there are bytes to read.
@@ -101,8 +192,7 @@ func (r *frameReader) await() error {
 	if r.in.Buffered() > 0 {
 		return nil
 	}
-	r.makeBuffer()
-	r.inFrame = len(r.unread) > 0
+	r.prepare()
 	if _, err := r.in.Peek(1); err != nil {
 		return r.explain(err)
 	}
@@ -111,11 +201,9 @@ func (r *frameReader) await() error {
 
 // readFrame reads one message and appends it to dst.
 func (r *frameReader) readFrame(dst []byte) ([]byte, error) {
-	r.makeBuffer()
-	buffered := r.in.Buffered()
-	r.inFrame = buffered+len(r.unread) > 0
-	start := r.total - int64(buffered)
-	msg, err := r.framing.framer.ReadFrame(r.in, dst)
+	start := r.total - int64(r.in.Buffered())
+	r.prepare()
+	msg, err := r.framing.framer.ReadFrame(&r.in, dst)
 	switch {
 	case errors.Is(err, ErrFrameTimeout) && r.total > start:
 		return nil, fmt.Errorf("%w; %d bytes of the frame have come", err, r.total-start)
@@ -147,31 +235,47 @@ func (r *frameReader) arrived() {
 	r.watcher.arrived()
 }
 
-// makeBuffer replaces the read buffer by a larger one if the last read filled it: then more
-// is waiting.
-func (r *frameReader) makeBuffer() {
-	if !r.bufferFilled || r.in.Size() >= r.maxRead {
-		return
+// prepare makes what the next frame is read with. If nothing of it is here, it waits for its first
+// bytes.
+func (r *frameReader) prepare() {
+	r.fitBuffer()
+	r.inFrame = r.in.Buffered()+len(r.unread) > 0
+	if r.inFrame {
+		r.Take()
+	} else {
+		r.fill()
 	}
-	r.replaceBuffer(min(4*r.in.Size(), r.maxRead))
 }
 
-// replaceBuffer makes a read buffer of that size. What is in the old one comes next.
+// fitBuffer replaces the read buffer by a larger one if the last read filled it: then more
+// is waiting. It replaces it by a smaller one if the reads of late had no use for its size.
+func (r *frameReader) fitBuffer() {
+	switch {
+	case r.bufferFilled && r.size < r.maxRead:
+		r.replaceBuffer(min(4*r.size, r.maxRead))
+	case r.smallReads > maxSmall && r.in.Buffered() == 0:
+		r.replaceBuffer(max(r.size/4, r.minBuffer()))
+	}
+}
+
+// replaceBuffer makes size that of the read buffer. What is in the old one comes next.
 func (r *frameReader) replaceBuffer(size int) {
 	rest := r.buffered()
-	r.unread = append(append([]byte(nil), rest...), r.unread...)
+	r.unread = append(append([]byte(nil), rest...), r.unread...) // which may lie in the old one, too
 	r.total -= int64(len(rest))
-	r.bufferFilled = false
-	r.in = bufio.NewReaderSize(r, size)
+	r.bufferFilled, r.smallReads = false, 0
+	r.size = size
+	r.dropBuffer()
 }
 
 // giveBack gives p, which was read from the socket, to the read buffer, which is empty.
 func (r *frameReader) giveBack(p []byte) {
-	r.unread = append(r.unreadBuf[:0], p...)
-	r.total -= int64(len(p))
-	if len(p) <= frameHeader+maxDirect { // the start of a frame, as nearly always
-		r.unreadBuf = r.unread
+	if mem := r.Take(); len(p) <= len(mem) {
+		r.unread = mem[:copy(mem, p)]
+	} else {
+		r.unread = bytes.Clone(p)
 	}
+	r.total -= int64(len(p))
 }
 
 // explain says more about a read error where the bare one would mislead.
@@ -186,9 +290,9 @@ func (r *frameReader) explain(err error) error {
 
 // fail makes r forget what was read ahead, and bring nothing more.
 func (r *frameReader) fail(err error) {
-	r.in.Reset(r)
+	r.dropBuffer()
 	r.unread, r.unreadErr = nil, nil
-	r.from = failedReader{err}
+	r.from, r.ready = failedReader{err}, nil
 }
 
 type failedReader struct{ err error }
@@ -196,7 +300,10 @@ type failedReader struct{ err error }
 func (f failedReader) Read([]byte) (int, error) { return 0, f.err }
 
 // readFrom makes r read from somewhere else, of which nothing was read yet.
-func (r *frameReader) readFrom(from io.Reader) { r.from, r.heard = from, false }
+func (r *frameReader) readFrom(from io.Reader) {
+	r.from, r.heard = from, false
+	r.ready, _ = from.(readyReader)
+}
 
 // A reader is the reading side of a connection in use: it brings each message to the one that
 // it is for. The Client's goroutine owns it.
@@ -391,7 +498,7 @@ func (r *reader) readDirectly() error {
 	defer f.doubt() // for the next time, too, it takes such a peer
 	t.rotate(nil)
 	rest := t.slab.lay(f.buffered()) // bytes of an unfinished frame, after the messages in the slab
-	f.in.Discard(rest)
+	f.dropBuffer()
 	for {
 		s := t.slab
 		fill := min((slabMessages-s.n)*(t.typical+frameHeader), s.room()) // what comes after that has to be moved
