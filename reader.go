@@ -154,7 +154,9 @@ func (r *frameReader) hasRead(n, size int) {
 // fill waits, between two frames, until there is something to read, and takes it into a buffer that
 // was not there before, as far as that is possible.
 func (r *frameReader) fill() {
-	if r.ready != nil && r.unreadErr == nil {
+	switch {
+	case r.unreadErr != nil:
+	case r.ready != nil:
 		r.watcher.beforeRead(false)
 		n, err := r.ready.ReadInto(r)
 		if n > 0 {
@@ -162,6 +164,11 @@ func (r *frameReader) fill() {
 			r.unread = r.buf.mem[:n]
 		}
 		r.unreadErr = err
+	default:
+		r.Take()
+		if _, err := r.in.Peek(1); err != nil {
+			r.unreadErr = err
+		}
 	}
 	r.Take() // also for an error
 }
@@ -186,6 +193,9 @@ func (r *frameReader) dropBuffer() {
 		r.buf, r.in = nil, bufio.Reader{}
 	}
 }
+
+// isEmpty reports whether nothing is here of the next frame.
+func (r *frameReader) isEmpty() bool { return r.in.Buffered()+len(r.unread) == 0 }
 
 // await blocks until there are bytes to read.
 func (r *frameReader) await() error {
@@ -239,7 +249,7 @@ func (r *frameReader) arrived() {
 // bytes.
 func (r *frameReader) prepare() {
 	r.fitBuffer()
-	r.inFrame = r.in.Buffered()+len(r.unread) > 0
+	r.inFrame = !r.isEmpty()
 	if r.inFrame {
 		r.Take()
 	} else {
@@ -344,6 +354,7 @@ func (r *reader) run() (err error) {
 		return err
 	}
 	for {
+		r.await()
 		if r.frames.framing.largest > 0 {
 			if err := r.takeWhole(); err != nil {
 				return err
@@ -365,6 +376,17 @@ func (r *reader) run() (err error) {
 			return err
 		}
 	}
+}
+
+// await waits until something of the next message is here, or the connection has ended. Meanwhile
+// whoever receives may give up the memory for messages.
+func (r *reader) await() {
+	if !r.frames.isEmpty() {
+		return
+	}
+	r.producer.rest()
+	defer r.producer.resume() // also if Ping panics
+	r.frames.prepare()
 }
 
 // takeWhole takes in the messages of LengthPrefix{} that it can without the Framer. What is
@@ -500,18 +522,17 @@ func (r *reader) readDirectly() error {
 	rest := t.slab.lay(f.buffered()) // bytes of an unfinished frame, after the messages in the slab
 	f.dropBuffer()
 	for {
-		s := t.slab
-		fill := min((slabMessages-s.n)*(t.typical+frameHeader), s.room()) // what comes after that has to be moved
-		n := f.readInto(s.free(), rest, max(fill, rest+minSlab))
+		n := r.readMore(rest)
 		if rest += n; r.calls.used.Load() {
-			f.giveBack(s.free()[:rest])
+			f.giveBack(t.slab.free()[:rest])
 			return nil
 		}
 		left, over := t.cut(rest, f.framing.largest, r.origin)
 		if left < rest {
 			f.arrived()
 		}
-		s, rest = t.slab, left
+		s := t.slab
+		rest = left
 		p := s.free()[:rest]
 		switch {
 		case over != nil:
@@ -525,15 +546,53 @@ func (r *reader) readDirectly() error {
 	}
 }
 
-// readInto reads the socket once, into what is between rest and end in p; the first rest
-// bytes there are of an unfinished frame. An error comes after what was read.
-func (r *frameReader) readInto(p []byte, rest, end int) (n int) {
-	r.inFrame = rest > 0
-	n, err := r.Read(p[rest:end])
+// readMore reads the socket once, into the slab after the rest bytes there of an unfinished frame. An
+// error comes after what was read.
+func (r *reader) readMore(rest int) (n int) {
+	f, m := r.frames, (*directMemory)(r)
+	var err error
+	if f.inFrame = rest > 0; f.inFrame || f.ready == nil {
+		n, err = f.Read(m.room(rest)[rest:])
+	} else {
+		f.watcher.beforeRead(false)
+		defer r.producer.resume() // also if Ping panics
+		n, err = f.ready.ReadInto(m)
+		f.tookDirectly(n, len(m.Take()))
+	}
 	if err != nil {
-		r.unreadErr = err
+		f.unreadErr = err
 	}
 	return n
+}
+
+// A directMemory is the free memory of a reader's slab.
+type directMemory reader
+
+// room returns as much of it as is of use for messages as they were of late: what comes after that
+// has to be moved. rest bytes there are taken.
+func (m *directMemory) room(rest int) []byte {
+	s, typical := m.producer.slab, m.producer.typical
+	fill := min((slabMessages-s.n)*(typical+frameHeader), s.room())
+	return s.free()[:max(fill, rest+minSlab)]
+}
+
+// Take makes a slab if there is none any more.
+func (m *directMemory) Take() []byte {
+	if m.producer.resume(); m.producer.slab == nil {
+		m.producer.rotate(nil)
+	}
+	return m.room(0)
+}
+
+// Release lets whoever receives the last message give up the slab.
+func (m *directMemory) Release() { m.producer.rest() }
+
+// tookDirectly notes that n bytes were read into memory of that size that is not the read buffer's.
+func (r *frameReader) tookDirectly(n, size int) {
+	if n > 0 {
+		r.hasRead(n, size)
+		r.total += int64(n)
+	}
 }
 
 // doubt forgets how much the last read has brought.
@@ -561,7 +620,7 @@ func (t *producer) cut(rest int, largest uint64, from upstream) (left int, err e
 // rotate makes a new slab the one that takes messages, with rest after them, which was read
 // after those of the old one.
 func (t *producer) rotate(rest []byte) {
-	next, _ := t.inbox.newSlab(t.largestSlab())
+	next, _ := t.freeSlab(directClass)
 	if cap(next.data) != directSlab { // or larger, for a large message: offsets would not fit
 		next.trade(make([]byte, 0, directSlab))
 	}
