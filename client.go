@@ -26,7 +26,7 @@ type Client struct {
 	in        *inbox
 	producer  *producer // owned by run
 	count     counters
-	trace     tracer
+	trace     *tracer
 
 	connecting connecting    // over with Close: the contexts of run's dials and waits
 	done       chan struct{} // closed when run has ended
@@ -36,7 +36,7 @@ type Client struct {
 	mu      sync.Mutex // guards following
 	phase   clientPhase
 	closed  chan struct{} // made by the first Close, and closed when that is over
-	changed chan struct{} // closed and replaced when link, phase or err changes
+	changed chan struct{} // closed when link, phase or err changes; nil: no one waits for that
 	err     error         // why there will be no other connection; set once
 	last    *link         // the connection that was in use last
 	loss    error         // frames are gone with a connection, and that was not reported
@@ -60,11 +60,10 @@ func newClient(ctx context.Context, config *config, network string, addresses []
 	c := &Client{
 		config:     config,
 		done:       make(chan struct{}),
-		changed:    make(chan struct{}),
-		trace:      tracer{to: config.trace},
+		trace:      newTracer(config.trace),
 		connecting: connecting{values: context.WithoutCancel(ctx)},
 	}
-	c.connector = newConnector(config, network, addresses, &c.trace, c.attemptFailed)
+	c.connector = newConnector(config, network, addresses, c.trace, c.attemptFailed)
 	c.in = newInbox(config.inbox, c.connector.demand)
 	c.producer = newProducer(c.in, &c.count)
 	return c
@@ -95,7 +94,7 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 func (c *Client) awaitFirst(ctx context.Context) bool {
 	for {
 		c.mu.Lock()
-		made, over, changed := c.last != nil, c.err != nil, c.changed
+		made, over, changed := c.last != nil, c.err != nil, c.whenChangedLocked()
 		c.mu.Unlock()
 		if made || over {
 			return made // and be it that the connection has ended since
@@ -332,8 +331,18 @@ func (c *Client) finalError() error {
 
 // changedLocked wakes all who wait for another state.
 func (c *Client) changedLocked() {
-	close(c.changed)
-	c.changed = make(chan struct{})
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+// whenChangedLocked returns what changedLocked closes.
+func (c *Client) whenChangedLocked() <-chan struct{} {
+	if c.changed == nil {
+		c.changed = make(chan struct{})
+	}
+	return c.changed
 }
 
 // takeLoss returns, once, the end of a connection that took frames with it, if that was not
@@ -414,7 +423,7 @@ func (c *Client) state(over *link, patience int) (l *link, changed <-chan struct
 	case c.rounds >= patience:
 		return nil, nil, c.notConnectedLocked()
 	}
-	return nil, c.changed, nil
+	return nil, c.whenChangedLocked(), nil
 }
 
 // unreachable returns err, the end of the context of a call that has waited in vain, and why there

@@ -29,7 +29,7 @@ type inbox struct {
 	demand *demand // of those who wait here; nil: a connection is there without
 
 	ready chan struct{} // one slot: somebody waits, and there may be something
-	room  chan struct{} // one slot: the reader waits, and there may be room
+	room  chan struct{} // one slot: the reader waits, and there may be room; made by its first wait, under mu
 
 	mu      sync.Mutex // guards following
 	limit   int        // bytes of messages, each with its overhead
@@ -41,10 +41,10 @@ type inbox struct {
 	woken   bool       // one of them was given ready since the reader last yielded
 	end     error      // what comes after the queue; set once
 
-	full    atomic.Bool  // the reader waits for room; set and cleared under mu
-	replies atomic.Int64 // bytes of replies that loops over Replies have not read, each with its overhead
 	phase   atomic.Int32 // an inboxPhase; set under mu
 	storage atomic.Int32 // a storageState
+	full    atomic.Bool  // the reader waits for room; set and cleared under mu
+	replies atomic.Int64 // bytes of replies that loops over Replies have not read, each with its overhead
 }
 
 // A storageState is who needs the memory for messages: the last slab and those that are free. An
@@ -96,7 +96,7 @@ func (in *inbox) next(c *cursor) ([]byte, bool) {
 }
 
 func newInbox(limit int, d *demand) *inbox {
-	return &inbox{demand: d, limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	return &inbox{demand: d, limit: limit, ready: make(chan struct{}, 1)}
 }
 
 // receive returns the next message in buf's memory, or in memory traded for buf. It

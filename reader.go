@@ -46,12 +46,12 @@ type frameReader struct {
 
 	inFrame      bool   // bytes of an unfinished frame are here
 	bufferFilled bool   // the last read of the socket filled all the buffer it was given
+	heard        bool   // a whole message has arrived
 	lastRead     int    // bytes that the last read of the socket brought
 	smallReads   int    // in a row that brought much less than the buffer holds
 	total        int64  // bytes given to in
 	unread       []byte // bytes that were read already and come next
 	unreadErr    error  // the error that comes after them
-	heard        bool   // a whole message has arrived
 }
 
 func newFrameReader(from io.Reader, f framing, maxRead int, watcher readWatcher) *frameReader {
@@ -323,11 +323,11 @@ type reader struct {
 	calls    *calls
 	out      *outbox // for answers to the peer's pings
 	hooks    *Heartbeat
-	watched  bool // messages may belong to the heartbeat
 	producer *producer
 	origin   *origin
 	count    *counters
 	trace    *tracer
+	watched  bool // messages may belong to the heartbeat
 	slabs    bool // the Inbox has room for slabs of directSlab
 }
 

@@ -84,7 +84,7 @@ func (c *Client) use(l *link) (o outcome) {
 
 // attach puts a new connection to use.
 func (c *Client) attach(conn *Conn) *link {
-	l := newLink(c.config, conn, c.producer, &c.count, &c.trace, c.takeLoss())
+	l := newLink(c.config, conn, c.producer, &c.count, c.trace, c.takeLoss())
 	c.count.connects.Add(1)
 
 	c.mu.Lock()
@@ -231,7 +231,7 @@ type connector struct {
 	unneeded time.Duration // how long there was no demand for that
 
 	tried atomic.Pointer[string] // the addresses tried in this round, or the last, for any goroutine
-	hurry chan struct{}          // one slot: the next wait is not to be
+	hurry nudge                  // the next wait is not to be
 }
 
 func newConnector(config *config, network string, addresses []string, trace *tracer, failed func(error)) *connector {
@@ -242,7 +242,6 @@ func newConnector(config *config, network string, addresses []string, trace *tra
 		trace:     trace,
 		failed:    failed,
 		retries:   retries{backoff: config.backoff},
-		hurry:     make(chan struct{}, 1),
 	}
 	if config.onDemand() {
 		r.demand = newDemand()
@@ -260,26 +259,16 @@ func (r *connector) address() string {
 }
 
 // hurryUp cuts the wait for the next attempt short, the present one or the next.
-func (r *connector) hurryUp() {
-	select {
-	case r.hurry <- struct{}{}:
-	default:
-	}
-}
+func (r *connector) hurryUp() { r.hurry.give() }
 
 // unhurry forgets a hurryUp.
-func (r *connector) unhurry() {
-	select {
-	case <-r.hurry:
-	default:
-	}
-}
+func (r *connector) unhurry() { r.hurry.take() }
 
 // ended records how the last connection has ended, which has lived so long, and chooses the
 // address that comes next.
 func (r *connector) ended(o outcome, lived time.Duration) {
 	switch verdict := r.retries.ended(o, lived, r.unneeded); {
-	case len(r.hurry) > 0: // by Disconnect
+	case r.hurry.isGiven(): // by Disconnect
 		r.retries.restart()
 		fallthrough
 	case verdict == tooShort:
@@ -335,20 +324,68 @@ func (r *connector) awaitTurn(ctx context.Context) error {
 // wait lets the delay before the next attempt pass.
 func (r *connector) wait(ctx context.Context) error {
 	delay := r.retries.delay()
-	select {
-	case <-r.hurry:
+	if r.hurry.take() {
 		delay = 0
-	default:
 	}
 	r.trace.waiting(r.retries.attempt(), delay)
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-r.hurry:
+	case <-r.hurry.given():
+		r.hurry.take()
 	case <-ctx.Done():
 	}
 	return ctx.Err()
+}
+
+// A nudge is for one who waits, now or the next time.
+type nudge struct {
+	mu     sync.Mutex // guards following
+	isHere bool
+	wake   chan struct{} // closed when it is given; nil: no one waits
+}
+
+func (n *nudge) give() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.isHere = true
+	n.wakeLocked()
+}
+
+func (n *nudge) wakeLocked() {
+	if n.wake != nil {
+		close(n.wake)
+		n.wake = nil
+	}
+}
+
+// take uses the nudge up, and reports whether there was one.
+func (n *nudge) take() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := n.isHere
+	n.isHere = false
+	return was
+}
+
+// isGiven reports whether there is one.
+func (n *nudge) isGiven() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.isHere
+}
+
+// given returns what is closed when there is one.
+func (n *nudge) given() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	wake := make(chan struct{})
+	n.wake = wake
+	if n.isHere {
+		n.wakeLocked()
+	}
+	return wake
 }
 
 // dialApart is dialRound on a goroutine of its own, for which it waits. Dialing needs a

@@ -54,14 +54,14 @@ type Conn struct {
 
 	// mu is the innermost lock: it is not held across a read, a write or a call of the Monitor.
 	mu        sync.Mutex // guards following
-	phase     phase
-	readUntil time.Time // when the reader gives up, in phase writeFailed
+	readUntil time.Time  // when the reader gives up, in phase writeFailed
 	reads     readDeadline
-	writer    writerState
 	returned  chan struct{} // closed when the write that is under way has returned; nil: the reader does not ask
 	handed    int64         // bytes that the connection took
 	handedAt  time.Time     // when it last took some, as far as that was noted; zero: never
-	timesAll  bool          // TryWrite notes it, too
+	phase     phase
+	writer    writerState
+	timesAll  bool // TryWrite notes it, too
 	stall     stallWatch
 }
 
@@ -78,7 +78,7 @@ type Monitor interface {
 }
 
 // A phase is where a Conn is in its life.
-type phase int
+type phase uint8
 
 const (
 	handshaking phase = iota // the goroutine that reads is the one that writes
@@ -88,7 +88,7 @@ const (
 )
 
 // A writerState is what the writing goroutine does.
-type writerState int
+type writerState uint8
 
 const (
 	notWriting writerState = iota
