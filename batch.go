@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"math"
 	"slices"
+	"sync"
 )
 
 const (
@@ -49,6 +50,14 @@ func (b *batch) lost(reason error) int {
 		return b.messages()
 	}
 	return b.unawaited
+}
+
+// newBatches are those in which nothing ever was.
+var newBatches = sync.Pool{New: func() any { return new(batch) }}
+
+// isNew reports whether nothing ever was in b, or has asked for it.
+func (b *batch) isNew() bool {
+	return b.frames == 0 && b.flushing == 0 && b.waiters.first == nil && cap(b.bytes) == 0 && b.w == nil && cap(b.pieces) == 0
 }
 
 // reset empties the batch for its next use, with a buffer of at most limit.

@@ -37,12 +37,12 @@ type readWatcher interface {
 type frameReader struct {
 	framing framing
 	watcher readWatcher
-	from    io.Reader    // the wire, or TLS on it
-	ready   readyReader  // from, if it can wait for bytes without memory for them; else nil
-	in      bufio.Reader // over Read, with the memory of buf. Framers may know it by its address
-	buf     *readBuffer  // nil: none is needed
-	size    int          // of the next buf
-	maxRead int          // ReadBuffer
+	from    io.Reader     // the wire, or TLS on it
+	ready   readyReader   // from, if it can wait for bytes without memory for them; else nil
+	in      *bufio.Reader // over Read, with the memory of buf; nil without, unless it is a user's Framer that may know it
+	buf     *readBuffer   // nil: none is needed
+	size    int           // of the next buf
+	maxRead int           // ReadBuffer
 
 	inFrame      bool   // bytes of an unfinished frame are here
 	bufferFilled bool   // the last read of the socket filled all the buffer it was given
@@ -69,8 +69,8 @@ type readyReader interface {
 // A readBuffer is memory for a frameReader. Those that no one needs are shared by all: a
 // connection on which nothing comes has none.
 type readBuffer struct {
-	in  bufio.Reader // to be copied
-	mem []byte       // its memory
+	in  bufio.Reader
+	mem []byte // its memory
 }
 
 // readBuffers are those, by the bits of their sizes.
@@ -101,10 +101,9 @@ func (r *frameReader) minBuffer() int {
 
 // setFraming makes f cut what was not cut into messages yet.
 func (r *frameReader) setFraming(f framing) {
+	r.replaceBuffer(r.size)
 	r.framing = f
-	if size := r.minBuffer(); r.size < size {
-		r.replaceBuffer(size)
-	}
+	r.size = max(r.size, r.minBuffer())
 }
 
 // successor returns a frameReader that goes on where r has stopped.
@@ -175,11 +174,20 @@ func (r *frameReader) fill() {
 
 // Take returns the memory of the read buffer, which it makes.
 func (r *frameReader) Take() []byte {
-	if r.buf == nil {
-		r.buf = newReadBuffer(r.size)
-		r.in = r.buf.in
-		r.in.Reset(r)
+	if r.buf != nil {
+		return r.buf.mem
 	}
+	r.buf = newReadBuffer(r.size)
+	switch {
+	case r.framing.builtin:
+		r.in = &r.buf.in
+	case r.in == nil:
+		r.in = new(bufio.Reader)
+		fallthrough
+	default: // a user's Framer is given the same one for the whole connection
+		*r.in = r.buf.in
+	}
+	r.in.Reset(r)
 	return r.buf.mem
 }
 
@@ -188,18 +196,33 @@ func (r *frameReader) Release() { r.dropBuffer() }
 
 // dropBuffer gives up the read buffer, and what is in it.
 func (r *frameReader) dropBuffer() {
-	if r.buf != nil {
-		r.buf.putBack()
-		r.buf, r.in = nil, bufio.Reader{}
+	if r.buf == nil {
+		return
 	}
+	if r.framing.builtin {
+		r.in.Reset(nil)
+		r.in = nil
+	} else {
+		*r.in = bufio.Reader{}
+	}
+	r.buf.putBack()
+	r.buf = nil
 }
 
 // isEmpty reports whether nothing is here of the next frame.
-func (r *frameReader) isEmpty() bool { return r.in.Buffered()+len(r.unread) == 0 }
+func (r *frameReader) isEmpty() bool { return r.held()+len(r.unread) == 0 }
+
+// held returns how many bytes are in the read buffer.
+func (r *frameReader) held() int {
+	if r.in == nil {
+		return 0
+	}
+	return r.in.Buffered()
+}
 
 // await blocks until there are bytes to read.
 func (r *frameReader) await() error {
-	if r.in.Buffered() > 0 {
+	if r.held() > 0 {
 		return nil
 	}
 	r.prepare()
@@ -211,9 +234,9 @@ func (r *frameReader) await() error {
 
 // readFrame reads one message and appends it to dst.
 func (r *frameReader) readFrame(dst []byte) ([]byte, error) {
-	start := r.total - int64(r.in.Buffered())
+	start := r.total - int64(r.held())
 	r.prepare()
-	msg, err := r.framing.framer.ReadFrame(&r.in, dst)
+	msg, err := r.framing.framer.ReadFrame(r.in, dst)
 	switch {
 	case errors.Is(err, ErrFrameTimeout) && r.total > start:
 		return nil, fmt.Errorf("%w; %d bytes of the frame have come", err, r.total-start)
@@ -230,6 +253,9 @@ func (r *frameReader) readFrame(dst []byte) ([]byte, error) {
 
 // buffered returns what is in the read buffer.
 func (r *frameReader) buffered() []byte {
+	if r.in == nil {
+		return nil
+	}
 	p, _ := r.in.Peek(r.in.Buffered())
 	return p
 }
@@ -263,7 +289,7 @@ func (r *frameReader) fitBuffer() {
 	switch {
 	case r.bufferFilled && r.size < r.maxRead:
 		r.replaceBuffer(min(4*r.size, r.maxRead))
-	case r.smallReads > maxSmall && r.in.Buffered() == 0:
+	case r.smallReads > maxSmall && r.held() == 0:
 		r.replaceBuffer(max(r.size/4, r.minBuffer()))
 	}
 }
@@ -359,7 +385,7 @@ func (r *reader) run() (err error) {
 			if err := r.takeWhole(); err != nil {
 				return err
 			}
-			if r.frames.in.Buffered() == 0 {
+			if r.frames.held() == 0 {
 				continue
 			}
 		}
@@ -504,7 +530,7 @@ func (r *reader) mayReadDirectly() bool {
 	f := r.frames
 	return r.producer.typical >= minDirect && f.lastRead >= directSlab/4 && f.maxRead > directSlab && r.slabs &&
 		len(f.unread) == 0 && f.unreadErr == nil && !r.watched && !r.calls.used.Load() &&
-		f.in.Buffered() < maxDirect && r.isDirect(f.buffered())
+		f.held() < maxDirect && r.isDirect(f.buffered())
 }
 
 // isDirect reports whether p may be the start of a frame that is read directly.

@@ -578,7 +578,7 @@ type batches struct {
 	number   uint64        // of the open batch; the flight has the one before
 	open     *batch
 	flight   *batch // nil: none
-	spare    *batch // was written last; nil during a flight
+	spare    *batch // was written last; nil during a flight, and if it is the open one again
 	failedAt int64  // how far the stream was handed over when the connection died
 	company  company
 }
@@ -606,7 +606,7 @@ func (b *batches) seal() {
 	b.flight, b.open, b.spare = b.open, b.spare, nil
 	b.flight.setNotBegun()
 	if b.open == nil {
-		b.open = new(batch)
+		b.open = newBatches.Get().(*batch)
 	}
 }
 
@@ -615,6 +615,11 @@ func (b *batches) complete(limit int) {
 	b.written.Store(b.number - 1)
 	b.flight.waiters.wake()
 	b.flight.reset(limit)
+	if b.open.isNew() { // as nearly always, and an idle outbox does without a second one
+		newBatches.Put(b.open)
+		b.open, b.flight = b.flight, nil
+		return
+	}
 	b.flight, b.spare = nil, b.flight
 }
 
