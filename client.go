@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // dialGrace is how long a Dial whose context has ended waits for its goroutine.
@@ -28,8 +30,8 @@ type Client struct {
 	count     counters
 	trace     *tracer
 
-	connecting connecting    // over with Close: the contexts of run's dials and waits
-	done       chan struct{} // closed when run has ended
+	connecting connecting // over with Close: the contexts of run's dials and waits
+	done       wire.Latch // closed when run has ended
 
 	link atomic.Pointer[link] // the connection in use; nil: none. Set by run.
 
@@ -59,7 +61,6 @@ const (
 func newClient(ctx context.Context, config *config, network string, addresses []string) *Client {
 	c := &Client{
 		config:     config,
-		done:       make(chan struct{}),
 		trace:      newTracer(config.trace),
 		connecting: connecting{values: context.WithoutCancel(ctx)},
 	}
@@ -94,11 +95,13 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 func (c *Client) awaitFirst(ctx context.Context) bool {
 	for {
 		c.mu.Lock()
-		made, over, changed := c.last != nil, c.err != nil, c.whenChangedLocked()
-		c.mu.Unlock()
+		made, over := c.last != nil, c.err != nil
 		if made || over {
+			c.mu.Unlock()
 			return made // and be it that the connection has ended since
 		}
+		changed := c.whenChangedLocked()
+		c.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -53,7 +53,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	}
 	hard := true
 	select {
-	case <-c.done:
+	case <-c.done.Wait():
 		hard = !cut()
 	case <-ctx.Done():
 		c.abort() // cut may not have been called yet
@@ -134,12 +134,12 @@ func (c *Client) Close() error {
 	c.in.close(c.closeReason())
 	if l != nil {
 		cut := time.AfterFunc(closeFlush+closeStall, c.abort) // a Framer may hold it up
-		l.closeGracefully(c.done)
+		l.closeGracefully(c.done.Wait())
 		cut.Stop()
 	}
 	c.abort()
 	select {
-	case <-c.done:
+	case <-c.done.Wait():
 		in := c.awaitForeign(late.C)
 		close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
 		if in {
@@ -237,7 +237,7 @@ func (c *Client) closeReason() error {
 // join waits until the Client's goroutines have ended, or it is late.
 func (c *Client) join(late <-chan time.Time) {
 	select {
-	case <-c.done:
+	case <-c.done.Wait():
 		if c.awaitForeign(late) {
 			c.trace.wait(late)
 		}

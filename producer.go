@@ -42,8 +42,8 @@ type producer struct {
 	burst   int   // memory for the next slab, as bursts have needed it
 	typical int   // size of the larger messages of late
 	backlog int   // bytes in the inbox as of the last new slab
-	stores  bool  // there may be slabs in the inbox
 	scratch *scratchMemory
+	stores  bool // there may be slabs in the inbox
 	yields  bool // somebody was woken: let them run before the next read
 	replies int  // that calls were given since the last read
 	seen    int  // messages not yet counted

@@ -15,7 +15,7 @@ import (
 // run is the Client's goroutine: it dials, reads until the connection has ended, and
 // begins again if there is a Backoff. dialing is Dial's context.
 func (c *Client) run(dialing context.Context) {
-	defer close(c.done)
+	defer c.done.Close()
 	conn, err := c.firstConnection(dialing)
 	if err != nil && !c.config.onDemand() && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		c.attemptFailed(err) // for Dial

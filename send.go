@@ -83,7 +83,7 @@ type outbox struct {
 	wire      *wire.Conn
 	calls     *calls // whose requests go out here
 	count     *counters
-	ended     chan struct{}  // closed when the phase is dead
+	ended     wire.Latch     // closed when the phase is dead
 	running   sync.WaitGroup // the helper, and the timer while it is set
 
 	helper func() // help, made once
@@ -113,7 +113,6 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 		wire:      w,
 		calls:     calls,
 		count:     count,
-		ended:     make(chan struct{}),
 		batches:   batches{number: 1, open: new(batch)},
 		loss:      unreported{err: loss},
 		timer:     flushTimer{delay: c.flushDelay},
@@ -335,7 +334,7 @@ func (o *outbox) end() {
 		o.failLocked()
 	}
 	o.mu.Unlock()
-	<-o.ended
+	<-o.ended.Wait()
 
 	o.mu.Lock()
 	if o.timer.stop() { // and it is not set again: no message is taken any more
@@ -475,7 +474,7 @@ func (o *outbox) awaitLastWords() {
 	for began := time.Now(); time.Since(began) < answerTime; {
 		select {
 		case <-look.C:
-		case <-o.ended:
+		case <-o.ended.Wait():
 			return
 		}
 		if !o.hasLastWords() {
