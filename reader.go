@@ -122,7 +122,9 @@ func (r *frameReader) Read(p []byte) (int, error) {
 		if &p[0] != &r.unread[0] { // else fill has read them into the buffer
 			copy(p, r.unread)
 		}
-		r.unread = r.unread[n:]
+		if r.unread = r.unread[n:]; len(r.unread) == 0 {
+			r.unread = nil // not to keep its memory
+		}
 		r.total += int64(n)
 		return n, nil
 	}
