@@ -36,8 +36,9 @@ type inbox struct {
 	queue   slabQueue  // what may be received; only the first slab is in part received
 	free    *slabPool  // nil: see storage
 	used    int        // bytes of messages in the queue, each with its overhead
-	losses  int        // lost connections in the queue
-	waiting int        // calls that wait for ready
+	losses  int32      // lost connections in the queue
+	waiting int32      // calls that wait for ready
+	resting *slab      // that the reader goes on with after its rest; see storage
 	woken   bool       // one of them was given ready since the reader last yielded
 	end     error      // what comes after the queue; set once
 
@@ -352,16 +353,22 @@ func (in *inbox) newSlab(most, class int) (s *slab, used int) {
 	return in.free.get(most), in.used
 }
 
-// restLocked says that the reader needs no memory until resume: it waits for the first bytes of a
-// message.
-func (in *inbox) restLocked() {
+// restLocked says that the reader needs no memory until resume, not even s, which it fills: it waits
+// for the first bytes of a message.
+func (in *inbox) restLocked(s *slab) {
+	in.resting = s
 	in.storage.Store(int32(storageIdle))
 	in.giveUpLocked()
 }
 
-// resume says that the reader needs memory again. It reports whether that is still there.
-func (in *inbox) resume() (kept bool) {
-	return storageState(in.storage.Swap(int32(storageInUse))) != storageGone
+// resume ends a rest. It returns the slab that the reader fills, and whether the memory is still
+// there. It takes no lock: who wins the storage owns resting.
+func (in *inbox) resume() (s *slab, kept bool) {
+	if storageState(in.storage.Swap(int32(storageInUse))) == storageGone {
+		return nil, false
+	}
+	s, in.resting = in.resting, nil
+	return s, true
 }
 
 // giveUpLocked gives up the memory for messages if nobody needs it.
@@ -375,7 +382,7 @@ func (in *inbox) giveUpLocked() {
 		if s != nil && !s.isDrained() || !in.storage.CompareAndSwap(int32(storageIdle), int32(storageGone)) {
 			return
 		}
-		if s != nil {
+		if in.resting = nil; s != nil {
 			in.queue.pop()
 			in.recycleLocked(s)
 		}

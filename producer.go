@@ -284,13 +284,16 @@ func (t *producer) restLocked() {
 		scratches.Put(t.scratch)
 		t.scratch = nil
 	}
-	t.inbox.restLocked()
+	t.inbox.restLocked(t.slab)
+	t.slab = nil
 }
 
 // resume ends a rest.
 func (t *producer) resume() {
-	if !t.inbox.resume() {
-		t.slab, t.stores = nil, false
+	if s, kept := t.inbox.resume(); !kept {
+		t.stores = false
+	} else if s != nil {
+		t.slab = s
 	}
 }
 
