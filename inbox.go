@@ -361,13 +361,15 @@ func (in *inbox) restLocked(s *slab) {
 	in.giveUpLocked()
 }
 
-// resume ends a rest. It returns the slab that the reader fills, and whether the memory is still
+// resume ends a rest, if there is one. It returns the slab that the reader fills, and whether the memory is still
 // there. It takes no lock: who wins the storage owns resting.
 func (in *inbox) resume() (s *slab, kept bool) {
-	if storageState(in.storage.Swap(int32(storageInUse))) == storageGone {
-		return nil, false
+	switch storageState(in.storage.Swap(int32(storageInUse))) {
+	case storageIdle:
+		s, in.resting = in.resting, nil
+	case storageGone:
+		return nil, false // who gave it up may still be at it
 	}
-	s, in.resting = in.resting, nil
 	return s, true
 }
 
