@@ -446,6 +446,13 @@ func (in *inbox) raiseLimit() {
 	in.roomLocked()
 }
 
+// hearLocked makes the way to tell the reader of room.
+func (in *inbox) hearLocked() {
+	if in.room == nil {
+		in.room = make(chan struct{}, 1)
+	}
+}
+
 // roomLocked wakes the reader if it waits for room.
 func (in *inbox) roomLocked() {
 	if !in.full.Load() {
@@ -654,7 +661,7 @@ func newSlabPool(class, limit int) *slabPool {
 	if !ok {
 		return &slabPool{class: class, most: math.MaxInt}
 	}
-	if p.bytes > limit {
+	if p.bytes > limit { // another had a larger Inbox
 		p.first.next = nil
 		p.bytes = cap(p.first.data)
 	}

@@ -369,9 +369,7 @@ func (t *producer) makeRoom(need int, from upstream, wanted func() bool) error {
 func (t *producer) awaitRoomLocked(need int, from upstream, wanted func() bool) error {
 	from.stall(true)
 	defer from.stallOver()
-	if t.inbox.room == nil {
-		t.inbox.room = make(chan struct{}, 1)
-	}
+	t.inbox.hearLocked()
 	w := roomWait{from: from, timers: &t.timers, dead: from.Dead()}
 	w.tick = w.timers.tick.start(stallTick)
 	defer w.stop()

@@ -158,13 +158,9 @@ func (r *frameReader) fill() {
 	switch {
 	case r.unreadErr != nil:
 	case r.ready != nil:
-		r.watcher.beforeRead(false)
-		n, err := r.ready.ReadInto(r)
-		if n > 0 {
-			r.hasRead(n, len(r.buf.mem))
+		if n := r.readReady(r); n > 0 {
 			r.unread = r.buf.mem[:n]
 		}
-		r.unreadErr = err
 	default:
 		r.Take()
 		if _, err := r.in.Peek(1); err != nil {
@@ -172,6 +168,18 @@ func (r *frameReader) fill() {
 		}
 	}
 	r.Take() // also for an error
+}
+
+// readReady waits, between two frames, for bytes, and reads them into m. An error comes after what
+// was read.
+func (r *frameReader) readReady(m wire.Memory) (n int) {
+	r.inFrame = false
+	r.watcher.beforeRead(false)
+	n, r.unreadErr = r.ready.ReadInto(m)
+	if size := len(m.Take()); n > 0 {
+		r.hasRead(n, size)
+	}
+	return n
 }
 
 // Take returns the memory of the read buffer, which it makes.
@@ -577,19 +585,29 @@ func (r *reader) readDirectly() error {
 // readMore reads the socket once, into the slab after the rest bytes there of an unfinished frame. An
 // error comes after what was read.
 func (r *reader) readMore(rest int) (n int) {
-	f, m := r.frames, (*directMemory)(r)
-	var err error
-	if f.inFrame = rest > 0; f.inFrame || f.ready == nil {
-		n, err = f.Read(m.room(rest)[rest:])
-	} else {
-		f.watcher.beforeRead(false)
-		defer r.producer.resume() // also if Ping panics
-		n, err = f.ready.ReadInto(m)
-		f.tookDirectly(n, len(m.Take()))
+	m := (*directMemory)(r)
+	if rest > 0 || r.frames.ready == nil {
+		return r.frames.readInto(m.room(rest), rest)
 	}
+	defer r.producer.resume() // also if Ping panics
+	return r.frames.readReadyInto(m)
+}
+
+// readInto reads the socket once, into p after the first rest bytes, which are of an unfinished
+// frame.
+func (r *frameReader) readInto(p []byte, rest int) (n int) {
+	r.inFrame = rest > 0
+	n, err := r.Read(p[rest:])
 	if err != nil {
-		f.unreadErr = err
+		r.unreadErr = err
 	}
+	return n
+}
+
+// readReadyInto is readInto for memory that is there only while there are bytes.
+func (r *frameReader) readReadyInto(m wire.Memory) (n int) {
+	n = r.readReady(m)
+	r.total += int64(n)
 	return n
 }
 
@@ -614,14 +632,6 @@ func (m *directMemory) Take() []byte {
 
 // Release lets whoever receives the last message give up the slab.
 func (m *directMemory) Release() { m.producer.rest() }
-
-// tookDirectly notes that n bytes were read into memory of that size that is not the read buffer's.
-func (r *frameReader) tookDirectly(n, size int) {
-	if n > 0 {
-		r.hasRead(n, size)
-		r.total += int64(n)
-	}
-}
 
 // doubt forgets how much the last read has brought.
 func (r *frameReader) doubt() { r.lastRead, r.bufferFilled = 0, false }
