@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"math"
 	"slices"
+	"sync"
 )
 
 const (
@@ -82,6 +83,14 @@ func (b *batch) keep() {
 	b.gone += len(b.lent) - len(lent)
 	b.kept = append(b.kept[:0], lent...)
 	b.lent = b.kept
+}
+
+// newBatches are those in which nothing ever was.
+var newBatches = sync.Pool{New: func() any { return new(batch) }}
+
+// isNew reports whether nothing ever was in b, or has asked for it.
+func (b *batch) isNew() bool {
+	return b.frames == 0 && b.flushing == 0 && b.waiters.first == nil && cap(b.bytes) == 0 && cap(b.kept) == 0 && b.w == nil && cap(b.pieces) == 0
 }
 
 // reset empties the batch for its next use, with a buffer of at most limit, and memory for the

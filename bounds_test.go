@@ -59,6 +59,72 @@ func TestMemory(t *testing.T) {
 		runtime.KeepAlive(clients)
 	})
 
+	t.Run("of an idle Client on a socket is smaller, also after a burst", func(t *testing.T) { // P6
+		const conns = 200
+		clients, peers := make([]*tcpclient.Client, conns), make([]*testkit.Peer, conns)
+		near := make([]net.Conn, conns)
+		l := testkit.ListenTCP(t)
+		for i := range conns {
+			conn, err := net.Dial("tcp", l.Addr().String())
+			require.NoError(t, err)
+			near[i] = conn
+			far, err := l.Accept()
+			require.NoError(t, err)
+			peers[i] = testkit.NewPeer(t, far)
+		}
+		dialed := 0
+		d := tcpclient.Dialer{
+			Heartbeat: tcpclient.Heartbeat{Interval: time.Hour, Ping: func() []byte { return []byte("ping") }},
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				dialed++
+				return near[dialed-1], nil
+			},
+		}
+		before := testkit.MemoryInUse()
+		requireSmall := func(after string) {
+			t.Helper()
+			var each int64
+			defer func() { t.Logf("%d bytes per idle Client after %s", each, after) }()
+			testkit.Eventually(t, "Clients are small after "+after, func() bool {
+				each = (testkit.MemoryInUse() - before) / conns
+				return each < 10<<10 || runtime.GOOS == "windows" // where a read takes its memory before it waits
+			})
+		}
+		exchange := func(msg string) {
+			t.Helper()
+			for i, c := range clients {
+				require.NoError(t, c.Send(t.Context(), []byte("hello")))
+				require.Equal(t, "hello", peers[i].Receive())
+				go peers[i].Send(msg)
+				got, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Len(t, got, len(msg))
+			}
+		}
+		for i := range clients {
+			c, err := d.Dial(t.Context(), "tcp", l.Addr().String())
+			require.NoError(t, err)
+			defer c.Close()
+			clients[i] = c
+		}
+		exchange("hello")
+		requireSmall("a round trip")
+		exchange(string(testkit.Pattern(300 << 10)))
+		requireSmall("a large message")
+		for _, size := range []int{64, 1000, 5000} {
+			msgs := testkit.Numbered(200_000/(size+64), size) // fit the Inbox
+			for i, c := range clients {
+				peers[i].Send(msgs...)
+				for range msgs {
+					_, err := c.Receive(t.Context())
+					require.NoError(t, err)
+				}
+			}
+			requireSmall(fmt.Sprintf("a burst of messages of %d bytes", size))
+		}
+		runtime.KeepAlive(clients)
+	})
+
 	t.Run("of a Client that was busy once comes back", func(t *testing.T) { // P6
 		const conns = 50
 		n := tcpclienttest.NewNetwork()

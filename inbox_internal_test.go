@@ -2,6 +2,9 @@ package tcpclient
 
 import (
 	"context"
+	"fmt"
+	"math/bits"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -231,5 +234,100 @@ func TestRoomWaitAsksAgain(t *testing.T) { // P5, A2, A3
 		in.mu.Unlock()
 		require.Equal(t, ErrInboxFull, <-done)
 		require.Equal(t, 12, from.calls, "at once, every second, and after the second call when the reader looks around")
+	})
+}
+
+func TestStorage(t *testing.T) {
+	const limit = 1 << 20
+	receive := func(t *testing.T, in *inbox) string {
+		msg, err := in.receive(t.Context(), nil)
+		require.NoError(t, err)
+		return string(msg)
+	}
+
+	t.Run("is given up by whoever receives the last message while the reader rests", func(t *testing.T) { // P6
+		in, p := newTestInbox(limit)
+		require.NoError(t, p.put("a", nil))
+		require.NoError(t, p.put("b", nil))
+		p.rest()
+		require.Nil(t, p.slab, "the reader would keep it")
+		require.Equal(t, "a", receive(t, in))
+		require.NotNil(t, in.queue.head)
+		require.Equal(t, "b", receive(t, in))
+		require.Nil(t, in.queue.head)
+		require.Nil(t, in.free)
+		require.Nil(t, in.resting)
+		p.resume()
+		require.NoError(t, p.put("c", nil))
+		p.rest()
+		require.Equal(t, "c", receive(t, in))
+	})
+
+	t.Run("is kept for a reader that goes on before the last message is received", func(t *testing.T) { // P1, P12
+		in, p := newTestInbox(limit)
+		require.NoError(t, p.put("a", nil))
+		slab := p.slab
+		p.rest()
+		p.resume()
+		require.Same(t, slab, p.slab)
+		require.Equal(t, "a", receive(t, in))
+		require.Same(t, slab, in.queue.head, "the reader is about to write there")
+		require.NoError(t, p.put("b", nil))
+		p.publish()
+		require.Equal(t, "b", receive(t, in))
+	})
+
+	t.Run("is kept for a loop that is in it, until that waits", func(t *testing.T) { // P1
+		in, p := newTestInbox(limit)
+		require.NoError(t, p.put("a", nil))
+		p.rest()
+		var c cursor
+		msg, err := in.advance(t.Context(), &c)
+		require.NoError(t, err)
+		require.NotNil(t, in.queue.head)
+		require.Equal(t, "a", string(msg))
+		in.release(&c)
+		require.Nil(t, in.queue.head)
+		require.Nil(t, in.free)
+	})
+
+	t.Run("of a reader that rests with nothing to receive is given up at once", func(t *testing.T) { // P6
+		in, p := newTestInbox(limit)
+		p.storage() // for a pong, which is no message
+		p.rest()
+		require.Nil(t, p.slab)
+		require.Nil(t, in.free)
+	})
+
+	t.Run("of another is used within the limit", func(t *testing.T) { // P6
+		all := slabPool{class: bits.UintSize} // which no one else uses
+		for range 10 {
+			all.most = 1 << 20
+			all.put(&slab{data: make([]byte, 0, 1<<10)}, 1<<20)
+		}
+		all.giveUp()
+		p := newSlabPool(bits.UintSize, 2<<10)
+		if p.first == nil {
+			t.Skip("the garbage collector or the race detector was here")
+		}
+		require.Equal(t, 1<<10, p.bytes)
+		require.Nil(t, p.first.next)
+	})
+
+	t.Run("is never in two hands", func(t *testing.T) { // P1, P3
+		in, p := newTestInbox(limit)
+		const many = 20_000
+		go func() {
+			for i := range many {
+				p.resume()
+				if p.add(fmt.Append(p.storage(), i), true, nil) != nil {
+					return
+				}
+				p.rest()
+			}
+		}()
+		for i := range many {
+			require.Equal(t, strconv.Itoa(i), receive(t, in))
+		}
 	})
 }

@@ -1,6 +1,7 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -573,4 +574,34 @@ func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestFramerOfTheUser(t *testing.T) {
+	t.Run("is given the same bufio.Reader for the whole connection, and no one else is", func(t *testing.T) { // P1
+		l := testkit.ListenTCP(t)
+		seen := make(map[*bufio.Reader]bool)
+		for range 3 {
+			var mine []*bufio.Reader // by the Client's goroutine
+			c, p := l.Connect(t, tcpclient.Dialer{Framer: testkit.FuncFramer{
+				Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+					mine = append(mine, r)
+					return tcpclient.LengthPrefix{}.ReadFrame(r, dst)
+				},
+				Write: tcpclient.LengthPrefix{}.WriteFrame,
+			}})
+			for _, msg := range testkit.Numbered(20, 5000) {
+				p.Send(msg)
+				got, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, msg, string(got))
+				testkit.WaitBlocked(t, "(*Conn).ReadInto")
+			}
+			require.NoError(t, c.Close())
+			for _, r := range mine {
+				require.Same(t, mine[0], r)
+			}
+			require.False(t, seen[mine[0]])
+			seen[mine[0]] = true
+		}
+	})
 }

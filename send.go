@@ -91,7 +91,7 @@ type outbox struct {
 	wire      *wire.Conn
 	calls     *calls // whose requests go out here
 	count     *counters
-	ended     chan struct{}  // closed when the phase is dead
+	ended     wire.Latch     // closed when the phase is dead
 	running   sync.WaitGroup // the helper, and the timer while it is set
 
 	helper func() // help, made once
@@ -121,7 +121,6 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 		wire:      w,
 		calls:     calls,
 		count:     count,
-		ended:     make(chan struct{}),
 		batches:   batches{number: 1, open: new(batch)},
 		loss:      unreported{err: loss},
 		timer:     flushTimer{delay: c.flushDelay},
@@ -379,7 +378,7 @@ func (o *outbox) end() {
 		o.failLocked()
 	}
 	o.mu.Unlock()
-	<-o.ended
+	<-o.ended.Wait()
 
 	o.mu.Lock()
 	if o.timer.stop() { // and it is not set again: no message is taken any more
@@ -519,7 +518,7 @@ func (o *outbox) awaitLastWords() {
 	for began := time.Now(); time.Since(began) < answerTime; {
 		select {
 		case <-look.C:
-		case <-o.ended:
+		case <-o.ended.Wait():
 			return
 		}
 		if !o.hasLastWords() {
@@ -622,7 +621,7 @@ type batches struct {
 	number   uint64        // of the open batch; the flight has the one before
 	open     *batch
 	flight   *batch // nil: none
-	spare    *batch // was written last; nil during a flight
+	spare    *batch // was written last; nil during a flight, and if it is the open one again
 	failedAt int64  // how far the stream was handed over when the connection died
 	company  company
 }
@@ -650,7 +649,7 @@ func (b *batches) seal() {
 	b.flight, b.open, b.spare = b.open, b.spare, nil
 	b.flight.setNotBegun()
 	if b.open == nil {
-		b.open = new(batch)
+		b.open = newBatches.Get().(*batch)
 	}
 }
 
@@ -659,6 +658,11 @@ func (b *batches) complete(limit int) {
 	b.written.Store(b.number - 1)
 	b.flight.waiters.wake()
 	b.flight.reset(limit)
+	if b.open.isNew() { // as nearly always, and an idle outbox does without a second one
+		newBatches.Put(b.open)
+		b.open, b.flight = b.flight, nil
+		return
+	}
 	b.flight, b.spare = nil, b.flight
 }
 

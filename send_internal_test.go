@@ -75,7 +75,7 @@ func newTestOutbox(d *Dialer, raw net.Conn, over func(*plainTransport) transport
 	c := d.config()
 	w := wire.New(raw, c.writeTimeout, c.readBuffer, newFrameWatch(0))
 	count := new(counters)
-	return newOutbox(c, c.framing, w, over(newPlainTransport(w)), newCalls(callSettings{}, count, new(tracer), w, newInbox(1<<20, nil)), count, nil)
+	return newOutbox(c, c.framing, w, over(newPlainTransport(w)), newCalls(&callSettings{}, count, new(tracer), w, newInbox(1<<20, nil)), count, nil)
 }
 
 func readyTransport(t *plainTransport) transport { return ready{t} }

@@ -235,7 +235,7 @@ func (o *outbox) failLocked() {
 		o.loss.err = nil
 	}
 	o.calls.lose(o.batches.written.Load(), reason)
-	close(o.ended)
+	o.ended.Close()
 	if o.finished != nil && o.finState() == finPending {
 		close(o.finished)
 	}

@@ -3,10 +3,13 @@
 package wire_test
 
 import (
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 func TestTryWriteOfSocket(t *testing.T) {
@@ -321,5 +325,136 @@ func TestTryWriteBoth(t *testing.T) {
 				n += k
 			}
 		}))
+	})
+}
+
+// A countedMemory is memory of one size. It knows whether it is there.
+type countedMemory struct {
+	mu       sync.Mutex // guards following
+	mem      []byte     // nil: it is not
+	releases int
+}
+
+func (m *countedMemory) Take() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mem == nil {
+		m.mem = make([]byte, 100)
+	}
+	return m.mem
+}
+
+func (m *countedMemory) Release() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mem = nil
+	m.releases++
+}
+
+func (m *countedMemory) state() (isThere bool, releases int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mem != nil, m.releases
+}
+
+func TestReadInto(t *testing.T) {
+	t.Run("has no memory while it waits, and asks the socket no more often than Read", func(t *testing.T) { // P6, P12
+		near, far := onTCP(t)
+		c := newConn(t, near, 0)
+		m := new(countedMemory)
+		for range 3 {
+			_, before := m.state()
+			read := begin(func() (int, error) { return c.ReadInto(m) })
+			testkit.WaitBlocked(t, "wire.(*readyReader).read", "poll.(*FD).RawRead")
+			isThere, releases := m.state()
+			require.False(t, isThere)
+			require.Equal(t, before+1, releases)
+			_, err := far.Write([]byte("hello"))
+			require.NoError(t, err)
+			got := <-read
+			require.NoError(t, got.err)
+			require.Equal(t, "hello", string(m.mem[:got.n]))
+		}
+	})
+
+	t.Run("keeps its memory when bytes are there already", func(t *testing.T) { // P12
+		near, far := onTCP(t)
+		c := newConn(t, near, 0)
+		m := new(countedMemory)
+		_, err := far.Write(pattern(250))
+		require.NoError(t, err)
+		for got := 0; got < 250; {
+			n, err := c.ReadInto(m)
+			require.NoError(t, err)
+			require.Equal(t, string(pattern(250)[got:got+n]), string(m.mem[:n]))
+			got += n
+		}
+	})
+
+	t.Run("looks up at a deadline, and reads on after it", func(t *testing.T) { // P5
+		near, far := onTCP(t)
+		looked := make(chan struct{})
+		begun := time.Now()
+		w := &monitor{
+			next: func() time.Time {
+				select {
+				case <-looked:
+					return time.Time{}
+				default:
+					return begun.Add(10 * time.Millisecond)
+				}
+			},
+			expired: func(time.Time, time.Time) error { close(looked); return nil },
+		}
+		c := wire.New(near, 0, 64<<10, w)
+		defer requireEnds(t, c)
+		m := new(countedMemory)
+		read := begin(func() (int, error) { return c.ReadInto(m) })
+		<-looked
+		_, err := far.Write([]byte("late"))
+		require.NoError(t, err)
+		got := <-read
+		require.NoError(t, got.err)
+		require.Equal(t, "late", string(m.mem[:got.n]))
+	})
+
+	t.Run("ends as Read does", func(t *testing.T) { // P9
+		for name, end := range map[string]func(c *wire.Conn, far *net.TCPConn){
+			"FIN":  func(_ *wire.Conn, far *net.TCPConn) { far.CloseWrite() },
+			"RST":  func(_ *wire.Conn, far *net.TCPConn) { far.SetLinger(0); far.Close() },
+			"Kill": func(c *wire.Conn, _ *net.TCPConn) { c.Kill(wire.ErrClosed) },
+		} {
+			ends := func(read func(*wire.Conn) (int, error)) (error, string) {
+				near, far := onTCP(t)
+				c := newConn(t, near, 0)
+				done := begin(func() (int, error) { return read(c) })
+				testkit.WaitBlocked(t, "wire.(*Conn).read(", "poll.(*pollDesc).wait")
+				end(c, far)
+				got := <-done
+				require.Zero(t, got.n)
+				return got.err, strings.NewReplacer(near.LocalAddr().String(), "near", near.RemoteAddr().String(), "far").Replace(got.err.Error())
+			}
+			_, want := ends(func(c *wire.Conn) (int, error) { return c.Read(make([]byte, 100)) })
+			err, got := ends(func(c *wire.Conn) (int, error) { return c.ReadInto(new(countedMemory)) })
+			require.Equal(t, want, got, name)
+			require.Equal(t, name == "FIN", err == io.EOF)
+			require.Equal(t, name == "RST", errors.Is(err, syscall.ECONNRESET))
+		}
+	})
+
+	t.Run("has no memory while a connection without deadlines is waited for", func(t *testing.T) { // P6, D4
+		near, far := inMemory(t, 1000)
+		c := newConn(t, bare{near}, 0)
+		m := new(countedMemory)
+		m.Take()
+		read := begin(func() (int, error) { return c.ReadInto(m) })
+		testkit.WaitBlocked(t, "wire.(*pendingRead).readInto")
+		isThere, _ := m.state()
+		require.False(t, isThere)
+		_, err := far.Write(pattern(250))
+		require.NoError(t, err)
+		got := <-read
+		require.NoError(t, got.err)
+		require.Equal(t, string(pattern(250)[:got.n]), string(m.mem[:got.n]))
 	})
 }

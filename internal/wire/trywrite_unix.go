@@ -69,14 +69,4 @@ func (t *tryWriter) write(head, tail []byte) (int, error) {
 	return n, nil
 }
 
-// opError says what package net would. A socket that the peer had reset before it was put
-// into a net.Conn, by net.FileConn for example, has no remote address.
-func (t *tryWriter) opError(err error) error {
-	e := &net.OpError{Op: "write", Source: t.conn.LocalAddr(), Addr: t.conn.RemoteAddr(), Err: err}
-	if e.Addr != nil {
-		e.Net = e.Addr.Network()
-	} else if e.Source != nil {
-		e.Net = e.Source.Network()
-	}
-	return e
-}
+func (t *tryWriter) opError(err error) error { return opError("write", t.conn, err) }
