@@ -49,9 +49,15 @@ type transport interface {
 	closeWrite() error
 }
 
-// lentPiece is how much of a lent message the network is given at a time. If the peer reads as
-// fast as this is written, nothing else would look at the context meanwhile.
-const lentPiece = 1 << 20
+const (
+	// firstPiece is how much of a lent message goes with what is before it. The peer wakes for that
+	// while the rest is written.
+	firstPiece = 4 << 10
+
+	// lentPiece is how much of the rest the network is given at a time. If the peer reads as fast as
+	// this is written, nothing else would look at the context meanwhile.
+	lentPiece = 1 << 20
+)
 
 // A plainTransport writes the memory of the batch itself.
 type plainTransport struct {
@@ -83,9 +89,9 @@ func (t *plainTransport) write(b *batch) (done bool) {
 
 func (t *plainTransport) writeLent(ctx context.Context, b *batch, wait time.Duration) (done bool) {
 	b.begin(t.handed)
-	for {
+	for size := firstPiece; ; size = lentPiece {
 		own, lent := b.rest()
-		piece := lent[:min(len(lent), lentPiece)]
+		piece := lent[:min(len(lent), size)]
 		n, err := t.wire.TryWriteBoth(own, piece, wait)
 		switch {
 		case !t.took(b, n, err):
