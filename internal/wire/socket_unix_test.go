@@ -280,7 +280,7 @@ func TestTryWriteBoth(t *testing.T) {
 		require.False(t, c.IsDead())
 		k, err := c.TryWriteBoth(p[n:n+10], p[n+10:], 0)
 		require.NoError(t, err)
-		require.Zero(t, k)
+		n += k // little, if anything: the peer's TCP may have found some room
 		all := readAll(far)
 		testkit.Eventually(t, "there is room again, and the deadline is none", func() bool {
 			k, err = c.TryWrite(p[n:])
