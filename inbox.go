@@ -375,9 +375,16 @@ func (in *inbox) resume() (s *slab, kept bool) {
 
 // giveUpLocked gives up the memory for messages if nobody needs it.
 func (in *inbox) giveUpLocked() {
+	if in.used == 0 && storageState(in.storage.Load()) != storageInUse {
+		in.giveUpIdleLocked()
+	}
+}
+
+// giveUpIdleLocked is giveUpLocked if the reader does not need it.
+func (in *inbox) giveUpIdleLocked() {
 	switch storageState(in.storage.Load()) {
 	case storageInUse:
-		return
+		return // since a moment ago
 	case storageIdle:
 		in.tidyLocked()
 		s := in.queue.head

@@ -424,7 +424,7 @@ func TestReadInto(t *testing.T) {
 			"RST":  func(_ *wire.Conn, far *net.TCPConn) { far.SetLinger(0); far.Close() },
 			"Kill": func(c *wire.Conn, _ *net.TCPConn) { c.Kill(wire.ErrClosed) },
 		} {
-			ends := func(read func(*wire.Conn) (int, error)) (error, string) {
+			ends := func(read func(*wire.Conn) (int, error)) (text string, err error) {
 				near, far := onTCP(t)
 				c := newConn(t, near, 0)
 				done := begin(func() (int, error) { return read(c) })
@@ -432,10 +432,10 @@ func TestReadInto(t *testing.T) {
 				end(c, far)
 				got := <-done
 				require.Zero(t, got.n)
-				return got.err, strings.NewReplacer(near.LocalAddr().String(), "near", near.RemoteAddr().String(), "far").Replace(got.err.Error())
+				return strings.NewReplacer(near.LocalAddr().String(), "near", near.RemoteAddr().String(), "far").Replace(got.err.Error()), got.err
 			}
-			_, want := ends(func(c *wire.Conn) (int, error) { return c.Read(make([]byte, 100)) })
-			err, got := ends(func(c *wire.Conn) (int, error) { return c.ReadInto(new(countedMemory)) })
+			want, _ := ends(func(c *wire.Conn) (int, error) { return c.Read(make([]byte, 100)) })
+			got, err := ends(func(c *wire.Conn) (int, error) { return c.ReadInto(new(countedMemory)) })
 			require.Equal(t, want, got, name)
 			require.Equal(t, name == "FIN", err == io.EOF)
 			require.Equal(t, name == "RST", errors.Is(err, syscall.ECONNRESET))
