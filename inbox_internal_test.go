@@ -315,8 +315,8 @@ func TestStorage(t *testing.T) {
 	})
 
 	t.Run("is never in two hands", func(t *testing.T) { // P1, P3
-		in, p := newTestInbox(limit)
 		const many = 20_000
+		in, p := newTestInbox(100 * many) // there is room for all
 		go func() {
 			for i := range many {
 				p.resume()
