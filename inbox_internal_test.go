@@ -320,7 +320,7 @@ func TestStorage(t *testing.T) {
 		go func() {
 			for i := range many {
 				p.resume()
-				if p.add(fmt.Append(p.storage(), i), true, nil) != nil {
+				if p.add(fmt.Append(p.storage(), i), true, new(calmUpstream)) != nil {
 					return
 				}
 				p.rest()
