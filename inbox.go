@@ -662,15 +662,15 @@ func slabClass(size int) int {
 	return bits.Len(uint(size))
 }
 
-// newSlabPool returns slabs of that class, if there are some, of at most limit bytes or one.
+// newSlabPool returns slabs of that class, if there are some, of at most limit bytes or two.
 func newSlabPool(class, limit int) *slabPool {
 	p, ok := slabPools[class].Get().(*slabPool)
 	if !ok {
 		return &slabPool{class: class, most: math.MaxInt}
 	}
-	if p.bytes > limit { // another had a larger Inbox
-		p.first.next = nil
-		p.bytes = cap(p.first.data)
+	if second := p.second(); p.bytes > limit && second != nil { // another had a larger Inbox
+		second.next = nil
+		p.bytes = cap(p.first.data) + cap(second.data)
 	}
 	return p
 }
@@ -686,13 +686,21 @@ func (p *slabPool) giveUp() {
 // put keeps s for its memory, as long as that of all does not exceed limit. Two are always kept: in
 // a stream of messages above the limit one is read while another waits, and a third is received.
 func (p *slabPool) put(s *slab, limit int) {
-	if cap(s.data) > p.most || p.bytes+cap(s.data) > limit && p.first != nil && p.first.next != nil {
+	if cap(s.data) > p.most || p.bytes+cap(s.data) > limit && p.second() != nil {
 		return
 	}
 	s.reset()
 	s.next, p.first = p.first, s
 	p.bytes += cap(s.data)
 	p.largest = max(p.largest, cap(s.data))
+}
+
+// second returns the second slab, if there is one.
+func (p *slabPool) second() *slab {
+	if p.first == nil {
+		return nil
+	}
+	return p.first.next
 }
 
 // get returns an empty slab. From now on most is what counts.
