@@ -334,10 +334,16 @@ func (in *inbox) hasRoomLocked(need int) bool {
 	return taken == 0 || taken+need <= in.limit
 }
 
-// recycleLocked keeps s for its memory, within reason.
+// recycle keeps s for its memory, within reason.
+func (in *inbox) recycle(s *slab) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.recycleLocked(s)
+}
+
 func (in *inbox) recycleLocked(s *slab) {
 	if in.free == nil {
-		in.free = newSlabPool(0, in.limit)
+		in.free = &slabPool{most: math.MaxInt}
 	}
 	in.free.put(s, in.limit)
 }
@@ -361,16 +367,13 @@ func (in *inbox) restLocked(s *slab) {
 	in.giveUpLocked()
 }
 
-// resume ends a rest, if there is one. It returns the slab that the reader fills, and whether the memory is still
-// there. It takes no lock: who wins the storage owns resting.
-func (in *inbox) resume() (s *slab, kept bool) {
-	switch storageState(in.storage.Swap(int32(storageInUse))) {
-	case storageIdle:
+// resume ends a rest, if there is one. It returns the slab that the reader fills, unless there is none, or its
+// memory was given up. It takes no lock: who wins the storage owns resting.
+func (in *inbox) resume() (s *slab) {
+	if storageState(in.storage.Swap(int32(storageInUse))) == storageIdle {
 		s, in.resting = in.resting, nil
-	case storageGone:
-		return nil, false // who gave it up may still be at it
 	}
-	return s, true
+	return s
 }
 
 // giveUpLocked gives up the memory for messages if nobody needs it.
@@ -388,6 +391,9 @@ func (in *inbox) giveUpIdleLocked() {
 	case storageIdle:
 		in.tidyLocked()
 		s := in.queue.head
+		if s != nil && s.loss != nil {
+			s = nil // there are no messages behind it
+		}
 		if s != nil && !s.isDrained() || !in.storage.CompareAndSwap(int32(storageIdle), int32(storageGone)) {
 			return
 		}
@@ -557,7 +563,7 @@ func (s *slab) isReceived() bool { return s.received == s.published }
 func (s *slab) isOver() bool { return s.loss == nil && s.closed && s.isReceived() }
 
 // isDrained reports whether no one needs what is in the slab, the first in the queue.
-func (s *slab) isDrained() bool { return s.loss == nil && s.isReceived() && s.held == 0 }
+func (s *slab) isDrained() bool { return s.isReceived() && s.held == 0 }
 
 // receive counts all but the first received messages as free, and returns their bytes.
 func (s *slab) receive(received int) (bytes int) {

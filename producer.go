@@ -37,13 +37,13 @@ type producer struct {
 	inbox   *inbox
 	count   *counters
 	slab    *slab // takes messages
+	large   *slab // empty: its memory is read into, before it is known for whom; nil: none
 	pending int   // bytes added since publish, each message with its overhead
 	budget  int   // room as of the last publication, less the replies since
 	burst   int   // memory for the next slab, as bursts have needed it
 	typical int   // size of the larger messages of late
 	backlog int   // bytes in the inbox as of the last new slab
 	scratch *scratchMemory
-	stores  bool // there may be slabs in the inbox
 	yields  bool // somebody was woken: let them run before the next read
 	replies int  // that calls were given since the last read
 	seen    int  // messages not yet counted
@@ -123,22 +123,39 @@ func (t *producer) add(msg []byte, ours bool, from upstream) error {
 	return over
 }
 
-// largeStorage returns memory for a message that is to be alone in a slab: empty, with some
-// capacity or none.
+// largeStorage returns memory for a message that may be for a call: empty, with some capacity or
+// none.
 func (t *producer) largeStorage() []byte {
-	if t.slab == nil || t.slab.n > 0 {
-		t.closeSlab()
-		t.newSlab()
+	if t.large == nil {
+		t.large, t.backlog = t.freeSlab(slabClass(t.typical))
 	}
-	return t.slab.free()
+	return t.large.free()
+}
+
+// keepLarge keeps the memory of largeStorage, or what that has outgrown it, for the next message.
+func (t *producer) keepLarge(mem []byte) {
+	if cap(mem) <= t.largestSlab() {
+		t.large.trade(mem)
+	}
 }
 
 // addLarge is add for a message that is in the memory of largeStorage or has outgrown it.
 func (t *producer) addLarge(msg []byte, from upstream) error {
 	over := t.admit(len(msg), from)
+	t.replaceSlab()
 	t.slab.trade(msg)
 	t.addBytes(len(msg), len(msg))
 	return over
+}
+
+// replaceSlab makes the slab of largeStorage the one that takes messages.
+func (t *producer) replaceSlab() {
+	if empty := t.slab; empty != nil && empty.n == 0 {
+		t.slab = nil
+		t.inbox.recycle(empty)
+	}
+	t.closeSlab()
+	t.slab, t.large = t.large, nil
 }
 
 // copy is add for a message in memory that is not the inbox's.
@@ -258,7 +275,6 @@ func (t *producer) newSlab() *slab {
 
 // freeSlab returns an empty slab of that class, and how many bytes wait to be received.
 func (t *producer) freeSlab(class int) (s *slab, backlog int) {
-	t.stores = true
 	return t.inbox.newSlab(t.largestSlab(), class)
 }
 
@@ -281,11 +297,9 @@ func (t *producer) publish() {
 // something is here.
 func (t *producer) rest() {
 	t.flushCounts()
-	if t.pending > 0 || t.stores {
-		t.inbox.mu.Lock()
-		t.restLocked()
-		t.inbox.mu.Unlock()
-	}
+	t.inbox.mu.Lock()
+	t.restLocked()
+	t.inbox.mu.Unlock()
 	t.yield()
 }
 
@@ -298,6 +312,10 @@ func (t *producer) restLocked() {
 		t.inbox.recycleLocked(t.slab)
 		t.slab = nil
 	}
+	if t.large != nil {
+		t.inbox.recycleLocked(t.large)
+		t.large = nil
+	}
 	if t.scratch != nil {
 		scratches.Put(t.scratch)
 		t.scratch = nil
@@ -308,9 +326,7 @@ func (t *producer) restLocked() {
 
 // resume ends a rest.
 func (t *producer) resume() {
-	if s, kept := t.inbox.resume(); !kept {
-		t.stores = false
-	} else if s != nil {
+	if s := t.inbox.resume(); s != nil {
 		t.slab = s
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"net"
 	"sync"
@@ -77,8 +78,11 @@ type readBuffer struct {
 var readBuffers [bits.UintSize + 1]sync.Pool
 
 func newReadBuffer(size int) *readBuffer {
-	if b, ok := readBuffers[bits.Len(uint(size))].Get().(*readBuffer); ok && len(b.mem) == size {
-		return b
+	if b, ok := readBuffers[bits.Len(uint(size))].Get().(*readBuffer); ok {
+		if len(b.mem) == size {
+			return b
+		}
+		b.putBack() // of a Dialer with another ReadBuffer
 	}
 	in := bufio.NewReaderSize(nil, size)
 	mem, _ := in.Peek(0)
@@ -625,13 +629,16 @@ func (r *reader) readDirectly() error {
 // read buffer, of which nothing is saved then.
 const minLarge = 64 << 10
 
+// mostLarge is the size of messages above which twice as much might be no int.
+const mostLarge = math.MaxInt/2 - frameHeader
+
 // isLarge reports whether p begins a frame that is read by readLarge.
 func (r *reader) isLarge(p []byte) bool {
 	if len(p) < frameHeader {
 		return false
 	}
 	size := frameSize(p)
-	return size >= minLarge && size <= r.frames.framing.largest
+	return size >= minLarge && size <= min(r.frames.framing.largest, mostLarge)
 }
 
 // readLarge takes in the message that begins in the read buffer, and those that follow it, as long
@@ -650,7 +657,12 @@ func (r *reader) readLarge() error {
 		next = header[:copy(header[:], all[size:])] // before the memory is anybody else's
 		f.arrived()
 		routed, err := r.route(all[:size])
-		if err == nil && !routed {
+		switch {
+		case err != nil:
+			return err
+		case routed:
+			t.keepLarge(all)
+		default:
 			err = t.addLarge(all[:size], r.origin)
 		}
 		if err != nil {

@@ -132,11 +132,12 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 // write frames msg as soon as there is room for it.
 func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error) {
 	if len(msg) >= minLent {
+		canceled := ctx.Done()
 		if _, lent, err := o.lend(ctx, msg, o.limit); err != nil {
 			return true, err
 		} else if lent {
 			o.batches.open.unawaited++
-			o.writeLentLocked(ctx, 0)
+			o.writeLentLocked(canceled, 0)
 			return false, nil
 		}
 	}
@@ -177,11 +178,12 @@ func (o *outbox) fitsLocked(msg []byte) bool {
 
 // send frames msg and returns when it was handed over.
 func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
+	canceled := ctx.Done() // the writer calls no code of the user
 	t, lent, err := o.lend(ctx, msg, 0)
 	switch {
 	case err != nil:
 		return true, err
-	case lent && o.writeLentLocked(ctx, lentWait):
+	case lent && o.writeLentLocked(canceled, lentWait):
 		return false, nil
 	case lent:
 		return o.await(ctx, t)

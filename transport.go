@@ -1,7 +1,6 @@
 package tcpclient
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -32,7 +31,7 @@ type transport interface {
 	// hands over of such a batch what the network takes: at once, or with wait for as long as ctx
 	// lasts and the network takes something more in that time. It copies what is left of the message.
 	canLend() bool
-	writeLent(ctx context.Context, b *batch, wait time.Duration) (done bool)
+	writeLent(canceled <-chan struct{}, b *batch, wait time.Duration) (done bool)
 
 	// position returns where in the stream of the connection the next batch begins.
 	position() int64
@@ -87,7 +86,7 @@ func (t *plainTransport) write(b *batch) (done bool) {
 	return t.took(b, n, err)
 }
 
-func (t *plainTransport) writeLent(ctx context.Context, b *batch, wait time.Duration) (done bool) {
+func (t *plainTransport) writeLent(canceled <-chan struct{}, b *batch, wait time.Duration) (done bool) {
 	b.begin(t.handed)
 	for size := firstPiece; ; size = lentPiece {
 		own, lent := b.rest()
@@ -98,10 +97,20 @@ func (t *plainTransport) writeLent(ctx context.Context, b *batch, wait time.Dura
 			return false // no one will read the message any more
 		case n == len(own)+len(lent):
 			return true
-		case n == 0, wait == 0 && n < len(own)+len(piece), ctx.Err() != nil:
+		case n == 0, wait == 0 && n < len(own)+len(piece), isClosed(canceled):
 			b.keep()
 			return false
 		}
+	}
+}
+
+// isClosed reports whether c, which may be nil, is closed.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -138,7 +147,7 @@ const maxRecords = 4
 func (t *tlsTransport) tryWrite(b *batch) (done bool) { return t.writeRecords(b, t.wire.TryWrite) }
 func (t *tlsTransport) write(b *batch) (done bool)    { return t.writeRecords(b, t.wire.Write) }
 
-func (t *tlsTransport) writeLent(context.Context, *batch, time.Duration) (done bool) {
+func (t *tlsTransport) writeLent(<-chan struct{}, *batch, time.Duration) (done bool) {
 	panic("unreachable: nothing is lent to TLS")
 }
 

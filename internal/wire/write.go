@@ -48,6 +48,9 @@ func (c *Conn) TryWriteBoth(head, tail []byte, wait time.Duration) (n int, err e
 		k, err = c.writeUntil(time.Now().Add(wait), head[min(n, len(head)):], tail[max(n-len(head), 0):])
 		n += k
 	}
+	if wait > 0 && n > 0 {
+		c.moved()
+	}
 	return n, c.tried(n, size, err)
 }
 
@@ -66,17 +69,14 @@ func (c *Conn) writeUntil(due time.Time, head, tail []byte) (n int, err error) {
 	if err == errExpired {
 		err = nil
 	}
-	c.moved(n)
 	return n, err
 }
 
-// moved records that the network has taken n bytes for one that waits.
-func (c *Conn) moved(n int) {
+// moved records that the network has taken something for one who waits.
+func (c *Conn) moved() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n > 0 {
-		c.stall.moved(time.Now())
-	}
+	c.stall.moved(time.Now())
 }
 
 // tried records what came of a try to write size bytes: n of them, and err. It returns why
