@@ -584,6 +584,29 @@ func TestInboxMemoryWithMixedSizes(t *testing.T) {
 	}
 }
 
+// What is read between small messages is not for the Inbox, and must not close their slab.
+func TestInboxMemoryBesideLargePongs(t *testing.T) {
+	for _, size := range []int{1, 128} {
+		t.Run(fmt.Sprintf("messages of %d bytes", size), testkit.InBubble(func(t *testing.T) { // P6
+			const inbox = 256 << 10
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: inbox, Heartbeat: tcpclient.Heartbeat{
+				Interval: time.Hour, IsPong: func(msg []byte) bool { return len(msg) >= 64<<10 },
+			}})
+			pong, small := string(make([]byte, 64<<10)), string(make([]byte, size))
+			p.Send(small, pong, small, pong)
+			synctest.Wait()
+			many := inbox/(size+64) - 4
+			requireHeap(t, 2<<20, func() {
+				for range many {
+					p.Send(small, pong)
+				}
+				synctest.Wait()
+			})
+			require.EqualValues(t, 2+many, c.Stats().MessagesReceived)
+		}))
+	}
+}
+
 // What large messages have needed is given up when they do not come any more.
 func TestMemoryOfLargeMessagesIsGivenUp(t *testing.T) {
 	const large, small = 3, 2000

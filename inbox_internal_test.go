@@ -3,8 +3,10 @@ package tcpclient
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/bits"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -288,6 +290,29 @@ func TestStorage(t *testing.T) {
 		require.Equal(t, "a", string(msg))
 		in.release(&c)
 		require.Nil(t, in.queue.head)
+		require.Nil(t, in.free)
+	})
+
+	t.Run("that a loop has held through two pongs is given up when it lets go", func(t *testing.T) { // P6
+		in, p := newTestInbox(1 << 20)
+		require.NoError(t, p.put(strings.Repeat("a", 100<<10), nil))
+		p.rest()
+		var c cursor
+		_, err := in.advance(t.Context(), &c)
+		require.NoError(t, err)
+		for range 2 {
+			p.resume()
+			p.rest()
+		}
+		in.release(&c)
+		require.Nil(t, in.free)
+	})
+
+	t.Run("is given up, too, while no one receives a loss", func(t *testing.T) { // P6
+		in, p := newTestInbox(limit)
+		in.lose(io.ErrUnexpectedEOF)
+		p.storage() // for a reply
+		p.rest()
 		require.Nil(t, in.free)
 	})
 
