@@ -588,7 +588,7 @@ func TestInboxMemoryWithMixedSizes(t *testing.T) {
 func TestInboxMemoryBesideLargePongs(t *testing.T) {
 	for _, size := range []int{1, 128} {
 		t.Run(fmt.Sprintf("messages of %d bytes", size), testkit.InBubble(func(t *testing.T) { // P6
-			const inbox = 64 << 10
+			const inbox = 128 << 10
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: inbox, Heartbeat: tcpclient.Heartbeat{
 				Interval: time.Hour, IsPong: func(msg []byte) bool { return len(msg) >= 64<<10 },
 			}})
@@ -596,7 +596,7 @@ func TestInboxMemoryBesideLargePongs(t *testing.T) {
 			p.Send(small, pong, small, pong)
 			synctest.Wait()
 			many := inbox/(size+64) - 4
-			requireHeap(t, 512<<10, func() {
+			requireHeap(t, 1<<20, func() {
 				for range many {
 					p.Send(small, pong)
 				}

@@ -131,9 +131,9 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 
 // write frames msg as soon as there is room for it.
 func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error) {
-	if len(msg) >= minLent {
+	if len(msg) > o.limit { // else it costs less to gather more
 		canceled := ctx.Done()
-		if _, lent, err := o.lend(ctx, msg, o.limit); err != nil {
+		if _, lent, err := o.lend(ctx, msg); err != nil {
 			return true, err
 		} else if lent {
 			o.batches.open.unawaited++
@@ -179,7 +179,7 @@ func (o *outbox) fitsLocked(msg []byte) bool {
 // send frames msg and returns when it was handed over.
 func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
 	canceled := ctx.Done() // the writer calls no code of the user
-	t, lent, err := o.lend(ctx, msg, 0)
+	t, lent, err := o.lend(ctx, msg)
 	switch {
 	case err != nil:
 		return true, err
@@ -195,9 +195,9 @@ func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) 
 }
 
 // lend frames msg as the last of the open batch, in the memory of the caller, who is to write that.
-// Then the lock is held. lent is false if msg is too small for that, or would not fill the
-// batch up to size, another writes, or the transport does not have it.
-func (o *outbox) lend(ctx context.Context, msg []byte, size int) (t ticket, lent bool, err error) {
+// Then the lock is held. lent is false if msg is too small for that, another writes, or the transport
+// does not have it.
+func (o *outbox) lend(ctx context.Context, msg []byte) (t ticket, lent bool, err error) {
 	if len(msg) < minLent || !o.transport.canLend() || !o.framing.fits(msg) {
 		return ticket{}, false, nil
 	}
@@ -205,7 +205,7 @@ func (o *outbox) lend(ctx context.Context, msg []byte, size int) (t ticket, lent
 		return ticket{}, false, err
 	}
 	open := o.batches.open
-	if !o.canWriteLocked() || open.size()+len(msg) < size {
+	if !o.canWriteLocked() {
 		o.mu.Unlock()
 		return ticket{}, false, nil
 	}

@@ -393,7 +393,7 @@ func TestLend(t *testing.T) {
 				"Write": func(o *outbox) (bool, error) { return o.write(context.Background(), pattern) },
 			} {
 				raw := newCutOff(t, cut)
-				o := newTestOutbox(&Dialer{WriteBuffer: minLent}, raw, lendingTransport)
+				o := newTestOutbox(&Dialer{WriteBuffer: minLent - 1}, raw, lendingTransport)
 				_, err := o.write(t.Context(), []byte("written"))
 				require.NoError(t, err)
 				unsent, err := op(o)
@@ -420,8 +420,8 @@ func TestLend(t *testing.T) {
 	})
 
 	for name, prepare := range map[string]func(o *outbox){
-		"another writes":                       func(o *outbox) { o.writer, o.limit = writerHelper, minLent },
-		"Write, and it does not fill a buffer": func(o *outbox) { o.limit = 2 * minLent },
+		"another writes": func(o *outbox) { o.writer, o.limit = writerHelper, minLent-1 },
+		"a Write would not fill more than a buffer": func(o *outbox) { o.limit = minLent },
 	} {
 		t.Run("copies a message if "+name, func(t *testing.T) { // P3, P12
 			o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), lendingTransport)

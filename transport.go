@@ -88,7 +88,11 @@ func (t *plainTransport) write(b *batch) (done bool) {
 
 func (t *plainTransport) writeLent(canceled <-chan struct{}, b *batch, wait time.Duration) (done bool) {
 	b.begin(t.handed)
-	for size := firstPiece; ; size = lentPiece {
+	size := lentPiece
+	if wait > 0 { // else the peer is busy with what came before
+		size = firstPiece
+	}
+	for ; ; size = lentPiece {
 		own, lent := b.rest()
 		piece := lent[:min(len(lent), size)]
 		n, err := t.wire.TryWriteBoth(own, piece, wait)
