@@ -237,7 +237,7 @@ func TestCloseBetweenTheEndsOfConnectionAndClient(t *testing.T) {
 		here, there := net.Pipe()
 		defer there.Close()
 		reason := c.detach(c.attach(newConn(here, "x", config.framing, config)), io.EOF)
-		close(c.done)
+		c.done.Close()
 		require.NoError(t, c.Close())
 		c.finish(reason.reason)
 		_, err := c.Receive(t.Context())

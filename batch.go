@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"math"
 	"slices"
+	"sync"
 )
 
 const (
@@ -24,6 +25,8 @@ const (
 // no lock; the outbox guards it.
 type batch struct {
 	frameBuffer
+	lent []byte // comes after that: a message in the memory of the caller who writes the batch, or kept
+	kept []byte // a copy of its rest
 
 	frames     int      // in the batch
 	unawaited  int      // of these, frames whose Write has returned, or whose Send has given up
@@ -37,6 +40,7 @@ type batch struct {
 	base   int64   // where in the stream of the connection the batch begins
 	pieces []int64 // with TLS: where each piece of record bytes begins
 	given  int     // bytes that were handed to the network, or to TLS
+	gone   int     // of those, bytes at the start of lent that are no longer there
 }
 
 // messages returns how many frames are the application's.
@@ -51,10 +55,53 @@ func (b *batch) lost(reason error) int {
 	return b.unawaited
 }
 
-// reset empties the batch for its next use, with a buffer of at most limit.
+// size returns the bytes in the batch.
+func (b *batch) size() int { return b.frameBuffer.size() + b.gone + len(b.lent) }
+
+// lend appends the frame of LengthPrefix{} for msg, without a copy of that, and returns where it
+// begins. There is none after it.
+func (b *batch) lend(msg []byte) (start int) {
+	start = len(b.bytes)
+	b.bytes = appendFrameHeader(b.bytes, len(msg))
+	b.lent = msg
+	return start
+}
+
+// rest returns what was not handed over: of the frameBuffer, and of what was lent.
+func (b *batch) rest() (own, lent []byte) {
+	own = b.seal()
+	done := min(b.given, len(own))
+	if b.lent != nil {
+		lent = b.lent[b.given-done-b.gone:]
+	}
+	return own[done:], lent
+}
+
+// keep ends the loan: what was not handed over of the message is copied.
+func (b *batch) keep() {
+	_, lent := b.rest()
+	b.gone += len(b.lent) - len(lent)
+	b.kept = append(b.kept[:0], lent...)
+	b.lent = b.kept
+}
+
+// newBatches are those in which nothing ever was.
+var newBatches = sync.Pool{New: func() any { return new(batch) }}
+
+// isNew reports whether nothing ever was in b, or has asked for it.
+func (b *batch) isNew() bool {
+	return b.frames == 0 && b.flushing == 0 && b.waiters.first == nil && cap(b.bytes) == 0 && cap(b.kept) == 0 && b.w == nil && cap(b.pieces) == 0
+}
+
+// reset empties the batch for its next use, with a buffer of at most limit, and memory for the
+// rest of a message if this batch had one.
 func (b *batch) reset(limit int) {
 	b.frameBuffer.reset(limit)
-	*b = batch{frameBuffer: b.frameBuffer, pieces: b.pieces[:0]}
+	kept := b.kept[:0]
+	if len(b.kept) == 0 {
+		kept = nil
+	}
+	*b = batch{frameBuffer: b.frameBuffer, kept: kept, pieces: b.pieces[:0]}
 }
 
 // unsent reports whether nothing was handed over of what begins at start, when handed
@@ -96,7 +143,7 @@ func (b *batch) addControl(start int) {
 
 // lose gives up the memory: the connection is dead. What unsent needs stays.
 func (b *batch) lose(loss error) {
-	b.frameBuffer = frameBuffer{}
+	b.frameBuffer, b.lent, b.kept = frameBuffer{}, nil, nil
 	b.loss = loss
 }
 

@@ -331,6 +331,36 @@ func BenchmarkSend(b *testing.B) {
 	}
 }
 
+// BenchmarkSendLarge has one goroutine send large messages. What one writes first, a bufio.Writer
+// of the usual size and a flush, copies next to nothing of them.
+func BenchmarkSendLarge(b *testing.B) {
+	for _, size := range []int{16 << 10, 64 << 10, 1 << 20} {
+		msg := make([]byte, size)
+		run := func(impl string, dial func(b *testing.B) (send func() error)) {
+			b.Run(fmt.Sprintf("impl=%s/size=%d", impl, size), func(b *testing.B) {
+				send := dial(b)
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := send(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+		run("floor", func(b *testing.B) func() error {
+			f := dialFloor(b, benchSink(b))
+			f.w = bufio.NewWriter(f.conn)
+			return func() error { return f.send(msg) }
+		})
+		run("tcpclient", func(b *testing.B) func() error {
+			c := benchDial(b, tcpclient.Dialer{}, benchSink(b))
+			ctx := b.Context()
+			return func() error { return c.Send(ctx, msg) }
+		})
+	}
+}
+
 // BenchmarkCall has many goroutines make requests on one connection. The mutex is held
 // from the request to its reply, around a hand-written write and read, or around Send and
 // Receive of a Client; net/rpc is the standard library's answer.

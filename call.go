@@ -234,14 +234,13 @@ type callSettings struct {
 // A call is entered under the lock of the outbox, so that a queue has the order of the
 // frames, and taken out by whoever ends it: the reader with a reply, or the caller.
 type calls struct {
-	callSettings
+	*callSettings
 	inbox   *inbox // where replies count that were not read
 	count   *counters
 	trace   *tracer
 	reads   waker
-	room    chan struct{} // one slot: somebody waits for room, and there may be some
-	used    atomic.Bool   // there was a call: messages may be replies
-	watched atomic.Bool   // replies may be overdue: the reader has to look. Set with mu
+	used    atomic.Bool // there was a call: messages may be replies
+	watched atomic.Bool // replies may be overdue: the reader has to look. Set with mu
 
 	mu         sync.Mutex // guards following
 	pending    pending
@@ -252,6 +251,7 @@ type calls struct {
 	streams    int           // of these, that have a series
 	answers    int           // requests that had all their replies, late ones included
 	waiting    int           // callers that wait for room
+	room       chan struct{} // one slot: one of them is to look; made by the first
 	roomFailed *roomFailure  // what ends their wait; nil: none has begun
 	drained    chan struct{} // closed when live is 0, for Shutdown; nil: no one asks
 	idle       idleCalls
@@ -350,15 +350,14 @@ func (f *roomFailure) end(err error) {
 	close(f.done)
 }
 
-func newCalls(s callSettings, count *counters, trace *tracer, reads waker, in *inbox) *calls {
+func newCalls(s *callSettings, count *counters, trace *tracer, reads waker, in *inbox) *calls {
 	k := &calls{
 		callSettings: s,
 		inbox:        in,
 		count:        count,
 		trace:        trace,
 		reads:        reads,
-		pending:      newPending(s),
-		room:         make(chan struct{}, 1),
+		pending:      newPending(*s),
 	}
 	k.watched.Store(s.replyTimeout > 0)
 	return k
@@ -694,15 +693,18 @@ func (k *calls) wait(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for k.over == nil && k.pending.full() {
+		if k.room == nil {
+			k.room = make(chan struct{}, 1)
+		}
 		k.waiting++
 		if k.roomFailed == nil {
 			k.roomFailed = &roomFailure{done: make(chan struct{}), epoch: k.epoch}
 		}
-		failed := k.roomFailed
+		room, failed := k.room, k.roomFailed
 		k.mu.Unlock()
 		var err error
 		select {
-		case <-k.room:
+		case <-room:
 		case <-failed.done:
 			err = failed.err
 		case <-ctx.Done():

@@ -28,7 +28,7 @@ func (n narrow) MaxID() uint64 { return n.max }
 
 // newTestCalls returns the calls of a connection without MaxInFlight.
 func newTestCalls(correlator Correlator) *calls {
-	return newCalls(callSettings{correlator: correlator}, new(counters), new(tracer), &wakes{}, newInbox(1<<20, nil))
+	return newCalls(&callSettings{correlator: correlator}, new(counters), new(tracer), &wakes{}, newInbox(1<<20, nil))
 }
 
 // wakes are the times by which the reader was asked to look.
@@ -458,7 +458,7 @@ type modelled struct {
 
 func compare(t *testing.T, s callSettings, random *rand.Rand) {
 	t.Helper()
-	k := newCalls(s, new(counters), new(tracer), &wakes{}, newInbox(1<<20, nil))
+	k := newCalls(&s, new(counters), new(tracer), &wakes{}, newInbox(1<<20, nil))
 	correlator, limit := s.correlator, 0 // of ids
 	if narrow, ok := correlator.(interface{ MaxID() uint64 }); ok {
 		limit = int(narrow.MaxID())
@@ -659,7 +659,7 @@ func TestCallsReplyDue(t *testing.T) {
 	t.Run("wakes the reader for the first request only", inBubble(func(t *testing.T) { // P5, P12
 		for _, correlator := range []Correlator{nil, IDPrefix{}} {
 			w := new(wakes)
-			k := newCalls(callSettings{correlator: correlator, replyTimeout: sec}, new(counters), new(tracer), w, newInbox(1<<20, nil))
+			k := newCalls(&callSettings{correlator: correlator, replyTimeout: sec}, new(counters), new(tracer), w, newInbox(1<<20, nil))
 			began := time.Now()
 			due, _ := k.replyDue()
 			require.Zero(t, due, "nothing is owed")
@@ -689,7 +689,7 @@ func TestCallsReplyDue(t *testing.T) {
 
 	t.Run("wakes the reader when the only request was taken back, which may have put the Heartbeat to rest", inBubble(func(t *testing.T) { // P5
 		w := new(wakes)
-		k := newCalls(callSettings{replyTimeout: sec}, new(counters), new(tracer), w, newInbox(1<<20, nil))
+		k := newCalls(&callSettings{replyTimeout: sec}, new(counters), new(tracer), w, newInbox(1<<20, nil))
 		c := mustEnter(t, k)
 		_, rests := k.replyDue()
 		require.True(t, rests)
@@ -703,7 +703,7 @@ func TestCallsReplyDue(t *testing.T) {
 
 	t.Run("is over when a write has failed: the last words have their time", inBubble(func(t *testing.T) { // P1
 		w := new(wakes)
-		k := newCalls(callSettings{maxInFlight: 1}, new(counters), new(tracer), w, newInbox(1<<20, nil))
+		k := newCalls(&callSettings{maxInFlight: 1}, new(counters), new(tracer), w, newInbox(1<<20, nil))
 		mustEnter(t, k)
 		time.Sleep(time.Minute)
 		k.lose(0, ErrDisconnected)
@@ -713,7 +713,7 @@ func TestCallsReplyDue(t *testing.T) {
 	}))
 
 	t.Run("is over when the connection is", inBubble(func(t *testing.T) {
-		k := newCalls(callSettings{replyTimeout: sec}, new(counters), new(tracer), new(wakes), newInbox(1<<20, nil))
+		k := newCalls(&callSettings{replyTimeout: sec}, new(counters), new(tracer), new(wakes), newInbox(1<<20, nil))
 		mustEnter(t, k)
 		k.end(ErrDisconnected)
 		due, _ := k.replyDue()
@@ -723,7 +723,7 @@ func TestCallsReplyDue(t *testing.T) {
 
 	t.Run("without ReplyTimeout begins when abandoned requests take all places, and ends when one comes free", inBubble(func(t *testing.T) { // P5, B1
 		w := new(wakes)
-		k := newCalls(callSettings{maxInFlight: 2}, new(counters), new(tracer), w, newInbox(1<<20, nil))
+		k := newCalls(&callSettings{maxInFlight: 2}, new(counters), new(tracer), w, newInbox(1<<20, nil))
 		a, b := mustEnter(t, k), mustEnter(t, k)
 		began := time.Now()
 		time.Sleep(sec)

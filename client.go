@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // dialGrace is how long a Dial whose context has ended waits for its goroutine.
@@ -26,18 +28,17 @@ type Client struct {
 	in        *inbox
 	producer  *producer // owned by run
 	count     counters
-	trace     tracer
+	trace     *tracer
 
-	life context.Context // ends with Close: run's dials and waits are under it
-	stop context.CancelFunc
-	done chan struct{} // closed when run has ended
+	connecting connecting // over with Close: the contexts of run's dials and waits
+	done       wire.Latch // closed when run has ended
 
 	link atomic.Pointer[link] // the connection in use; nil: none. Set by run.
 
 	mu      sync.Mutex // guards following
 	phase   clientPhase
 	closed  chan struct{} // made by the first Close, and closed when that is over
-	changed chan struct{} // closed and replaced when link, phase or err changes
+	changed chan struct{} // closed when link, phase or err changes; nil: no one waits for that
 	err     error         // why there will be no other connection; set once
 	last    *link         // the connection that was in use last
 	loss    error         // frames are gone with a connection, and that was not reported
@@ -59,15 +60,13 @@ const (
 // newClient returns a Client whose attempts to connect have the values of ctx, but not its end.
 func newClient(ctx context.Context, config *config, network string, addresses []string) *Client {
 	c := &Client{
-		config:  config,
-		done:    make(chan struct{}),
-		changed: make(chan struct{}),
-		trace:   tracer{to: config.trace},
+		config:     config,
+		trace:      newTracer(config.trace),
+		connecting: connecting{values: context.WithoutCancel(ctx)},
 	}
-	c.connector = newConnector(config, network, addresses, &c.trace, c.attemptFailed)
+	c.connector = newConnector(config, network, addresses, c.trace, c.attemptFailed)
 	c.in = newInbox(config.inbox, c.connector.demand)
 	c.producer = newProducer(c.in, &c.count)
-	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return c
 }
 
@@ -96,11 +95,13 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 func (c *Client) awaitFirst(ctx context.Context) bool {
 	for {
 		c.mu.Lock()
-		made, over, changed := c.last != nil, c.err != nil, c.changed
-		c.mu.Unlock()
+		made, over := c.last != nil, c.err != nil
 		if made || over {
+			c.mu.Unlock()
 			return made // and be it that the connection has ended since
 		}
+		changed := c.whenChangedLocked()
+		c.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -174,7 +175,7 @@ func (c *Client) Send(ctx context.Context, msg []byte) error {
 
 // send is Send, mostly on l, which may be nil or over.
 func send(ctx context.Context, a access, l *link, msg []byte) error {
-	if l == nil || ctx.Err() != nil {
+	if l == nil || ctx.Err() != nil || len(msg) >= minLent {
 		return sendSlowly(ctx, a, msg)
 	}
 	t, writes := l.out.join(msg)
@@ -196,7 +197,7 @@ func send(ctx context.Context, a access, l *link, msg []byte) error {
 	return a.opError(opSend, unsent, err)
 }
 
-// sendSlowly is send for what may have to wait, is refused, or is not framed by LengthPrefix{}.
+// sendSlowly is send for what may have to wait, is refused, is large, or is not framed by LengthPrefix{}.
 func sendSlowly(ctx context.Context, a access, msg []byte) error {
 	for over := (*link)(nil); ; {
 		l, err := a.connected(ctx, over)
@@ -333,8 +334,18 @@ func (c *Client) finalError() error {
 
 // changedLocked wakes all who wait for another state.
 func (c *Client) changedLocked() {
-	close(c.changed)
-	c.changed = make(chan struct{})
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+// whenChangedLocked returns what changedLocked closes.
+func (c *Client) whenChangedLocked() <-chan struct{} {
+	if c.changed == nil {
+		c.changed = make(chan struct{})
+	}
+	return c.changed
 }
 
 // takeLoss returns, once, the end of a connection that took frames with it, if that was not
@@ -415,7 +426,7 @@ func (c *Client) state(over *link, patience int) (l *link, changed <-chan struct
 	case c.rounds >= patience:
 		return nil, nil, c.notConnectedLocked()
 	}
-	return nil, c.changed, nil
+	return nil, c.whenChangedLocked(), nil
 }
 
 // unreachable returns err, the end of the context of a call that has waited in vain, and why there

@@ -47,13 +47,13 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	cut := context.AfterFunc(ctx, c.abort) // whoever is held up, and be it drain by a Framer
 	l := c.link.Load()
 	if l == nil {
-		c.stop() // between two connections there is nothing to wait for
+		c.connecting.end() // between two connections there is nothing to wait for
 	} else {
 		l.drain(ctx.Done())
 	}
 	hard := true
 	select {
-	case <-c.done:
+	case <-c.done.Wait():
 		hard = !cut()
 	case <-ctx.Done():
 		c.abort() // cut may not have been called yet
@@ -134,12 +134,12 @@ func (c *Client) Close() error {
 	c.in.close(c.closeReason())
 	if l != nil {
 		cut := time.AfterFunc(closeFlush+closeStall, c.abort) // a Framer may hold it up
-		l.closeGracefully(c.done)
+		l.closeGracefully(c.done.Wait())
 		cut.Stop()
 	}
 	c.abort()
 	select {
-	case <-c.done:
+	case <-c.done.Wait():
 		in := c.awaitForeign(late.C)
 		close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
 		if in {
@@ -179,7 +179,7 @@ func (c *Client) Disconnect(cause error) {
 		l.wire.Kill(reason)
 	case permanent && c.config.backoff != nil && c.phase == clientRunning:
 		c.verdict = reason
-		c.stop()
+		c.connecting.end()
 	}
 	c.connector.hurryUp()
 }
@@ -237,7 +237,7 @@ func (c *Client) closeReason() error {
 // join waits until the Client's goroutines have ended, or it is late.
 func (c *Client) join(late <-chan time.Time) {
 	select {
-	case <-c.done:
+	case <-c.done.Wait():
 		if c.awaitForeign(late) {
 			c.trace.wait(late)
 		}
@@ -262,7 +262,7 @@ func (c *Client) awaitForeign(late <-chan time.Time) bool {
 
 // abort ends run, wherever it is, and unblocks all who wait.
 func (c *Client) abort() {
-	c.stop()
+	c.connecting.end()
 	if l := c.link.Load(); l != nil {
 		l.wire.Kill(ErrClosed)
 	}

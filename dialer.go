@@ -159,6 +159,10 @@ type Dialer struct {
 	// ReadBuffer and WriteBuffer are the most bytes that are read and written at once,
 	// unless a frame is larger. The buffers start small and grow with use. A Write that
 	// finds WriteBuffer bytes waiting flushes them first. 0: 64 KiB.
+	//
+	// While nothing comes, a TCP or Unix connection without TLS has no read buffer (on Windows
+	// it has one). With a Framer that is not of this package a read buffer has ReadBuffer bytes from
+	// the start: then each pong that comes to an idle connection may allocate so many.
 	ReadBuffer, WriteBuffer int
 
 	// Inbox is the number of bytes that are kept for Receive and Replies, where each message counts its

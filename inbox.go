@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"context"
 	"math"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 )
@@ -28,22 +29,34 @@ type inbox struct {
 	demand *demand // of those who wait here; nil: a connection is there without
 
 	ready chan struct{} // one slot: somebody waits, and there may be something
-	room  chan struct{} // one slot: the reader waits, and there may be room
+	room  chan struct{} // one slot: the reader waits, and there may be room; made by its first wait, under mu
 
 	mu      sync.Mutex // guards following
 	limit   int        // bytes of messages, each with its overhead
 	queue   slabQueue  // what may be received; only the first slab is in part received
-	free    slabPool
-	used    int   // bytes of messages in the queue, each with its overhead
-	losses  int   // lost connections in the queue
-	waiting int   // calls that wait for ready
-	woken   bool  // one of them was given ready since the reader last yielded
-	end     error // what comes after the queue; set once
+	free    *slabPool  // nil: see storage
+	used    int        // bytes of messages in the queue, each with its overhead
+	losses  int32      // lost connections in the queue
+	waiting int32      // calls that wait for ready
+	resting *slab      // that the reader goes on with after its rest; see storage
+	woken   bool       // one of them was given ready since the reader last yielded
+	end     error      // what comes after the queue; set once
 
+	phase   atomic.Int32 // an inboxPhase; set under mu
+	storage atomic.Int32 // a storageState
 	full    atomic.Bool  // the reader waits for room; set and cleared under mu
 	replies atomic.Int64 // bytes of replies that loops over Replies have not read, each with its overhead
-	phase   atomic.Int32 // an inboxPhase; set under mu
 }
+
+// A storageState is who needs the memory for messages: the last slab and those that are free. An
+// inbox in which there is nothing, and into which nothing comes, has none.
+type storageState int32
+
+const (
+	storageInUse storageState = iota // by the reader
+	storageIdle                      // the reader waits for the socket: whoever receives the last message gives it up
+	storageGone                      // it was given up; the reader learns that when something comes
+)
 
 // An inboxPhase is how far an inbox is in its life.
 type inboxPhase int32
@@ -84,7 +97,7 @@ func (in *inbox) next(c *cursor) ([]byte, bool) {
 }
 
 func newInbox(limit int, d *demand) *inbox {
-	return &inbox{demand: d, limit: limit, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	return &inbox{demand: d, limit: limit, ready: make(chan struct{}, 1)}
 }
 
 // receive returns the next message in buf's memory, or in memory traded for buf. It
@@ -104,6 +117,7 @@ func (in *inbox) receive(ctx context.Context, buf []byte) ([]byte, error) {
 	} else {
 		msg = append(buf[:0], msg...)
 	}
+	in.giveUpLocked()
 	in.passOnLocked()
 	return msg, nil
 }
@@ -142,6 +156,7 @@ func (in *inbox) releaseLocked(c *cursor) {
 	if s.letGo() {
 		in.recycleLocked(s)
 	}
+	in.giveUpLocked()
 }
 
 // nextLocked waits until there is a message, takes it, and returns its slab and its
@@ -319,15 +334,78 @@ func (in *inbox) hasRoomLocked(need int) bool {
 	return taken == 0 || taken+need <= in.limit
 }
 
-// recycleLocked keeps s for its memory, within reason.
-func (in *inbox) recycleLocked(s *slab) { in.free.put(s, in.limit) }
-
-// newSlab returns an empty slab with at most that much memory, and how many bytes wait to be
-// received.
-func (in *inbox) newSlab(most int) (s *slab, used int) {
+// recycle keeps s for its memory, within reason.
+func (in *inbox) recycle(s *slab) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.recycleLocked(s)
+}
+
+func (in *inbox) recycleLocked(s *slab) {
+	if in.free == nil {
+		in.free = &slabPool{most: math.MaxInt}
+	}
+	in.free.put(s, in.limit)
+}
+
+// newSlab returns an empty slab with at most that much memory, of those of that class, and how many
+// bytes wait to be received.
+func (in *inbox) newSlab(most, class int) (s *slab, used int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.free == nil {
+		in.free = newSlabPool(class, in.limit)
+	}
 	return in.free.get(most), in.used
+}
+
+// restLocked says that the reader needs no memory until resume, not even s, which it fills: it waits
+// for the first bytes of a message.
+func (in *inbox) restLocked(s *slab) {
+	in.resting = s
+	in.storage.Store(int32(storageIdle))
+	in.giveUpLocked()
+}
+
+// resume ends a rest, if there is one. It returns the slab that the reader fills, unless there is none, or its
+// memory was given up. It takes no lock: who wins the storage owns resting.
+func (in *inbox) resume() (s *slab) {
+	if storageState(in.storage.Swap(int32(storageInUse))) == storageIdle {
+		s, in.resting = in.resting, nil
+	}
+	return s
+}
+
+// giveUpLocked gives up the memory for messages if nobody needs it.
+func (in *inbox) giveUpLocked() {
+	if in.used == 0 && storageState(in.storage.Load()) != storageInUse {
+		in.giveUpIdleLocked()
+	}
+}
+
+// giveUpIdleLocked is giveUpLocked if the reader does not need it.
+func (in *inbox) giveUpIdleLocked() {
+	switch storageState(in.storage.Load()) {
+	case storageInUse:
+		return // since a moment ago
+	case storageIdle:
+		in.tidyLocked()
+		s := in.queue.head
+		if s != nil && s.loss != nil {
+			s = nil // there are no messages behind it
+		}
+		if s != nil && !s.isDrained() || !in.storage.CompareAndSwap(int32(storageIdle), int32(storageGone)) {
+			return
+		}
+		if in.resting = nil; s != nil {
+			in.queue.pop()
+			in.recycleLocked(s)
+		}
+	}
+	if in.free != nil {
+		in.free.giveUp()
+		in.free = nil
+	}
 }
 
 // lose puts the loss of a connection after all that it brought.
@@ -379,6 +457,13 @@ func (in *inbox) raiseLimit() {
 	in.limit = max(raiseFactor*min(in.limit, math.MaxInt/raiseFactor), raiseBytes)
 	in.phase.CompareAndSwap(int32(inboxOpen), int32(inboxRaised))
 	in.roomLocked()
+}
+
+// hearLocked makes the way to tell the reader of room.
+func (in *inbox) hearLocked() {
+	if in.room == nil {
+		in.room = make(chan struct{}, 1)
+	}
 }
 
 // roomLocked wakes the reader if it waits for room.
@@ -477,6 +562,9 @@ func (s *slab) isReceived() bool { return s.received == s.published }
 // isOver reports whether the slab, the first in the queue, has nothing more to give.
 func (s *slab) isOver() bool { return s.loss == nil && s.closed && s.isReceived() }
 
+// isDrained reports whether no one needs what is in the slab, the first in the queue.
+func (s *slab) isDrained() bool { return s.isReceived() && s.held == 0 }
+
 // receive counts all but the first received messages as free, and returns their bytes.
 func (s *slab) receive(received int) (bytes int) {
 	for ; s.received < received; s.received++ {
@@ -563,17 +651,62 @@ type slabPool struct {
 	bytes   int // of their memory
 	largest int // no slab here has more memory
 	most    int // memory of more is given up: it was for messages larger than those of late
+	class   int // what the slabs are for
 }
 
-// put keeps s for its memory, as long as that of all does not exceed limit; one is always kept.
+// slabPools are those that no inbox needs, by their class.
+var slabPools [bits.UintSize + 1]sync.Pool
+
+// directClass is that of slabs for direct reads. 0 is that of slabs for small messages.
+const directClass = 1
+
+// slabClass returns the class of slabs for messages of that size.
+func slabClass(size int) int {
+	if size < slabBytes/2 {
+		return 0
+	}
+	return bits.Len(uint(size))
+}
+
+// newSlabPool returns slabs of that class, if there are some, of at most limit bytes or two.
+func newSlabPool(class, limit int) *slabPool {
+	p, ok := slabPools[class].Get().(*slabPool)
+	if !ok {
+		return &slabPool{class: class, most: math.MaxInt}
+	}
+	if second := p.second(); p.bytes > limit && second != nil { // another had a larger Inbox
+		second.next = nil
+		p.bytes = cap(p.first.data) + cap(second.data)
+	}
+	return p
+}
+
+// giveUp makes the slabs those of anybody who needs some.
+func (p *slabPool) giveUp() {
+	if p.class == 0 && p.largest >= directSlab {
+		p.class = directClass
+	}
+	slabPools[p.class].Put(p)
+}
+
+// put keeps s for its memory, as long as that of all does not exceed limit. Two are always kept: in
+// a stream of messages above the limit one is read while another waits, and a third is received.
 func (p *slabPool) put(s *slab, limit int) {
-	if cap(s.data) > p.most || p.first != nil && p.bytes+cap(s.data) > limit {
+	if cap(s.data) > p.most || p.bytes+cap(s.data) > limit && p.second() != nil {
 		return
 	}
 	s.reset()
 	s.next, p.first = p.first, s
 	p.bytes += cap(s.data)
 	p.largest = max(p.largest, cap(s.data))
+}
+
+// second returns the second slab, if there is one.
+func (p *slabPool) second() *slab {
+	if p.first == nil {
+		return nil
+	}
+	return p.first.next
 }
 
 // get returns an empty slab. From now on most is what counts.

@@ -2,6 +2,11 @@ package tcpclient
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"math/bits"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,14 +80,16 @@ func TestSlabPool(t *testing.T) {
 		}
 	})
 
-	t.Run("keeps one above the limit", func(t *testing.T) { // P12
+	t.Run("keeps two above the limit", func(t *testing.T) { // P12
 		var p slabPool
 		p.get(1 << 20)
-		p.put(ofSize(1<<20), 1000)
-		p.put(ofSize(10), 1000)
+		for _, size := range []int{1 << 20, 1 << 19, 10} {
+			p.put(ofSize(size), 1000)
+		}
 		n, bytes := count(&p)
-		require.Equal(t, 1, n)
-		require.Equal(t, 1<<20, bytes)
+		require.Equal(t, 2, n)
+		require.Equal(t, 1<<20+1<<19, bytes)
+		require.Equal(t, 1<<19, cap(p.get(1<<20).data))
 		require.Equal(t, 1<<20, cap(p.get(1<<20).data))
 	})
 
@@ -229,5 +236,123 @@ func TestRoomWaitAsksAgain(t *testing.T) { // P5, A2, A3
 		in.mu.Unlock()
 		require.Equal(t, ErrInboxFull, <-done)
 		require.Equal(t, 12, from.calls, "at once, every second, and after the second call when the reader looks around")
+	})
+}
+
+func TestStorage(t *testing.T) {
+	const limit = 1 << 20
+	receive := func(t *testing.T, in *inbox) string {
+		msg, err := in.receive(t.Context(), nil)
+		require.NoError(t, err)
+		return string(msg)
+	}
+
+	t.Run("is given up by whoever receives the last message while the reader rests", func(t *testing.T) { // P6
+		in, p := newTestInbox(limit)
+		require.NoError(t, p.put("a", nil))
+		require.NoError(t, p.put("b", nil))
+		p.rest()
+		require.Nil(t, p.slab, "the reader would keep it")
+		require.Equal(t, "a", receive(t, in))
+		require.NotNil(t, in.queue.head)
+		require.Equal(t, "b", receive(t, in))
+		require.Nil(t, in.queue.head)
+		require.Nil(t, in.free)
+		require.Nil(t, in.resting)
+		p.resume()
+		require.NoError(t, p.put("c", nil))
+		p.rest()
+		require.Equal(t, "c", receive(t, in))
+	})
+
+	t.Run("is kept for a reader that goes on before the last message is received", func(t *testing.T) { // P1, P12
+		in, p := newTestInbox(limit)
+		require.NoError(t, p.put("a", nil))
+		slab := p.slab
+		p.rest()
+		p.resume()
+		require.Same(t, slab, p.slab)
+		require.Equal(t, "a", receive(t, in))
+		require.Same(t, slab, in.queue.head, "the reader is about to write there")
+		require.NoError(t, p.put("b", nil))
+		p.publish()
+		require.Equal(t, "b", receive(t, in))
+	})
+
+	t.Run("is kept for a loop that is in it, until that waits", func(t *testing.T) { // P1
+		in, p := newTestInbox(limit)
+		require.NoError(t, p.put("a", nil))
+		p.rest()
+		var c cursor
+		msg, err := in.advance(t.Context(), &c)
+		require.NoError(t, err)
+		require.NotNil(t, in.queue.head)
+		require.Equal(t, "a", string(msg))
+		in.release(&c)
+		require.Nil(t, in.queue.head)
+		require.Nil(t, in.free)
+	})
+
+	t.Run("that a loop has held through two pongs is given up when it lets go", func(t *testing.T) { // P6
+		in, p := newTestInbox(1 << 20)
+		require.NoError(t, p.put(strings.Repeat("a", 100<<10), nil))
+		p.rest()
+		var c cursor
+		_, err := in.advance(t.Context(), &c)
+		require.NoError(t, err)
+		for range 2 {
+			p.resume()
+			p.rest()
+		}
+		in.release(&c)
+		require.Nil(t, in.free)
+	})
+
+	t.Run("is given up, too, while no one receives a loss", func(t *testing.T) { // P6
+		in, p := newTestInbox(limit)
+		in.lose(io.ErrUnexpectedEOF)
+		p.storage() // for a reply
+		p.rest()
+		require.Nil(t, in.free)
+	})
+
+	t.Run("of a reader that rests with nothing to receive is given up at once", func(t *testing.T) { // P6
+		in, p := newTestInbox(limit)
+		p.storage() // for a pong, which is no message
+		p.rest()
+		require.Nil(t, p.slab)
+		require.Nil(t, in.free)
+	})
+
+	t.Run("of another is used within the limit", func(t *testing.T) { // P6
+		all := slabPool{class: bits.UintSize} // which no one else uses
+		for range 10 {
+			all.most = 1 << 20
+			all.put(&slab{data: make([]byte, 0, 1<<10)}, 1<<20)
+		}
+		all.giveUp()
+		p := newSlabPool(bits.UintSize, 1<<10)
+		if p.first == nil {
+			t.Skip("the garbage collector or the race detector was here")
+		}
+		require.Equal(t, 2<<10, p.bytes, "two are always kept")
+		require.Nil(t, p.first.next.next)
+	})
+
+	t.Run("is never in two hands", func(t *testing.T) { // P1, P3
+		const many = 20_000
+		in, p := newTestInbox(100 * many) // there is room for all
+		go func() {
+			for i := range many {
+				p.resume()
+				if p.add(fmt.Append(p.storage(), i), true, new(calmUpstream)) != nil {
+					return
+				}
+				p.rest()
+			}
+		}()
+		for i := range many {
+			require.Equal(t, strconv.Itoa(i), receive(t, in))
+		}
 	})
 }

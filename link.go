@@ -54,7 +54,7 @@ func (o *outcome) isEOF() bool {
 // Handshake has delivered. loss is that of the connection before, if it was not reported.
 func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer, loss error) *link {
 	l := &link{addr: conn.addr, wire: conn.wire, secure: conn.tls != nil}
-	l.calls = newCalls(c.calls, count, trace, conn.wire, p.inbox)
+	l.calls = newCalls(&c.calls, count, trace, conn.wire, p.inbox)
 	l.out = newOutbox(c, conn.frames.framing, conn.wire, conn.transport(), l.calls, count, loss)
 	watch := newHeartbeatWatch(&c.heartbeat, c.frameTimeout, l.out, l.calls)
 	if conn.tls != nil {

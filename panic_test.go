@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -79,6 +80,35 @@ var goexit = testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte,
 	runtime.Goexit()
 	panic("unreachable")
 }}
+
+// A lateContext is one whose Err panics from the nth call on.
+type lateContext struct {
+	context.Context
+	calls atomic.Int32
+	n     int32
+}
+
+func (c *lateContext) Err() error {
+	if c.calls.Add(1) >= c.n {
+		panic("boom")
+	}
+	return nil
+}
+
+func TestPanicOfAContext(t *testing.T) {
+	for n := range int32(5) {
+		t.Run(fmt.Sprintf("in call %d of its Err leaves nothing locked, and no one the writer", 1+n), func(t *testing.T) { // P2, P7
+			c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{})
+			go io.Copy(io.Discard, p)
+			func() {
+				defer func() { recover() }()
+				c.Send(&lateContext{Context: t.Context(), n: 1 + n}, make([]byte, 4<<20-8))
+			}()
+			require.NoError(t, c.Send(testkit.Within(t, testkit.Patience), []byte("x")))
+			require.NoError(t, c.Close())
+		})
+	}
+}
 
 func TestGoexit(t *testing.T) {
 	const gone = "a hook has ended its goroutine"

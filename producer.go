@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"math"
 	"runtime"
+	"sync"
 	"time"
 )
 
@@ -35,19 +36,26 @@ type upstream interface {
 type producer struct {
 	inbox   *inbox
 	count   *counters
-	slab    *slab  // takes messages
-	pending int    // bytes added since publish, each message with its overhead
-	budget  int    // room as of the last publication, less the replies since
-	burst   int    // memory for the next slab, as bursts have needed it
-	typical int    // size of the larger messages of late
-	backlog int    // bytes in the inbox as of the last new slab
-	scratch []byte // memory for a message that may not fit into the slab; empty
-	yields  bool   // somebody was woken: let them run before the next read
-	replies int    // that calls were given since the last read
-	seen    int    // messages not yet counted
-	bytes   int    // their sizes
+	slab    *slab // takes messages
+	large   *slab // empty: its memory is read into, before it is known for whom; nil: none
+	pending int   // bytes added since publish, each message with its overhead
+	budget  int   // room as of the last publication, less the replies since
+	burst   int   // memory for the next slab, as bursts have needed it
+	typical int   // size of the larger messages of late
+	backlog int   // bytes in the inbox as of the last new slab
+	scratch *scratchMemory
+	yields  bool // somebody was woken: let them run before the next read
+	replies int  // that calls were given since the last read
+	seen    int  // messages not yet counted
+	bytes   int  // their sizes
 	timers  roomTimers
 }
+
+// A scratchMemory is for a message that may not fit into the slab.
+type scratchMemory [slabBytes / 2]byte
+
+// scratches are those that no one needs.
+var scratches = sync.Pool{New: func() any { return new(scratchMemory) }}
 
 func newProducer(in *inbox, count *counters) *producer {
 	return &producer{inbox: in, count: count}
@@ -64,9 +72,9 @@ func (t *producer) storage() []byte {
 		s = t.nextSlab()
 	default: // to close it now would waste most of its memory, if the message is a small one
 		if t.scratch == nil {
-			t.scratch = make([]byte, 0, slabBytes/2)
+			t.scratch = scratches.Get().(*scratchMemory)
 		}
-		return t.scratch
+		return t.scratch[:0]
 	}
 	return s.free()[:0]
 }
@@ -113,6 +121,41 @@ func (t *producer) add(msg []byte, ours bool, from upstream) error {
 		t.addBytes(len(msg), len(msg))
 	}
 	return over
+}
+
+// largeStorage returns memory for a message that may be for a call: empty, with some capacity or
+// none.
+func (t *producer) largeStorage() []byte {
+	if t.large == nil {
+		t.large, t.backlog = t.freeSlab(slabClass(t.typical))
+	}
+	return t.large.free()
+}
+
+// keepLarge keeps the memory of largeStorage, or what that has outgrown it, for the next message.
+func (t *producer) keepLarge(mem []byte) {
+	if cap(mem) <= t.largestSlab() {
+		t.large.trade(mem)
+	}
+}
+
+// addLarge is add for a message that is in the memory of largeStorage or has outgrown it.
+func (t *producer) addLarge(msg []byte, from upstream) error {
+	over := t.admit(len(msg), from)
+	t.replaceSlab()
+	t.slab.trade(msg)
+	t.addBytes(len(msg), len(msg))
+	return over
+}
+
+// replaceSlab makes the slab of largeStorage the one that takes messages.
+func (t *producer) replaceSlab() {
+	if empty := t.slab; empty != nil && empty.n == 0 {
+		t.slab = nil
+		t.inbox.recycle(empty)
+	}
+	t.closeSlab()
+	t.slab, t.large = t.large, nil
 }
 
 // copy is add for a message in memory that is not the inbox's.
@@ -226,8 +269,13 @@ func (t *producer) record(used, size int) {
 
 // newSlab begins a new slab.
 func (t *producer) newSlab() *slab {
-	t.slab, t.backlog = t.inbox.newSlab(t.largestSlab())
+	t.slab, t.backlog = t.freeSlab(slabClass(t.typical))
 	return t.slab
+}
+
+// freeSlab returns an empty slab of that class, and how many bytes wait to be received.
+func (t *producer) freeSlab(class int) (s *slab, backlog int) {
+	return t.inbox.newSlab(t.largestSlab(), class)
 }
 
 // largestSlab returns how much memory may be used again for messages as they were of late.
@@ -242,6 +290,49 @@ func (t *producer) publish() {
 		t.yields = t.inbox.wokeSomeoneLocked() || t.yields
 		t.inbox.mu.Unlock()
 	}
+	t.yield()
+}
+
+// rest is publish for a reader that needs no memory until resume: not even that of a message of which
+// something is here.
+func (t *producer) rest() {
+	t.flushCounts()
+	t.inbox.mu.Lock()
+	t.restLocked()
+	t.inbox.mu.Unlock()
+	t.yield()
+}
+
+func (t *producer) restLocked() {
+	if t.pending > 0 {
+		t.publishLocked()
+		t.yields = t.inbox.wokeSomeoneLocked() || t.yields
+	}
+	if t.slab != nil && t.slab.n == 0 {
+		t.inbox.recycleLocked(t.slab)
+		t.slab = nil
+	}
+	if t.large != nil {
+		t.inbox.recycleLocked(t.large)
+		t.large = nil
+	}
+	if t.scratch != nil {
+		scratches.Put(t.scratch)
+		t.scratch = nil
+	}
+	t.inbox.restLocked(t.slab)
+	t.slab = nil
+}
+
+// resume ends a rest.
+func (t *producer) resume() {
+	if s := t.inbox.resume(); s != nil {
+		t.slab = s
+	}
+}
+
+// yield lets those run who were woken.
+func (t *producer) yield() {
 	if t.yields || t.replies > 0 && t.replies <= fewReplies {
 		// Who was woken may well answer, and be answered, before a read would have had to
 		// wait for that.
@@ -312,6 +403,7 @@ func (t *producer) makeRoom(need int, from upstream, wanted func() bool) error {
 func (t *producer) awaitRoomLocked(need int, from upstream, wanted func() bool) error {
 	from.stall(true)
 	defer from.stallOver()
+	t.inbox.hearLocked()
 	w := roomWait{from: from, timers: &t.timers, dead: from.Dead()}
 	w.tick = w.timers.tick.start(stallTick)
 	defer w.stop()

@@ -1,6 +1,7 @@
 package tcpclient_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -243,23 +245,145 @@ func TestStreamOfKiB(t *testing.T) {
 
 // The memory of a message is the caller's: what is read next must not be there.
 func TestReceivedMemoryIsNotReadIntoAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // P1
-		stream := testkit.Numbered(2000, 1<<10)
-		s := script{data: testkit.Frames(stream...), size: bursts, end: io.EOF}
-		c, _ := s.play(t, tcpclient.Dialer{})
-		buf := []byte(nil)
-		for i := range stream {
-			var err error
-			buf, err = c.ReceiveInto(t.Context(), buf)
-			require.NoError(t, err)
-			require.Equal(t, stream[i], string(buf))
-			all := buf[:cap(buf)]
-			for j := range all {
-				all[j] = 0xff
+	for name, stream := range map[string][]string{
+		"1 KiB": testkit.Numbered(2000, 1<<10),
+		"large": append(testkit.Numbered(40, 100<<10), testkit.Numbered(40, 70<<10)...),
+	} {
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P1
+			s := script{data: testkit.Frames(stream...), size: bursts, end: io.EOF}
+			c, _ := s.play(t, tcpclient.Dialer{})
+			buf := []byte(nil)
+			for i := range stream {
+				var err error
+				buf, err = c.ReceiveInto(t.Context(), buf)
+				require.NoError(t, err)
+				require.True(t, stream[i] == string(buf), "message %d", i)
+				all := buf[:cap(buf)]
+				for j := range all {
+					all[j] = 0xff
+				}
+				binary.BigEndian.PutUint32(all, 1<<31)
 			}
-			binary.BigEndian.PutUint32(all, 1<<31)
+		}))
+	}
+}
+
+// Large messages are read straight into their memory, with the header of what follows. That may be
+// cut anywhere, and what follows may be anything.
+func TestLargeMessagesThatAreReadStraightIntoTheirMemory(t *testing.T) {
+	large := func(i, size int) string { return string(testkit.Checkable(i, size)) }
+	var msgs []string
+	for i, size := range []int{64 << 10, 64 << 10, 1 << 20, 8, 64<<10 - 1, 64 << 10, 100, 2000, 300 << 10, 64<<10 + 1, 64<<10 - 4, 8, 8, 1 << 20} {
+		msgs = append(msgs, large(i, size))
+	}
+	msgs = append(msgs, "", large(100, 70<<10), "", "")
+	data := testkit.Frames(msgs...)
+
+	for name, d := range map[string]tcpclient.Dialer{
+		"an Inbox for few":   {},
+		"an Inbox for all":   {Inbox: 16 << 20},
+		"a small ReadBuffer": {ReadBuffer: 600},
+		"a Heartbeat":        {Heartbeat: tcpclient.Heartbeat{Interval: time.Minute, IsPong: func(msg []byte) bool { return false }}},
+	} {
+		t.Run("arrive whole wherever reads end, with "+name, testkit.InBubble(func(t *testing.T) { // P1, P3, FAULTS S4
+			for less := range 9 { // the header after a message is cut at each byte, and behind it
+				sizes := []int{}
+				for _, msg := range msgs {
+					sizes = append(sizes, len(msg)+8-less, less)
+				}
+				next := 0
+				s := script{data: bytes.Clone(data), end: io.EOF, size: func() int {
+					next++
+					return max(1, sizes[next%len(sizes)])
+				}}
+				c, _ := s.play(t, d)
+				got, err := testkit.ReceiveAll(t, c)
+				require.ErrorIs(t, err, io.EOF)
+				require.NotErrorIs(t, err, io.ErrUnexpectedEOF)
+				require.Len(t, got, len(msgs))
+				for i := range msgs {
+					require.True(t, msgs[i] == got[i], "message %d of %d bytes", i, len(msgs[i]))
+				}
+				require.Equal(t, uint64(len(msgs)), c.Stats().MessagesReceived)
+			}
+		}))
+	}
+
+	ways := map[string]tcpclient.Framer{"straight": tcpclient.LengthPrefix{}, "by the Framer": testkit.FuncFramer{}}
+	for _, test := range []struct {
+		name string
+		data []byte
+		end  error
+		want error
+		text string
+	}{
+		{name: "cut off by FIN", data: append(testkit.Frame(large(0, 70<<10)), testkit.Frame(large(1, 70<<10))[:5000]...), end: io.EOF, want: io.ErrUnexpectedEOF},
+		{name: "cut off after its header", data: append(testkit.Frame(large(0, 70<<10)), 0, 1, 0, 0), end: io.EOF, want: io.ErrUnexpectedEOF},
+		{name: "cut off inside its header", data: append(testkit.Frame(large(0, 70<<10)), 0, 1), end: io.EOF, want: io.ErrUnexpectedEOF},
+		{name: "whole, and the end", data: testkit.Frame(large(0, 70<<10)), end: io.EOF, want: io.EOF},
+		{name: "reset in the middle", data: append(testkit.Frame(large(0, 70<<10)), testkit.Frame(large(1, 70<<10))[:69<<10]...), end: syscall.ECONNRESET, want: syscall.ECONNRESET},
+		{name: "followed by nonsense", data: append(testkit.Frame(large(0, 70<<10)), "HTTP/1.1 400 Bad Request"...), end: io.EOF, want: tcpclient.ErrDisconnected, text: "HTTP server"},
+		{name: "that stops", data: append(testkit.Frame(large(0, 70<<10)), testkit.Frame(large(1, 70<<10))[:5000]...), want: tcpclient.ErrFrameTimeout, text: "5000 bytes of the frame have come"},
+		{name: "that stops after its header", data: append(testkit.Frame(large(0, 70<<10)), 0, 1, 0, 0), want: tcpclient.ErrFrameTimeout, text: "4 bytes of the frame have come"},
+		{name: "that stops inside its header", data: append(testkit.Frame(large(0, 70<<10)), 0, 1), want: tcpclient.ErrFrameTimeout, text: "2 bytes of the frame have come"},
+	} {
+		for way, framer := range ways {
+			for reads, size := range map[string]func() int{"large reads": bursts, "small reads": func() int { return 999 }} {
+				t.Run("end as others do: "+test.name+", "+way+", "+reads, testkit.InBubble(func(t *testing.T) { // P1, P5, P9, FAULTS S6, S7, S17
+					s := script{data: bytes.Clone(test.data), size: size, end: test.end, atEnd: true}
+					c, _ := s.play(t, tcpclient.Dialer{Framer: framer, FrameTimeout: time.Second})
+					msgs, err := testkit.ReceiveAll(t, c)
+					require.Len(t, msgs, 1)
+					require.True(t, msgs[0] == large(0, 70<<10))
+					require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+					require.ErrorIs(t, err, test.want)
+					require.ErrorContains(t, err, test.text)
+				}))
+			}
 		}
-	})
+	}
+
+	t.Run("have memory for what has come, and for as much as has come of late", testkit.InBubble(func(t *testing.T) { // P6, FAULTS B1
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		requireHeap(t, 64<<10, func() { p.Raw([]byte{0, 63, 0, 0}); synctest.Wait() })
+		requireHeap(t, 64<<10, func() { p.Raw(make([]byte, 20<<10)); synctest.Wait() })
+		requireHeap(t, 512<<10, func() { p.Raw(make([]byte, 128<<10)); synctest.Wait() })
+		go p.Raw(make([]byte, 63<<16-148<<10))
+		_, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		for range 100 {
+			p.Send("small")
+			_, err := c.Receive(t.Context())
+			require.NoError(t, err)
+		}
+		requireHeap(t, 64<<10, func() { p.Raw([]byte{0, 63, 0, 0}); synctest.Wait() })
+	}))
+
+	t.Run("are replies among pushes", testkit.InBubble(func(t *testing.T) { // P3
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}})
+		var pushes []string
+		for i := range 6 {
+			pushes = append(pushes, "push "+large(i, 70<<10))
+		}
+		got := testkit.Start(t, func() (got []string) {
+			for range 2 * len(pushes) {
+				msg, err := c.Receive(t.Context())
+				assert.NoError(t, err)
+				got = append(got, string(msg))
+			}
+			return got
+		})
+		p.Send(pushes...)
+		call := testkit.Start(t, func() string {
+			reply, err := c.Call(t.Context(), testkit.Checkable(50, 300<<10))
+			assert.NoError(t, err)
+			return string(reply)
+		})
+		request := p.Receive()
+		p.Send(append([]string{pushes[0], request}, pushes[1:]...)...)
+		require.True(t, large(50, 300<<10) == call())
+		require.True(t, slices.Equal(append(slices.Clone(pushes), pushes...), got()))
+	}))
 }
 
 // An error that comes with the last bytes of a stream is the one that all callers get, wherever the
@@ -450,4 +574,34 @@ func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestFramerOfTheUser(t *testing.T) {
+	t.Run("is given the same bufio.Reader for the whole connection, and no one else is", func(t *testing.T) { // P1
+		l := testkit.ListenTCP(t)
+		seen := make(map[*bufio.Reader]bool)
+		for range 3 {
+			var mine []*bufio.Reader // by the Client's goroutine
+			c, p := l.Connect(t, tcpclient.Dialer{Framer: testkit.FuncFramer{
+				Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
+					mine = append(mine, r)
+					return tcpclient.LengthPrefix{}.ReadFrame(r, dst)
+				},
+				Write: tcpclient.LengthPrefix{}.WriteFrame,
+			}})
+			for _, msg := range testkit.Numbered(20, 5000) {
+				p.Send(msg)
+				got, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, msg, string(got))
+				testkit.WaitBlocked(t, "(*Conn).ReadInto")
+			}
+			require.NoError(t, c.Close())
+			for _, r := range mine {
+				require.Same(t, mine[0], r)
+			}
+			require.False(t, seen[mine[0]])
+			seen[mine[0]] = true
+		}
+	})
 }

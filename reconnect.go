@@ -15,7 +15,7 @@ import (
 // run is the Client's goroutine: it dials, reads until the connection has ended, and
 // begins again if there is a Backoff. dialing is Dial's context.
 func (c *Client) run(dialing context.Context) {
-	defer close(c.done)
+	defer c.done.Close()
 	conn, err := c.firstConnection(dialing)
 	if err != nil && !c.config.onDemand() && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		c.attemptFailed(err) // for Dial
@@ -32,9 +32,9 @@ func (c *Client) run(dialing context.Context) {
 			break
 		}
 		c.connector.ended(o, time.Since(began))
-		conn, err = c.connector.connect(c.life, true)
+		conn, err = c.nextConnection()
 	}
-	if c.life.Err() != nil && c.isEnding() && (c.config.backoff != nil || !errors.Is(err, ErrDisconnected)) {
+	if c.connecting.isOver() && c.isEnding() && (c.config.backoff != nil || !errors.Is(err, ErrDisconnected)) {
 		err = ErrClosed
 	}
 	if verdict := c.lastVerdict(); verdict != nil && err != ErrClosed {
@@ -46,12 +46,18 @@ func (c *Client) run(dialing context.Context) {
 // firstConnection makes the first connection, for a Dial whose context is dialing, or later.
 func (c *Client) firstConnection(dialing context.Context) (*Conn, error) {
 	if c.config.onDemand() {
-		return c.connector.connect(c.life, true)
+		return c.nextConnection()
 	}
-	ctx, cancel := context.WithCancel(dialing)
-	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
+	ctx, done := c.connecting.begin(dialing)
+	defer done()
 	return c.connector.connect(ctx, c.config.backoff != nil && c.config.backoff.FirstDial)
+}
+
+// nextConnection makes a connection, trying until there is one or it is clear that there will be none.
+func (c *Client) nextConnection() (*Conn, error) {
+	ctx, done := c.connecting.begin(c.connecting.values)
+	defer done()
+	return c.connector.connect(ctx, true)
 }
 
 // use reads from l until it has ended, and returns how it has.
@@ -78,7 +84,7 @@ func (c *Client) use(l *link) (o outcome) {
 
 // attach puts a new connection to use.
 func (c *Client) attach(conn *Conn) *link {
-	l := newLink(c.config, conn, c.producer, &c.count, &c.trace, c.takeLoss())
+	l := newLink(c.config, conn, c.producer, &c.count, c.trace, c.takeLoss())
 	c.count.connects.Add(1)
 
 	c.mu.Lock()
@@ -163,6 +169,53 @@ func (c *Client) lastVerdict() error {
 	return c.verdict
 }
 
+// A connecting makes the contexts of a Client's attempts. While it is connected there is no context
+// of them: an idle Client should cost little.
+type connecting struct {
+	values context.Context // Dial's, without its end
+
+	mu     sync.Mutex // guards following
+	over   bool
+	cancel context.CancelFunc // ends the attempts that are under way; nil: none are
+}
+
+// begin returns a context for attempts, until done. It ends with parent, and at end.
+func (t *connecting) begin(parent context.Context) (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancel(parent)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		cancel()
+	}
+	t.cancel = cancel
+	return ctx, t.done
+}
+
+// done ends the attempts that are under way.
+func (t *connecting) done() { t.take(false)() }
+
+// end ends the attempts, and there are no others.
+func (t *connecting) end() { t.take(true)() }
+
+// take returns what ends the attempts that are under way. over says that there are to be no
+// others.
+func (t *connecting) take(over bool) context.CancelFunc {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	cancel := t.cancel
+	t.over, t.cancel = t.over || over, nil
+	if cancel == nil {
+		return func() {}
+	}
+	return cancel
+}
+
+func (t *connecting) isOver() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.over
+}
+
 // A connector makes the connections of a Client. The Client's goroutine owns it.
 type connector struct {
 	config    *config
@@ -178,7 +231,7 @@ type connector struct {
 	unneeded time.Duration // how long there was no demand for that
 
 	tried atomic.Pointer[string] // the addresses tried in this round, or the last, for any goroutine
-	hurry chan struct{}          // one slot: the next wait is not to be
+	hurry nudge                  // the next wait is not to be
 }
 
 func newConnector(config *config, network string, addresses []string, trace *tracer, failed func(error)) *connector {
@@ -189,7 +242,6 @@ func newConnector(config *config, network string, addresses []string, trace *tra
 		trace:     trace,
 		failed:    failed,
 		retries:   retries{backoff: config.backoff},
-		hurry:     make(chan struct{}, 1),
 	}
 	if config.onDemand() {
 		r.demand = newDemand()
@@ -207,26 +259,16 @@ func (r *connector) address() string {
 }
 
 // hurryUp cuts the wait for the next attempt short, the present one or the next.
-func (r *connector) hurryUp() {
-	select {
-	case r.hurry <- struct{}{}:
-	default:
-	}
-}
+func (r *connector) hurryUp() { r.hurry.give() }
 
 // unhurry forgets a hurryUp.
-func (r *connector) unhurry() {
-	select {
-	case <-r.hurry:
-	default:
-	}
-}
+func (r *connector) unhurry() { r.hurry.take() }
 
 // ended records how the last connection has ended, which has lived so long, and chooses the
 // address that comes next.
 func (r *connector) ended(o outcome, lived time.Duration) {
 	switch verdict := r.retries.ended(o, lived, r.unneeded); {
-	case len(r.hurry) > 0: // by Disconnect
+	case r.hurry.isGiven(): // by Disconnect
 		r.retries.restart()
 		fallthrough
 	case verdict == tooShort:
@@ -282,20 +324,68 @@ func (r *connector) awaitTurn(ctx context.Context) error {
 // wait lets the delay before the next attempt pass.
 func (r *connector) wait(ctx context.Context) error {
 	delay := r.retries.delay()
-	select {
-	case <-r.hurry:
+	if r.hurry.take() {
 		delay = 0
-	default:
 	}
 	r.trace.waiting(r.retries.attempt(), delay)
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-r.hurry:
+	case <-r.hurry.given():
+		r.hurry.take()
 	case <-ctx.Done():
 	}
 	return ctx.Err()
+}
+
+// A nudge is for one who waits, now or the next time.
+type nudge struct {
+	mu     sync.Mutex // guards following
+	isHere bool
+	wake   chan struct{} // closed when it is given; nil: no one waits
+}
+
+func (n *nudge) give() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.isHere = true
+	n.wakeLocked()
+}
+
+func (n *nudge) wakeLocked() {
+	if n.wake != nil {
+		close(n.wake)
+		n.wake = nil
+	}
+}
+
+// take uses the nudge up, and reports whether there was one.
+func (n *nudge) take() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := n.isHere
+	n.isHere = false
+	return was
+}
+
+// isGiven reports whether there is one.
+func (n *nudge) isGiven() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.isHere
+}
+
+// given returns what is closed when there is one.
+func (n *nudge) given() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	wake := make(chan struct{})
+	n.wake = wake
+	if n.isHere {
+		n.wakeLocked()
+	}
+	return wake
 }
 
 // dialApart is dialRound on a goroutine of its own, for which it waits. Dialing needs a

@@ -58,6 +58,14 @@ const (
 	// answerTime is how long the reader waits at the end for the helper to hand over answers to
 	// pings, and alerts of TLS. The helper has only to come by a processor.
 	answerTime = 100 * time.Millisecond
+
+	// minLent is the size of messages that are written from the caller's memory, if the caller
+	// can write.
+	minLent = 16 << 10
+
+	// lentWait is how long a Send of such a message waits for the network to take more of it. A
+	// peer that is slower than that is not kept waiting by a copy of the rest.
+	lentWait = 2 * time.Millisecond
 )
 
 // A ticket is what a caller has handed in at an outbox, and asks for the fate of: a frame, or
@@ -83,7 +91,7 @@ type outbox struct {
 	wire      *wire.Conn
 	calls     *calls // whose requests go out here
 	count     *counters
-	ended     chan struct{}  // closed when the phase is dead
+	ended     wire.Latch     // closed when the phase is dead
 	running   sync.WaitGroup // the helper, and the timer while it is set
 
 	helper func() // help, made once
@@ -113,7 +121,6 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 		wire:      w,
 		calls:     calls,
 		count:     count,
-		ended:     make(chan struct{}),
 		batches:   batches{number: 1, open: new(batch)},
 		loss:      unreported{err: loss},
 		timer:     flushTimer{delay: c.flushDelay},
@@ -124,6 +131,16 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 
 // write frames msg as soon as there is room for it.
 func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error) {
+	if len(msg) > o.limit { // else it costs less to gather more
+		canceled := ctx.Done()
+		if _, lent, err := o.lend(ctx, msg); err != nil {
+			return true, err
+		} else if lent {
+			o.batches.open.unawaited++
+			o.writeLentLocked(canceled, 0)
+			return false, nil
+		}
+	}
 	if _, err := o.enter(ctx, msg); err != nil {
 		return true, err
 	}
@@ -161,11 +178,39 @@ func (o *outbox) fitsLocked(msg []byte) bool {
 
 // send frames msg and returns when it was handed over.
 func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
-	t, err := o.enter(ctx, msg)
-	if err != nil {
+	canceled := ctx.Done() // the writer calls no code of the user
+	t, lent, err := o.lend(ctx, msg)
+	switch {
+	case err != nil:
+		return true, err
+	case lent && o.writeLentLocked(canceled, lentWait):
+		return false, nil
+	case lent:
+		return o.await(ctx, t)
+	}
+	if t, err = o.enter(ctx, msg); err != nil {
 		return true, err
 	}
 	return o.flushLocked(ctx, t)
+}
+
+// lend frames msg as the last of the open batch, in the memory of the caller, who is to write that.
+// Then the lock is held. lent is false if msg is too small for that, another writes, or the transport
+// does not have it.
+func (o *outbox) lend(ctx context.Context, msg []byte) (t ticket, lent bool, err error) {
+	if len(msg) < minLent || !o.transport.canLend() || !o.framing.fits(msg) {
+		return ticket{}, false, nil
+	}
+	if err := o.lockRoom(ctx); err != nil {
+		return ticket{}, false, err
+	}
+	open := o.batches.open
+	if !o.canWriteLocked() {
+		o.mu.Unlock()
+		return ticket{}, false, nil
+	}
+	open.frames++
+	return ticket{batch: o.batches.number, start: open.lend(msg)}, true, nil
 }
 
 // appendLocked frames msg, which fits.
@@ -335,7 +380,7 @@ func (o *outbox) end() {
 		o.failLocked()
 	}
 	o.mu.Unlock()
-	<-o.ended
+	<-o.ended.Wait()
 
 	o.mu.Lock()
 	if o.timer.stop() { // and it is not set again: no message is taken any more
@@ -475,7 +520,7 @@ func (o *outbox) awaitLastWords() {
 	for began := time.Now(); time.Since(began) < answerTime; {
 		select {
 		case <-look.C:
-		case <-o.ended:
+		case <-o.ended.Wait():
 			return
 		}
 		if !o.hasLastWords() {
@@ -578,7 +623,7 @@ type batches struct {
 	number   uint64        // of the open batch; the flight has the one before
 	open     *batch
 	flight   *batch // nil: none
-	spare    *batch // was written last; nil during a flight
+	spare    *batch // was written last; nil during a flight, and if it is the open one again
 	failedAt int64  // how far the stream was handed over when the connection died
 	company  company
 }
@@ -606,7 +651,7 @@ func (b *batches) seal() {
 	b.flight, b.open, b.spare = b.open, b.spare, nil
 	b.flight.setNotBegun()
 	if b.open == nil {
-		b.open = new(batch)
+		b.open = newBatches.Get().(*batch)
 	}
 }
 
@@ -615,6 +660,11 @@ func (b *batches) complete(limit int) {
 	b.written.Store(b.number - 1)
 	b.flight.waiters.wake()
 	b.flight.reset(limit)
+	if b.open.isNew() { // as nearly always, and an idle outbox does without a second one
+		newBatches.Put(b.open)
+		b.open, b.flight = b.flight, nil
+		return
+	}
 	b.flight, b.spare = nil, b.flight
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -74,7 +75,7 @@ func newTestOutbox(d *Dialer, raw net.Conn, over func(*plainTransport) transport
 	c := d.config()
 	w := wire.New(raw, c.writeTimeout, c.readBuffer, newFrameWatch(0))
 	count := new(counters)
-	return newOutbox(c, c.framing, w, over(newPlainTransport(w)), newCalls(callSettings{}, count, new(tracer), w, newInbox(1<<20, nil)), count, nil)
+	return newOutbox(c, c.framing, w, over(newPlainTransport(w)), newCalls(&callSettings{}, count, new(tracer), w, newInbox(1<<20, nil)), count, nil)
 }
 
 func readyTransport(t *plainTransport) transport { return ready{t} }
@@ -340,6 +341,183 @@ func TestSendOverASocket(t *testing.T) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		require.Zero(t, started)
+	})
+}
+
+// A lending is a transport to which messages are lent. Its network can only be asked with time.
+type lending struct{ ready }
+
+func (lending) canLend() bool { return true }
+
+func lendingTransport(t *plainTransport) transport { return lending{ready{t}} }
+
+func TestLend(t *testing.T) {
+	pattern := make([]byte, minLent)
+	for i := range pattern {
+		pattern[i] = byte(i + i/251)
+	}
+
+	t.Run("keeps what was not handed over, as it was, wherever the network stops", func(t *testing.T) { // P1, P4
+		for given := range len("\x00\x00\x00\x05first") + frameHeader + 65 {
+			for again := range 5 {
+				b, msg := new(batch), slices.Clone(pattern[:65])
+				b.appendLengthPrefixed([]byte("first"))
+				require.Equal(t, 9, b.lend(msg))
+				all := append(slices.Clone(b.bytes), msg...)
+				size := b.size()
+				require.Equal(t, len(all), size)
+				b.take(given)
+				b.keep()
+				clear(msg)
+				own, kept := b.rest()
+				require.Equal(t, string(all[given:]), string(own)+string(kept))
+				b.take(min(again, size-given)) // the helper goes on
+				own, kept = b.rest()
+				require.Equal(t, string(all[b.given:]), string(own)+string(kept))
+				require.Equal(t, size, b.size())
+				b.reset(100)
+				require.Zero(t, b.size())
+				require.Nil(t, b.lent)
+				require.Positive(t, cap(b.kept), "it may be needed again")
+				b.reset(100)
+				require.Zero(t, cap(b.kept), "it was not")
+			}
+		}
+	})
+
+	t.Run("leaves exact fates, wherever the network stops", func(t *testing.T) { // P4
+		const lentAt = 4 + len("written")
+		for _, cut := range []int{0, 1, 4, lentAt - 1, lentAt, lentAt + 1, lentAt + 4, lentAt + 5, 10_000, lentAt + 4 + minLent} {
+			for name, op := range map[string]func(o *outbox) (bool, error){
+				"Send":  func(o *outbox) (bool, error) { return o.send(context.Background(), pattern) },
+				"Write": func(o *outbox) (bool, error) { return o.write(context.Background(), pattern) },
+			} {
+				raw := newCutOff(t, cut)
+				o := newTestOutbox(&Dialer{WriteBuffer: minLent - 1}, raw, lendingTransport)
+				_, err := o.write(t.Context(), []byte("written"))
+				require.NoError(t, err)
+				unsent, err := op(o)
+				lost := 1
+				if name == "Write" {
+					require.NoError(t, err, "it was taken")
+					lost = 2
+				} else {
+					require.ErrorIs(t, err, io.ErrClosedPipe)
+					require.Equal(t, cut <= lentAt, unsent, "cut at %d", cut)
+				}
+				o.running.Wait() // the helper has tried, too
+				require.ErrorIs(t, o.wire.Cause(), io.ErrClosedPipe)
+				o.end()
+				var loss *LossError
+				require.ErrorAs(t, o.takeLoss(), &loss, "cut at %d", cut)
+				require.Equal(t, lost, loss.Messages)
+				want := append(binary.BigEndian.AppendUint32([]byte("\x00\x00\x00\x07written"), minLent), pattern...)
+				require.Equal(t, string(want[:cut]), raw.written())
+				o.wire.Kill(ErrClosed)
+				o.wire.Join()
+			}
+		}
+	})
+
+	for name, prepare := range map[string]func(o *outbox){
+		"another writes": func(o *outbox) { o.writer, o.limit = writerHelper, minLent-1 },
+		"a Write would not fill more than a buffer": func(o *outbox) { o.limit = minLent },
+	} {
+		t.Run("copies a message if "+name, func(t *testing.T) { // P3, P12
+			o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), lendingTransport)
+			o.mu.Lock()
+			prepare(o)
+			o.mu.Unlock()
+			_, err := o.write(t.Context(), pattern)
+			require.NoError(t, err)
+			o.mu.Lock()
+			require.Nil(t, o.batches.open.lent)
+			require.Equal(t, frameHeader+minLent, len(o.batches.open.bytes))
+			o.writer = writerNone
+			o.mu.Unlock()
+			require.NoError(t, o.flush(t.Context()))
+			requireOutboxEnds(t, o)
+		})
+	}
+
+	t.Run("ends with the context of a Send, however steadily the network takes a little", func(t *testing.T) { // P1, P2
+		ctx, cancel := context.WithCancel(t.Context())
+		raw := &trickle{cutOff: newCutOff(t, 1<<20), onWrite: func(n int) {
+			if n == 5 {
+				cancel()
+			}
+		}}
+		o := newTestOutbox(new(Dialer), raw, lendingTransport)
+		msg := slices.Clone(pattern)
+		unsent, err := o.send(ctx, msg)
+		clear(msg)
+		require.ErrorIs(t, err, context.Canceled)
+		require.False(t, unsent)
+		require.NoError(t, o.flush(t.Context()))
+		require.Equal(t, string(binary.BigEndian.AppendUint32(nil, minLent))+string(pattern), raw.written())
+		requireOutboxEnds(t, o)
+	})
+
+	t.Run("of a message that the framing refuses is refused as any other is", func(t *testing.T) { // P4
+		o := newTestOutbox(&Dialer{Framer: LengthPrefix{MaxSize: 1000}}, newCutOff(t, 1<<20), lendingTransport)
+		for _, op := range []func(context.Context, []byte) (bool, error){o.send, o.write} {
+			unsent, err := op(t.Context(), pattern)
+			require.ErrorAs(t, err, new(*FrameTooLargeError))
+			require.True(t, unsent)
+		}
+		requireOutboxEnds(t, o)
+	})
+}
+
+// A trickle is a connection of which each Write ends at its deadline, after a few bytes.
+type trickle struct {
+	*cutOff
+	writes  int
+	onWrite func(n int)
+}
+
+func (c *trickle) Write(p []byte) (int, error) {
+	c.writes++
+	c.onWrite(c.writes)
+	n, _ := c.cutOff.Write(p[:min(len(p), 100)])
+	if n < len(p) {
+		return n, os.ErrDeadlineExceeded
+	}
+	return n, nil
+}
+
+func TestLendToASocket(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	c, err := Dial(t.Context(), "tcp", l.Addr().String())
+	require.NoError(t, err)
+	defer c.Close()
+	p, err := l.Accept()
+	require.NoError(t, err)
+	defer p.Close()
+	o := c.link.Load().out
+	if !o.transport.canLend() {
+		t.Skip("each write may wait on this system")
+	}
+
+	t.Run("of a peer that reads keeps no copy", func(t *testing.T) { // P6, P12
+		go io.Copy(struct{ io.Writer }{io.Discard}, p)
+		msg := make([]byte, 1<<20)
+		for range 50 {
+			require.NoError(t, c.Send(t.Context(), msg))
+		}
+		for range 2 {
+			require.NoError(t, c.Send(t.Context(), []byte("small"))) // the last large one may have been slow
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		require.Nil(t, o.batches.flight)
+		require.Nil(t, o.batches.spare)
+		open := o.batches.open
+		require.Less(t, cap(open.bytes), 1<<10)
+		require.Zero(t, cap(open.kept))
+		require.Nil(t, open.lent, "the caller's memory is forgotten")
 	})
 }
 

@@ -111,6 +111,16 @@ type tracer struct {
 	delivered chan struct{} // closed when deliver has ended; nil: it does not run
 }
 
+// untraced is the tracer of all Clients without a Trace.
+var untraced tracer
+
+func newTracer(to *Trace) *tracer {
+	if to == nil {
+		return &untraced
+	}
+	return &tracer{to: to}
+}
+
 func (t *tracer) connecting(address string, attempt int) {
 	if t.to != nil && t.to.Connecting != nil {
 		t.post(func() { t.to.Connecting(address, attempt) })

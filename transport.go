@@ -7,12 +7,13 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 // A transport hands batches to the network, in order. One goroutine at a time uses it: the
-// outbox's writer. Only owed, readerOwes, canTry and readerCanTry are for any.
+// outbox's writer. Only owed, readerOwes, canTry, readerCanTry and canLend are for any.
 type transport interface {
 	// tryWrite hands over of b what the network takes at once. It reports whether that was
 	// all. Otherwise write goes on, on a goroutine that may wait.
@@ -25,6 +26,12 @@ type transport interface {
 	// without waiting for it. readerCanTry says so for the goroutine that reads.
 	canTry() bool
 	readerCanTry() bool
+
+	// canLend reports whether a batch may end with a message in the memory of its caller. writeLent
+	// hands over of such a batch what the network takes: at once, or with wait for as long as ctx
+	// lasts and the network takes something more in that time. It copies what is left of the message.
+	canLend() bool
+	writeLent(canceled <-chan struct{}, b *batch, wait time.Duration) (done bool)
 
 	// position returns where in the stream of the connection the next batch begins.
 	position() int64
@@ -41,6 +48,16 @@ type transport interface {
 	closeWrite() error
 }
 
+const (
+	// firstPiece is how much of a lent message goes with what is before it. The peer wakes for that
+	// while the rest is written.
+	firstPiece = 4 << 10
+
+	// lentPiece is how much of the rest the network is given at a time. If the peer reads as fast as
+	// this is written, nothing else would look at the context meanwhile.
+	lentPiece = 1 << 20
+)
+
 // A plainTransport writes the memory of the batch itself.
 type plainTransport struct {
 	wire   *wire.Conn
@@ -55,14 +72,50 @@ func (t *plainTransport) tryWrite(b *batch) (done bool) {
 	p := b.seal()
 	b.begin(t.handed)
 	n, err := t.wire.TryWrite(p)
-	return t.took(b, n, err) && b.given == len(p)
+	return t.took(b, n, err) && n == len(p)
 }
 
 func (t *plainTransport) write(b *batch) (done bool) {
-	p := b.seal()
+	own, kept := b.rest()
 	b.begin(t.handed)
-	n, err := t.wire.Write(p[b.given:])
+	n, err := t.wire.Write(own)
+	if ok := t.took(b, n, err); !ok || len(kept) == 0 {
+		return ok
+	}
+	n, err = t.wire.Write(kept)
 	return t.took(b, n, err)
+}
+
+func (t *plainTransport) writeLent(canceled <-chan struct{}, b *batch, wait time.Duration) (done bool) {
+	b.begin(t.handed)
+	size := lentPiece
+	if wait > 0 { // else the peer is busy with what came before
+		size = firstPiece
+	}
+	for ; ; size = lentPiece {
+		own, lent := b.rest()
+		piece := lent[:min(len(lent), size)]
+		n, err := t.wire.TryWriteBoth(own, piece, wait)
+		switch {
+		case !t.took(b, n, err):
+			return false // no one will read the message any more
+		case n == len(own)+len(lent):
+			return true
+		case n == 0, wait == 0 && n < len(own)+len(piece), isClosed(canceled):
+			b.keep()
+			return false
+		}
+	}
+}
+
+// isClosed reports whether c, which may be nil, is closed.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // took records that n bytes of b were taken. A write that fails has not handed over the batch,
@@ -75,6 +128,7 @@ func (t *plainTransport) took(b *batch, n int, err error) (ok bool) {
 
 func (t *plainTransport) canTry() bool       { return t.wire.CanTryWrite() }
 func (t *plainTransport) readerCanTry() bool { return t.wire.CanTryWrite() }
+func (t *plainTransport) canLend() bool      { return t.wire.CanTryWrite() }
 func (t *plainTransport) position() int64    { return t.handed }
 func (t *plainTransport) owed() bool         { return false }
 func (t *plainTransport) readerOwes() bool   { return false }
@@ -96,6 +150,10 @@ const maxRecords = 4
 
 func (t *tlsTransport) tryWrite(b *batch) (done bool) { return t.writeRecords(b, t.wire.TryWrite) }
 func (t *tlsTransport) write(b *batch) (done bool)    { return t.writeRecords(b, t.wire.Write) }
+
+func (t *tlsTransport) writeLent(<-chan struct{}, *batch, time.Duration) (done bool) {
+	panic("unreachable: nothing is lent to TLS")
+}
 
 func (t *tlsTransport) writeRecords(b *batch, handOver func([]byte) (int, error)) (done bool) {
 	b.begin(t.position())
@@ -144,6 +202,7 @@ func (t *tlsTransport) encrypt(p []byte) (n int, err error) {
 
 func (t *tlsTransport) canTry() bool          { return t.wire.CanTryWrite() && !t.renegotiates }
 func (t *tlsTransport) readerCanTry() bool    { return false }
+func (t *tlsTransport) canLend() bool         { return false } // the records are a copy anyway
 func (t *tlsTransport) position() int64       { return t.wire.Handed() + int64(t.buffer.size()) }
 func (t *tlsTransport) readerOwes() bool      { return t.buffer.readerOwes.Load() }
 func (t *tlsTransport) owed() bool            { return t.buffer.size() > 0 }

@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"errors"
 	"runtime"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
@@ -71,6 +72,23 @@ func (o *outbox) writeInlineLocked() (done bool) {
 // tryOpenLocked is writeInlineLocked for one that is the writer already.
 func (o *outbox) tryOpenLocked() (done bool) {
 	done = o.trySealedLocked()
+	o.stepDownLocked()
+	o.mu.Unlock()
+	return done
+}
+
+// writeLentLocked makes the caller the writer of the open batch, which ends with a message of its
+// own, and reports whether all of that was handed over. What is left is for the helper. It releases
+// the lock.
+func (o *outbox) writeLentLocked(canceled <-chan struct{}, wait time.Duration) (done bool) {
+	o.writer = writerInline
+	b := o.sealLocked()
+	o.mu.Unlock()
+	done = o.transport.writeLent(canceled, b, wait)
+	o.mu.Lock()
+	if done {
+		o.completeLocked()
+	}
 	o.stepDownLocked()
 	o.mu.Unlock()
 	return done
@@ -216,7 +234,7 @@ func (o *outbox) failLocked() {
 		o.loss.err = nil
 	}
 	o.calls.lose(o.batches.written.Load(), reason)
-	close(o.ended)
+	o.ended.Close()
 	if o.finished != nil && o.finState() == finPending {
 		close(o.finished)
 	}

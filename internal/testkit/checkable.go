@@ -7,7 +7,7 @@ import (
 )
 
 var checkableBytes = func() []byte {
-	p := make([]byte, 300<<10)
+	p := make([]byte, 2<<20)
 	for i := range p {
 		p[i] = byte(i + i/251)
 	}

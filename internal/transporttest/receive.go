@@ -52,6 +52,23 @@ func Receive(t *testing.T, tr testkit.Transport) {
 		}
 	})
 
+	t.Run("returns whole what comes after a silence, however much", func(t *testing.T) { // P1, P3
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		for round := range 3 {
+			for _, size := range []int{0, 1, 507, 508, 509, 3000, 70_000} {
+				for _, n := range []int{1, 2, 200_000 / (size + 64)} {
+					want := testkit.Numbered(n, size)
+					go p.Write(testkit.Frames(want...))
+					for i := range want {
+						msg, err := c.Receive(t.Context())
+						require.NoError(t, err)
+						require.True(t, want[i] == string(msg), "round %d, size %d, message %d of %d", round, size, i, n)
+					}
+				}
+			}
+		}
+	})
+
 	t.Run("gives away what it returns", func(t *testing.T) {
 		c, p := tr.Connect(t, tcpclient.Dialer{})
 		want := append(testkit.Numbered(200, 30), testkit.Numbered(20, 6000)...)

@@ -23,6 +23,10 @@ var errExpired = errors.New("deadline of the wire expired")
 type deadlineConn interface {
 	Read(p []byte) (int, error)
 
+	// readInto is Read into memory that, as far as that is possible, is not there during the
+	// wait.
+	readInto(m Memory) (int, error)
+
 	// Write may end before its deadline with a part of p, and errExpired.
 	// It may go on after its deadline. Then inFlight is not 0, and the next Write must be
 	// given the same bytes in front.
@@ -35,9 +39,9 @@ type deadlineConn interface {
 	// canTryWrite reports whether tryWrite can take anything. It is always the same.
 	canTryWrite() bool
 
-	// tryWrite writes what the connection takes at once, and never waits. That it takes no
-	// more is no error.
-	tryWrite(p []byte) (int, error)
+	// tryWrite writes what the connection takes at once of head and tail, and never waits. That
+	// it takes no more is no error.
+	tryWrite(head, tail []byte) (int, error)
 
 	// inFlight returns how many bytes of a Write that goes on may or may not have been
 	// handed over.
@@ -101,17 +105,29 @@ func newDeadlineConn(raw net.Conn, maxRead int) deadlineConn {
 	case !WriteDeadlinesHold(raw):
 		return newWriteEmulated(raw)
 	}
-	return &socket{Conn: raw, try: newTryWriter(raw)}
+	return &socket{Conn: raw, try: newTryWriter(raw), ready: newReadyReader(raw)}
 }
 
 // A socket is a connection with deadlines of its own.
 type socket struct {
 	net.Conn
-	try *tryWriter // nil: it has no way to write without waiting
+	try   *tryWriter   // nil: it has no way to write without waiting
+	ready *readyReader // nil: it has no way to wait without memory
 }
 
 func (s *socket) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
+	if err != nil && IsTimeout(err) {
+		err = errExpired
+	}
+	return n, err
+}
+
+func (s *socket) readInto(m Memory) (int, error) {
+	if s.ready == nil {
+		return s.Read(m.Take())
+	}
+	n, err := s.ready.read(m)
 	if err != nil && IsTimeout(err) {
 		err = errExpired
 	}
@@ -130,11 +146,11 @@ func (s *socket) ahead() []byte { return peek(s.Conn) }
 
 func (s *socket) canTryWrite() bool { return s.try != nil }
 
-func (s *socket) tryWrite(p []byte) (int, error) {
+func (s *socket) tryWrite(head, tail []byte) (int, error) {
 	if s.try == nil {
 		return 0, nil
 	}
-	return s.try.write(p)
+	return s.try.write(head, tail)
 }
 
 func (s *socket) inFlight() int { return 0 }

@@ -103,6 +103,8 @@ func newEmulated(conn net.Conn, maxRead int) *emulated {
 
 func (e *emulated) Read(p []byte) (int, error) { return e.reading.read(p) }
 
+func (e *emulated) readInto(m Memory) (int, error) { return e.reading.readInto(m) }
+
 func (e *emulated) Write(p []byte) (int, error) { return e.writing.write(p) }
 
 // ahead: more may lie below, but only a read brings it.
@@ -111,7 +113,7 @@ func (e *emulated) ahead() []byte { return bytes.Clone(e.reading.rest) }
 // canTryWrite: each write may wait.
 func (e *emulated) canTryWrite() bool { return false }
 
-func (e *emulated) tryWrite([]byte) (int, error) { return 0, nil }
+func (e *emulated) tryWrite(head, tail []byte) (int, error) { return 0, nil }
 
 func (e *emulated) inFlight() int { return int(e.writing.inFlight.Load()) }
 
@@ -261,6 +263,11 @@ func (r *pendingRead) read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+	return r.give(p)
+}
+
+// give returns what is left over, or the error that came with it.
+func (r *pendingRead) give(p []byte) (int, error) {
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	if len(r.rest) > 0 {
@@ -269,6 +276,17 @@ func (r *pendingRead) read(p []byte) (int, error) {
 	err := r.err
 	r.err = nil
 	return n, err
+}
+
+// readInto is read into memory that is not needed while the connection is waited for.
+func (r *pendingRead) readInto(m Memory) (int, error) {
+	if len(r.rest) == 0 && r.err == nil {
+		m.Release()
+		if err := r.fill(); err != nil {
+			return 0, err
+		}
+	}
+	return r.give(m.Take())
 }
 
 // fill reads what comes next into rest.

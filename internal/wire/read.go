@@ -14,16 +14,32 @@ const (
 	maxEmptyReads = 100
 )
 
+// A Memory is that of a reader, which is given up while nothing comes.
+type Memory interface {
+	// Take returns the memory: the same one as before, unless it was released meanwhile.
+	Take() []byte
+
+	// Release says that it is not needed for now: there is nothing to read.
+	Release()
+}
+
 // Read returns when bytes have come, the connection has ended, or the monitor says that it
 // has. It sees no timeout that is not final. One goroutine at a time may call it.
-func (c *Conn) Read(p []byte) (int, error) {
+func (c *Conn) Read(p []byte) (int, error) { return c.read(p, nil) }
+
+// ReadInto is Read into memory that is released, as far as that is possible, while nothing comes.
+// With bytes it was taken last.
+func (c *Conn) ReadInto(m Memory) (int, error) { return c.read(nil, m) }
+
+// read is Read into p, or with a Memory into that.
+func (c *Conn) read(p []byte, m Memory) (int, error) {
 	expired := false
 	for empty := 0; ; {
 		due := c.monitor.Next()
 		c.arm(due, expired)
-		n, err := c.conn.Read(p)
-		if n < 0 || n > len(p) {
-			return 0, badRead(n, len(p))
+		n, err := c.readOnce(p, m)
+		if n < 0 {
+			return 0, err
 		}
 		if n > 0 {
 			c.monitor.Arrived()
@@ -47,6 +63,22 @@ func (c *Conn) Read(p []byte) (int, error) {
 			}
 		}
 	}
+}
+
+// readOnce reads the connection once. If it breaks the contract of io.Reader, n is below 0.
+func (c *Conn) readOnce(p []byte, m Memory) (n int, err error) {
+	if m != nil {
+		n, err = c.conn.readInto(m)
+	} else {
+		n, err = c.conn.Read(p)
+	}
+	if m != nil && n != 0 {
+		p = m.Take()
+	}
+	if n < 0 || n > len(p) {
+		return -1, badRead(n, len(p))
+	}
+	return n, err
 }
 
 // Ahead returns the first bytes that have come and that no Read has returned, as far as they can be seen

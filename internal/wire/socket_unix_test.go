@@ -3,10 +3,13 @@
 package wire_test
 
 import (
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
 
 func TestTryWriteOfSocket(t *testing.T) {
@@ -232,4 +236,225 @@ func TestAheadOfSocket(t *testing.T) {
 			require.Empty(t, wrapped.Ahead())
 		})
 	}
+}
+
+func TestTryWriteBoth(t *testing.T) {
+	t.Run("loses no byte and sends none twice, wherever the network stops", func(t *testing.T) { // P1, P4
+		for seed := range uint64(5) {
+			rng := rand.New(rand.NewPCG(seed, 16))
+			near, far := onTCP(t)
+			require.NoError(t, near.SetWriteBuffer(64<<10))
+			c := newConn(t, near, time.Minute)
+			p := pattern(4 << 20)
+			got := readAll(far)
+			for rest := p; len(rest) > 0; {
+				head := min(rng.IntN(300)*rng.IntN(300), len(rest))
+				tail := min(rng.IntN(400_000), len(rest)-head)
+				wait := time.Duration(rng.IntN(3)) * time.Millisecond
+				n, err := c.TryWriteBoth(rest[:head], rest[head:head+tail], wait)
+				require.NoError(t, err, "seed %d", seed)
+				rest = rest[n:]
+				require.Equal(t, int64(len(p)-len(rest)), c.Handed(), "seed %d", seed)
+			}
+			require.NoError(t, c.CloseWrite())
+			require.True(t, string(p) == string(<-got), "seed %d", seed)
+		}
+	})
+
+	t.Run("waits for a peer that does not read, but not for long, and then is as good as before", func(t *testing.T) { // P2, P4
+		near, far := onTCP(t)
+		c := newConn(t, near, time.Minute)
+		p := pattern(32 << 20)
+		const wait = 20 * time.Millisecond
+		n := 0
+		for idle := false; !idle; {
+			began := time.Now()
+			k, err := c.TryWriteBoth(p[n:n+10], p[n+10:], wait)
+			require.NoError(t, err)
+			if idle = k == 0; idle {
+				require.GreaterOrEqual(t, time.Since(began), wait)
+			}
+			n += k
+		}
+		require.Less(t, n, len(p))
+		require.False(t, c.IsDead())
+		k, err := c.TryWriteBoth(p[n:n+10], p[n+10:], 0)
+		require.NoError(t, err)
+		n += k // little, if anything: the peer's TCP may have found some room
+		all := readAll(far)
+		testkit.Eventually(t, "there is room again, and the deadline is none", func() bool {
+			k, err = c.TryWrite(p[n:])
+			n += k
+			return k > 0
+		})
+		require.NoError(t, err)
+		_, err = c.Write(p[n:])
+		require.NoError(t, err)
+		require.NoError(t, c.CloseWrite())
+		require.True(t, string(p) == string(<-all), "the peer got other bytes")
+	})
+
+	t.Run("of a connection that is reset meanwhile ends the writing side, and counts what was taken", func(t *testing.T) { // P4, P9
+		near, far := onTCP(t)
+		c := newConn(t, near, time.Minute)
+		p := pattern(32 << 20)
+		n, err := c.TryWriteBoth(p[:10], p[10:], 0)
+		require.NoError(t, err)
+		require.NoError(t, far.SetLinger(0))
+		time.AfterFunc(10*time.Millisecond, func() { far.Close() })
+		k, err := c.TryWriteBoth(nil, p[n:], time.Minute)
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		require.Equal(t, err, c.Cause())
+		require.Equal(t, int64(n+k), c.Handed())
+		again, err := c.TryWriteBoth(nil, p[:1], 0)
+		require.Zero(t, again)
+		require.Equal(t, c.Cause(), err)
+	})
+
+	t.Run("allocates nothing", func(t *testing.T) { // P12
+		near, far := onTCP(t)
+		c := newConn(t, near, time.Minute)
+		go io.Copy(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{far})
+		p := pattern(1 << 20)
+		require.Zero(t, testing.AllocsPerRun(50, func() {
+			for n := 0; n < len(p); {
+				k, err := c.TryWriteBoth(p[n:min(n+100, len(p))], p[min(n+100, len(p)):], time.Second)
+				if err != nil {
+					panic(err)
+				}
+				n += k
+			}
+		}))
+	})
+}
+
+// A countedMemory is memory of one size. It knows whether it is there.
+type countedMemory struct {
+	mu       sync.Mutex // guards following
+	mem      []byte     // nil: it is not
+	releases int
+}
+
+func (m *countedMemory) Take() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mem == nil {
+		m.mem = make([]byte, 100)
+	}
+	return m.mem
+}
+
+func (m *countedMemory) Release() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mem = nil
+	m.releases++
+}
+
+func (m *countedMemory) state() (isThere bool, releases int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mem != nil, m.releases
+}
+
+func TestReadInto(t *testing.T) {
+	t.Run("has no memory while it waits, and asks the socket no more often than Read", func(t *testing.T) { // P6, P12
+		near, far := onTCP(t)
+		c := newConn(t, near, 0)
+		m := new(countedMemory)
+		for range 3 {
+			_, before := m.state()
+			read := begin(func() (int, error) { return c.ReadInto(m) })
+			testkit.WaitBlocked(t, "wire.(*readyReader).read", "poll.(*FD).RawRead")
+			isThere, releases := m.state()
+			require.False(t, isThere)
+			require.Equal(t, before+1, releases)
+			_, err := far.Write([]byte("hello"))
+			require.NoError(t, err)
+			got := <-read
+			require.NoError(t, got.err)
+			require.Equal(t, "hello", string(m.mem[:got.n]))
+		}
+	})
+
+	t.Run("keeps its memory when bytes are there already", func(t *testing.T) { // P12
+		near, far := onTCP(t)
+		c := newConn(t, near, 0)
+		m := new(countedMemory)
+		_, err := far.Write(pattern(250))
+		require.NoError(t, err)
+		for got := 0; got < 250; {
+			n, err := c.ReadInto(m)
+			require.NoError(t, err)
+			require.Equal(t, string(pattern(250)[got:got+n]), string(m.mem[:n]))
+			got += n
+		}
+	})
+
+	t.Run("looks up at a deadline, and reads on after it", func(t *testing.T) { // P5
+		near, far := onTCP(t)
+		looked := make(chan struct{})
+		begun := time.Now()
+		w := &monitor{
+			next: func() time.Time {
+				select {
+				case <-looked:
+					return time.Time{}
+				default:
+					return begun.Add(10 * time.Millisecond)
+				}
+			},
+			expired: func(time.Time, time.Time) error { close(looked); return nil },
+		}
+		c := wire.New(near, 0, 64<<10, w)
+		defer requireEnds(t, c)
+		m := new(countedMemory)
+		read := begin(func() (int, error) { return c.ReadInto(m) })
+		<-looked
+		_, err := far.Write([]byte("late"))
+		require.NoError(t, err)
+		got := <-read
+		require.NoError(t, got.err)
+		require.Equal(t, "late", string(m.mem[:got.n]))
+	})
+
+	t.Run("ends as Read does", func(t *testing.T) { // P9
+		for name, end := range map[string]func(c *wire.Conn, far *net.TCPConn){
+			"FIN":  func(_ *wire.Conn, far *net.TCPConn) { far.CloseWrite() },
+			"RST":  func(_ *wire.Conn, far *net.TCPConn) { far.SetLinger(0); far.Close() },
+			"Kill": func(c *wire.Conn, _ *net.TCPConn) { c.Kill(wire.ErrClosed) },
+		} {
+			ends := func(read func(*wire.Conn) (int, error)) (text string, err error) {
+				near, far := onTCP(t)
+				c := newConn(t, near, 0)
+				done := begin(func() (int, error) { return read(c) })
+				testkit.WaitBlocked(t, "wire.(*Conn).read(", "poll.(*pollDesc).wait")
+				end(c, far)
+				got := <-done
+				require.Zero(t, got.n)
+				return strings.NewReplacer(near.LocalAddr().String(), "near", near.RemoteAddr().String(), "far").Replace(got.err.Error()), got.err
+			}
+			want, _ := ends(func(c *wire.Conn) (int, error) { return c.Read(make([]byte, 100)) })
+			got, err := ends(func(c *wire.Conn) (int, error) { return c.ReadInto(new(countedMemory)) })
+			require.Equal(t, want, got, name)
+			require.Equal(t, name == "FIN", err == io.EOF)
+			require.Equal(t, name == "RST", errors.Is(err, syscall.ECONNRESET))
+		}
+	})
+
+	t.Run("has no memory while a connection without deadlines is waited for", func(t *testing.T) { // P6, D4
+		near, far := inMemory(t, 1000)
+		c := newConn(t, bare{near}, 0)
+		m := new(countedMemory)
+		m.Take()
+		read := begin(func() (int, error) { return c.ReadInto(m) })
+		testkit.WaitBlocked(t, "wire.(*pendingRead).readInto")
+		isThere, _ := m.state()
+		require.False(t, isThere)
+		_, err := far.Write(pattern(250))
+		require.NoError(t, err)
+		got := <-read
+		require.NoError(t, got.err)
+		require.Equal(t, string(pattern(250)[:got.n]), string(m.mem[:got.n]))
+	})
 }

@@ -17,15 +17,15 @@ type willing struct {
 	try, write func(p []byte) (int, error)
 }
 
-func (w *willing) canTryWrite() bool                { return true }
-func (w *willing) tryWrite(p []byte) (int, error)   { return w.try(p) }
-func (w *willing) Write(p []byte) (int, error)      { return w.write(p) }
-func (w *willing) Read([]byte) (int, error)         { return 0, io.EOF }
-func (w *willing) SetReadDeadline(time.Time) error  { return nil }
-func (w *willing) SetWriteDeadline(time.Time) error { return nil }
-func (w *willing) inFlight() int                    { return 0 }
-func (w *willing) unacknowledged() int              { return 0 }
-func (w *willing) Close() error                     { return nil }
+func (w *willing) canTryWrite() bool                 { return true }
+func (w *willing) tryWrite(p, _ []byte) (int, error) { return w.try(p) }
+func (w *willing) Write(p []byte) (int, error)       { return w.write(p) }
+func (w *willing) Read([]byte) (int, error)          { return 0, io.EOF }
+func (w *willing) SetReadDeadline(time.Time) error   { return nil }
+func (w *willing) SetWriteDeadline(time.Time) error  { return nil }
+func (w *willing) inFlight() int                     { return 0 }
+func (w *willing) unacknowledged() int               { return 0 }
+func (w *willing) Close() error                      { return nil }
 
 // A silent is a Monitor that never says a word.
 type silent struct{}

@@ -13,12 +13,13 @@ import (
 //
 // It is used by one goroutine at a time.
 type tryWriter struct {
-	conn net.Conn
-	raw  syscall.RawConn
-	try  func(fd uintptr) (done bool) // writes p once
-	p    []byte
-	n    int
-	err  error
+	conn       net.Conn
+	raw        syscall.RawConn
+	try        func(fd uintptr) (done bool) // writes head and tail once
+	head, tail []byte
+	pieces     pieces
+	n          int
+	err        error
 }
 
 // maxWrite is the most that one write may be given everywhere: Darwin and FreeBSD refuse
@@ -38,36 +39,34 @@ func newTryWriter(conn net.Conn) *tryWriter {
 	}
 	t := &tryWriter{conn: conn, raw: raw}
 	t.try = func(fd uintptr) bool {
-		t.n, t.err = syscall.Write(int(fd), t.p[:min(len(t.p), maxWrite)])
+		if len(t.tail) == 0 {
+			t.n, t.err = syscall.Write(int(fd), atMost(t.head))
+		} else {
+			t.n, t.err = t.pieces.write(int(fd), t.head, t.tail)
+		}
 		return true
 	}
 	return t
 }
 
-// write returns how many bytes of p the socket has taken; an error is final.
-func (t *tryWriter) write(p []byte) (int, error) {
-	t.p, t.n, t.err = p, 0, nil
+// atMost returns what of p one write may be given.
+func atMost(p []byte) []byte { return p[:min(len(p), maxWrite)] }
+
+// write returns how many bytes of head and tail the socket has taken; an error is final.
+func (t *tryWriter) write(head, tail []byte) (int, error) {
+	t.head, t.tail, t.n, t.err = head, tail, 0, nil
 	err := t.raw.Write(t.try)
-	t.p = nil
+	t.head, t.tail = nil, nil
+	n := max(t.n, 0)
 	switch {
 	case err != nil:
 		return 0, nil // closed: the ordinary write knows
 	case t.err == syscall.EAGAIN || t.err == syscall.EINTR:
-		return 0, nil
+		return n, nil
 	case t.err != nil:
-		return 0, t.opError(os.NewSyscallError("write", t.err))
+		return n, t.opError(os.NewSyscallError("write", t.err))
 	}
-	return max(t.n, 0), nil
+	return n, nil
 }
 
-// opError says what package net would. A socket that the peer had reset before it was put
-// into a net.Conn, by net.FileConn for example, has no remote address.
-func (t *tryWriter) opError(err error) error {
-	e := &net.OpError{Op: "write", Source: t.conn.LocalAddr(), Addr: t.conn.RemoteAddr(), Err: err}
-	if e.Addr != nil {
-		e.Net = e.Addr.Network()
-	} else if e.Source != nil {
-		e.Net = e.Source.Network()
-	}
-	return e
-}
+func (t *tryWriter) opError(err error) error { return opError("write", t.conn, err) }

@@ -47,21 +47,21 @@ const (
 type Conn struct {
 	raw     net.Conn // as given to New
 	conn    deadlineConn
-	monitor Monitor       // owned by the reading goroutine
-	cause   error         // why the connection ended; set once, with mu, before dead is closed
-	dead    chan struct{} // closed when there is a cause
+	monitor Monitor // owned by the reading goroutine
+	cause   error   // why the connection ended; set once, with mu, before dead is closed
+	dead    Latch   // closed when there is a cause
 	closing sync.WaitGroup
 
-	// mu is the innermost lock: it is not held across a read, a write or a call of the Monitor.
+	// mu is the innermost lock but for those of Latches: it is not held across a read, a write or a call of the Monitor.
 	mu        sync.Mutex // guards following
-	phase     phase
-	readUntil time.Time // when the reader gives up, in phase writeFailed
+	readUntil time.Time  // when the reader gives up, in phase writeFailed
 	reads     readDeadline
-	writer    writerState
 	returned  chan struct{} // closed when the write that is under way has returned; nil: the reader does not ask
 	handed    int64         // bytes that the connection took
 	handedAt  time.Time     // when it last took some, as far as that was noted; zero: never
-	timesAll  bool          // TryWrite notes it, too
+	phase     phase
+	writer    writerState
+	timesAll  bool // TryWrite notes it, too
 	stall     stallWatch
 }
 
@@ -78,7 +78,7 @@ type Monitor interface {
 }
 
 // A phase is where a Conn is in its life.
-type phase int
+type phase uint8
 
 const (
 	handshaking phase = iota // the goroutine that reads is the one that writes
@@ -88,7 +88,7 @@ const (
 )
 
 // A writerState is what the writing goroutine does.
-type writerState int
+type writerState uint8
 
 const (
 	notWriting writerState = iota
@@ -106,7 +106,6 @@ func New(raw net.Conn, writeTimeout time.Duration, maxRead int, m Monitor) *Conn
 		raw:     raw,
 		conn:    newDeadlineConn(raw, maxRead),
 		monitor: m,
-		dead:    make(chan struct{}),
 		stall:   stallWatch{timeout: writeTimeout},
 	}
 }
@@ -158,17 +157,10 @@ func (c *Conn) Cause() error {
 }
 
 // Dead returns a channel that is closed when the connection has ended.
-func (c *Conn) Dead() <-chan struct{} { return c.dead }
+func (c *Conn) Dead() <-chan struct{} { return c.dead.Wait() }
 
 // IsDead reports whether the connection has ended. It takes no lock.
-func (c *Conn) IsDead() bool {
-	select {
-	case <-c.dead:
-		return true
-	default:
-		return false
-	}
-}
+func (c *Conn) IsDead() bool { return c.dead.IsClosed() }
 
 // ReadUntil returns until when to read on from a dead connection: the zero time, unless it
 // was a write that failed.
@@ -228,7 +220,7 @@ func (c *Conn) killLocked(reason error) error {
 // endLocked ends the connection, or only its writing side.
 func (c *Conn) endLocked(to phase, cause error) {
 	c.phase, c.cause = to, cause
-	close(c.dead)
+	c.dead.Close()
 }
 
 // Join returns, after Kill, when a socket is closed. It does not wait for a connection with
@@ -253,7 +245,7 @@ func (c *Conn) awaitReader() {
 	c.returnedLocked()
 	c.mu.Unlock()
 	if apart {
-		await(c.dead, verdictTime)
+		await(c.dead.Wait(), verdictTime)
 	}
 }
 

@@ -31,8 +31,57 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
-	n, err = c.conn.tryWrite(p)
+	n, err = c.conn.tryWrite(p, nil)
+	return n, c.tried(n, len(p), err)
+}
 
+// TryWriteBoth is TryWrite of head and then tail, as one. Unlike TryWrite it gives the network some
+// time to take more: wait.
+func (c *Conn) TryWriteBoth(head, tail []byte, wait time.Duration) (n int, err error) {
+	if err := c.beginWrite(); err != nil {
+		return 0, err
+	}
+	size := len(head) + len(tail)
+	n, err = c.conn.tryWrite(head, tail)
+	if wait > 0 && err == nil && n < size {
+		var k int
+		k, err = c.writeUntil(time.Now().Add(wait), head[min(n, len(head)):], tail[max(n-len(head), 0):])
+		n += k
+	}
+	if wait > 0 && n > 0 {
+		c.moved()
+	}
+	return n, c.tried(n, size, err)
+}
+
+// writeUntil writes what the network takes of head and tail until due.
+func (c *Conn) writeUntil(due time.Time, head, tail []byte) (n int, err error) {
+	c.conn.SetWriteDeadline(due)
+	defer c.conn.SetWriteDeadline(time.Time{}) // a tryWriter would fail at one that has passed
+	if len(head) > 0 {
+		n, err = c.conn.Write(head)
+	}
+	if err == nil {
+		var k int
+		k, err = c.conn.Write(tail)
+		n += k
+	}
+	if err == errExpired {
+		err = nil
+	}
+	return n, err
+}
+
+// moved records that the network has taken something for one who waits.
+func (c *Conn) moved() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stall.moved(time.Now())
+}
+
+// tried records what came of a try to write size bytes: n of them, and err. It returns why
+// there must be no other.
+func (c *Conn) tried(n, size int, err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.handed += int64(n)
@@ -43,10 +92,10 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 		c.failWriteLocked(err)
 	}
 	c.endWriteLocked()
-	if err == nil && n == len(p) {
-		return n, nil // also if the connection has ended since
+	if err == nil && n == size {
+		return nil // also if the connection has ended since
 	}
-	return n, c.cause
+	return c.cause
 }
 
 // Write blocks until the network has taken all of p, or the connection is dead. A write
