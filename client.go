@@ -233,8 +233,8 @@ func (c *Client) Receive(ctx context.Context) ([]byte, error) {
 
 // ReceiveInto is Receive without allocating: the message is returned in the storage of
 // buf or in other storage for which buf was traded. Either way the caller owns what is
-// returned, passes it as buf the next time, and has no further use for the old buf. On
-// an error buf[:0] comes back.
+// returned, passes it as buf the next time, and has no further use for the old buf, whose
+// memory any Client may use from then on. On an error buf[:0] comes back.
 func (c *Client) ReceiveInto(ctx context.Context, buf []byte) ([]byte, error) {
 	err := ctx.Err()
 	if err == nil {

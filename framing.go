@@ -33,7 +33,8 @@ import (
 type Framer interface {
 	// ReadFrame reads one frame from r and appends its message to dst. It blocks until
 	// the frame is complete or r fails. It returns io.EOF if the stream ends between
-	// frames, io.ErrUnexpectedEOF if it ends inside one.
+	// frames, io.ErrUnexpectedEOF if it ends inside one. It must not keep dst, nor what
+	// r.Peek has returned: other connections use that memory later.
 	ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error)
 
 	// WriteFrame writes msg to w as one frame, without flushing. If it refuses msg, it
