@@ -133,11 +133,11 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error) {
 	if len(msg) > o.limit { // else it costs less to gather more
 		canceled := ctx.Done()
-		if _, lent, err := o.lend(ctx, msg); err != nil {
+		if _, to, err := o.lend(ctx, msg); err != nil {
 			return true, err
-		} else if lent {
+		} else if to != nil {
 			o.batches.open.unawaited++
-			o.writeLentLocked(canceled, 0)
+			o.writeLentLocked(to, canceled, 0)
 			return false, nil
 		}
 	}
@@ -179,13 +179,13 @@ func (o *outbox) fitsLocked(msg []byte) bool {
 // send frames msg and returns when it was handed over.
 func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) {
 	canceled := ctx.Done() // the writer calls no code of the user
-	t, lent, err := o.lend(ctx, msg)
+	t, to, err := o.lend(ctx, msg)
 	switch {
 	case err != nil:
 		return true, err
-	case lent && o.writeLentLocked(canceled, lentWait):
+	case to != nil && o.writeLentLocked(to, canceled, lentWait):
 		return false, nil
-	case lent:
+	case to != nil:
 		return o.await(ctx, t)
 	}
 	if t, err = o.enter(ctx, msg); err != nil {
@@ -195,22 +195,23 @@ func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) 
 }
 
 // lend frames msg as the last of the open batch, in the memory of the caller, who is to write that.
-// Then the lock is held. lent is false if msg is too small for that, another writes, or the transport
-// does not have it.
-func (o *outbox) lend(ctx context.Context, msg []byte) (t ticket, lent bool, err error) {
-	if len(msg) < minLent || !o.transport.canLend() || !o.framing.fits(msg) {
-		return ticket{}, false, nil
+// Then the lock is held. to is nil if msg is too small for that, another writes, or the transport
+// does not have it: with TLS the records are a copy anyway.
+func (o *outbox) lend(ctx context.Context, msg []byte) (t ticket, to lender, err error) {
+	to, ok := o.transport.(lender)
+	if !ok || len(msg) < minLent || !o.framing.fits(msg) {
+		return ticket{}, nil, nil
 	}
 	if err := o.lockRoom(ctx); err != nil {
-		return ticket{}, false, err
+		return ticket{}, nil, err
 	}
 	open := o.batches.open
 	if !o.canWriteLocked() {
 		o.mu.Unlock()
-		return ticket{}, false, nil
+		return ticket{}, nil, nil
 	}
 	open.frames++
-	return ticket{batch: o.batches.number, start: open.lend(msg)}, true, nil
+	return ticket{batch: o.batches.number, start: open.lend(msg)}, to, nil
 }
 
 // appendLocked frames msg, which fits.

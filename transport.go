@@ -13,7 +13,7 @@ import (
 )
 
 // A transport hands batches to the network, in order. One goroutine at a time uses it: the
-// outbox's writer. Only owed, readerOwes, canTry, readerCanTry and canLend are for any.
+// outbox's writer. Only owed, readerOwes, canTry and readerCanTry are for any.
 type transport interface {
 	// tryWrite hands over of b what the network takes at once. It reports whether that was
 	// all. Otherwise write goes on, on a goroutine that may wait.
@@ -26,12 +26,6 @@ type transport interface {
 	// without waiting for it. readerCanTry says so for the goroutine that reads.
 	canTry() bool
 	readerCanTry() bool
-
-	// canLend reports whether a batch may end with a message in the memory of its caller. writeLent
-	// hands over of such a batch what the network takes: at once, or with wait for as long as ctx
-	// lasts and the network takes something more in that time. It copies what is left of the message.
-	canLend() bool
-	writeLent(canceled <-chan struct{}, b *batch, wait time.Duration) (done bool)
 
 	// position returns where in the stream of the connection the next batch begins.
 	position() int64
@@ -46,6 +40,14 @@ type transport interface {
 
 	// closeWrite sends what TLS and TCP have to say at the end. Nothing is written after it.
 	closeWrite() error
+}
+
+// A lender is a transport that writes from the memory of the caller, too.
+type lender interface {
+	// writeLent is tryWrite for a batch that ends with a message in the memory of its caller. With
+	// wait it goes on until canceled is closed, or the network takes nothing in that time. It copies what
+	// is left of the message.
+	writeLent(canceled <-chan struct{}, b *batch, wait time.Duration) (done bool)
 }
 
 const (
@@ -128,7 +130,6 @@ func (t *plainTransport) took(b *batch, n int, err error) (ok bool) {
 
 func (t *plainTransport) canTry() bool       { return t.wire.CanTryWrite() }
 func (t *plainTransport) readerCanTry() bool { return t.wire.CanTryWrite() }
-func (t *plainTransport) canLend() bool      { return t.wire.CanTryWrite() }
 func (t *plainTransport) position() int64    { return t.handed }
 func (t *plainTransport) owed() bool         { return false }
 func (t *plainTransport) readerOwes() bool   { return false }
@@ -150,10 +151,6 @@ const maxRecords = 4
 
 func (t *tlsTransport) tryWrite(b *batch) (done bool) { return t.writeRecords(b, t.wire.TryWrite) }
 func (t *tlsTransport) write(b *batch) (done bool)    { return t.writeRecords(b, t.wire.Write) }
-
-func (t *tlsTransport) writeLent(<-chan struct{}, *batch, time.Duration) (done bool) {
-	panic("unreachable: nothing is lent to TLS")
-}
 
 func (t *tlsTransport) writeRecords(b *batch, handOver func([]byte) (int, error)) (done bool) {
 	b.begin(t.position())
@@ -202,7 +199,6 @@ func (t *tlsTransport) encrypt(p []byte) (n int, err error) {
 
 func (t *tlsTransport) canTry() bool          { return t.wire.CanTryWrite() && !t.renegotiates }
 func (t *tlsTransport) readerCanTry() bool    { return false }
-func (t *tlsTransport) canLend() bool         { return false } // the records are a copy anyway
 func (t *tlsTransport) position() int64       { return t.wire.Handed() + int64(t.buffer.size()) }
 func (t *tlsTransport) readerOwes() bool      { return t.buffer.readerOwes.Load() }
 func (t *tlsTransport) owed() bool            { return t.buffer.size() > 0 }

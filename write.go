@@ -80,11 +80,11 @@ func (o *outbox) tryOpenLocked() (done bool) {
 // writeLentLocked makes the caller the writer of the open batch, which ends with a message of its
 // own, and reports whether all of that was handed over. What is left is for the helper. It releases
 // the lock.
-func (o *outbox) writeLentLocked(canceled <-chan struct{}, wait time.Duration) (done bool) {
+func (o *outbox) writeLentLocked(to lender, canceled <-chan struct{}, wait time.Duration) (done bool) {
 	o.writer = writerInline
 	b := o.sealLocked()
 	o.mu.Unlock()
-	done = o.transport.writeLent(canceled, b, wait)
+	done = to.writeLent(canceled, b, wait)
 	o.mu.Lock()
 	if done {
 		o.completeLocked()
