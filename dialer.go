@@ -32,6 +32,7 @@ type Dialer struct {
 
 	// DialContext replaces NetDialer: proxies, tunnels, tests. TLSConfig still applies. It may
 	// block until its context ends. A connection that it returns later is closed.
+	// The context ends with the attempt: it is not one for what the connection does later.
 	//
 	// Deadlines are set only on a *net.TCPConn, a *net.UnixConn and the connections of
 	// tcpclienttest: those of other types may end the connection, or say that bytes were not
