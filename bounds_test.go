@@ -368,7 +368,7 @@ func testAllocations(t *testing.T, ctx context.Context, tr testkit.Transport, ms
 	check(c.Send(ctx, msg))
 	for _, err := range c.Messages(ctx) {
 		check(err)
-		if i++; i == rounds {
+		if i++; i == 300 { // what it allocates once has to be little beside that
 			break
 		}
 		if i == 2 {
@@ -376,7 +376,7 @@ func testAllocations(t *testing.T, ctx context.Context, tr testkit.Transport, ms
 		}
 		check(c.Send(ctx, msg))
 	}
-	if per := (mallocs() - n) / float64(rounds-2); per >= 0.5 {
+	if per := (mallocs() - n) / 298; per >= 0.5 {
 		t.Errorf("a loop over Messages allocates %v times per message", per)
 	}
 }
