@@ -5,7 +5,7 @@
 // import tcpclient.
 //
 // A test whose server is not installed fails. ZooKeeper, which needs Java, and RabbitMQ, which takes up to a minute to
-// start, are run only if the environment has TCPCLIENT_TEST_HEAVY=1, as in .ci/run.
+// start, are run only if the environment has TCPCLIENT_TEST_HEAVY=1, as in the workflow.
 //
 // # Servers
 //
