@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strings"
 	"testing"
 
@@ -19,7 +20,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m, nil) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // a fifth of the time goes there otherwise; tests of memory collect for themselves
+	testkit.Main(m, nil)
+}
 
 // What is said about the module, tested like what it does.
 
