@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"runtime/debug"
@@ -586,6 +587,17 @@ func TestInboxMemoryWithMixedSizes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Twice the length is no int where that has 32 bits.
+func TestLargestLengthThatIsAnnounced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // P6, F15
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Framer: tcpclient.LengthPrefix{MaxSize: math.MaxInt32}})
+		p.Raw([]byte{0x7f, 0xff, 0xff, 0xff, 1, 2, 3})
+		_, err := c.Receive(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
+		require.ErrorContains(t, err, "7 bytes of the frame have come")
+	})
 }
 
 // What is read between small messages is not for the Inbox, and must not close their slab.
