@@ -141,10 +141,10 @@ func (k *calls) refill(c *call) (refilled bool, err error) {
 func (k *calls) endOf(c *call, err error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch {
-	case c.ended && c.err == nil && c.series.unread() == 0:
+	switch all := c.ended && c.series.unread() == 0; {
+	case all && c.err == nil:
 		return errAnswered
-	case c.ended && c.err != nil && err == ErrClosed:
+	case all && err == ErrClosed:
 		return c.err
 	}
 	return err

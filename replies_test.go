@@ -838,6 +838,26 @@ func TestRepliesEnd(t *testing.T) {
 		})
 	})
 
+	t.Run("Close says that it has dropped replies of a connection that was lost", func(t *testing.T) { // P1, P7
+		inDialogue(t, tcpclient.Dialer{}, func(t *testing.T, d *dialogue) {
+			part, _ := d.rows(t, t.Context(), "part")
+			d.receive()
+			d.send("first", "row")
+			all, _ := d.rows(t, t.Context(), "all")
+			d.receive()
+			if d.id != "" { // in order these are replies to the one before
+				d.send("only")
+				requireRows(t, all, "only")
+			}
+			d.p.Close()
+			synctest.Wait()
+			require.NoError(t, d.c.Close())
+			requireRows(t, part, "first")
+			requireLast(t, part, tcpclient.ErrClosed)
+			requireLast(t, all, io.EOF)
+		})
+	})
+
 	t.Run("Shutdown waits for the last reply, and not for the loop", func(t *testing.T) { // P7
 		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
 			next, _ := d.rows(t, t.Context(), "search")
