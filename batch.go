@@ -25,8 +25,7 @@ const (
 // no lock; the outbox guards it.
 type batch struct {
 	frameBuffer
-	lent []byte // comes after that: a message in the memory of the caller who writes the batch, or kept
-	kept []byte // a copy of its rest
+	loan *loan // comes after that; nil: there was none yet
 
 	frames     int      // in the batch
 	unawaited  int      // of these, frames whose Write has returned, or whose Send has given up
@@ -40,7 +39,6 @@ type batch struct {
 	base   int64   // where in the stream of the connection the batch begins
 	pieces []int64 // with TLS: where each piece of record bytes begins
 	given  int     // bytes that were handed to the network, or to TLS
-	gone   int     // of those, bytes at the start of lent that are no longer there
 }
 
 // messages returns how many frames are the application's.
@@ -56,14 +54,17 @@ func (b *batch) lost(reason error) int {
 }
 
 // size returns the bytes in the batch.
-func (b *batch) size() int { return b.frameBuffer.size() + b.gone + len(b.lent) }
+func (b *batch) size() int { return b.frameBuffer.size() + b.loan.size() }
 
 // lend appends the frame of LengthPrefix{} for msg, without a copy of that, and returns where it
 // begins. There is none after it.
 func (b *batch) lend(msg []byte) (start int) {
 	start = len(b.bytes)
 	b.bytes = appendFrameHeader(b.bytes, len(msg))
-	b.lent = msg
+	if b.loan == nil {
+		b.loan = new(loan)
+	}
+	b.loan.lent = msg
 	return start
 }
 
@@ -71,18 +72,52 @@ func (b *batch) lend(msg []byte) (start int) {
 func (b *batch) rest() (own, lent []byte) {
 	own = b.seal()
 	done := min(b.given, len(own))
-	if b.lent != nil {
-		lent = b.lent[b.given-done-b.gone:]
-	}
-	return own[done:], lent
+	return own[done:], b.loan.rest(b.given - done)
 }
 
 // keep ends the loan: what was not handed over of the message is copied.
 func (b *batch) keep() {
-	_, lent := b.rest()
-	b.gone += len(b.lent) - len(lent)
-	b.kept = append(b.kept[:0], lent...)
-	b.lent = b.kept
+	own := len(b.seal())
+	b.loan.keep(b.given - min(b.given, own))
+}
+
+// A loan is a message in the memory of the caller who writes the batch. A nil *loan is none.
+type loan struct {
+	lent []byte // the message, or kept; nil: there is none
+	kept []byte // a copy of its rest
+	gone int    // bytes in front of lent that were handed over, and are no longer there
+}
+
+func (l *loan) size() int {
+	if l == nil {
+		return 0
+	}
+	return l.gone + len(l.lent)
+}
+
+// rest returns what is left of the message when that many bytes of it were handed over.
+func (l *loan) rest(given int) []byte {
+	if l == nil || l.lent == nil {
+		return nil
+	}
+	return l.lent[given-l.gone:]
+}
+
+// keep copies what is left of it then.
+func (l *loan) keep(given int) {
+	l.kept = append(l.kept[:0], l.rest(given)...)
+	l.gone, l.lent = given, l.kept
+}
+
+// end empties l for its next use. It has memory for the rest of a message if this one had one.
+func (l *loan) end() {
+	switch {
+	case l == nil:
+	case len(l.kept) == 0:
+		*l = loan{}
+	default:
+		*l = loan{kept: l.kept[:0]}
+	}
 }
 
 // newBatches are those in which nothing ever was.
@@ -90,18 +125,14 @@ var newBatches = sync.Pool{New: func() any { return new(batch) }}
 
 // isNew reports whether nothing ever was in b, or has asked for it.
 func (b *batch) isNew() bool {
-	return b.frames == 0 && b.flushing == 0 && b.waiters.first == nil && cap(b.bytes) == 0 && cap(b.kept) == 0 && b.w == nil && cap(b.pieces) == 0
+	return b.frames == 0 && b.flushing == 0 && b.waiters.first == nil && cap(b.bytes) == 0 && b.loan == nil && b.w == nil && cap(b.pieces) == 0
 }
 
-// reset empties the batch for its next use, with a buffer of at most limit, and memory for the
-// rest of a message if this batch had one.
+// reset empties the batch for its next use, with a buffer of at most limit.
 func (b *batch) reset(limit int) {
 	b.frameBuffer.reset(limit)
-	kept := b.kept[:0]
-	if len(b.kept) == 0 {
-		kept = nil
-	}
-	*b = batch{frameBuffer: b.frameBuffer, kept: kept, pieces: b.pieces[:0]}
+	b.loan.end()
+	*b = batch{frameBuffer: b.frameBuffer, loan: b.loan, pieces: b.pieces[:0]}
 }
 
 // unsent reports whether nothing was handed over of what begins at start, when handed
@@ -143,7 +174,7 @@ func (b *batch) addControl(start int) {
 
 // lose gives up the memory: the connection is dead. What unsent needs stays.
 func (b *batch) lose(loss error) {
-	b.frameBuffer, b.lent, b.kept = frameBuffer{}, nil, nil
+	b.frameBuffer, b.loan = frameBuffer{}, nil
 	b.loss = loss
 }
 

@@ -44,10 +44,10 @@ type producer struct {
 	typical int   // size of the larger messages of late
 	backlog int   // bytes in the inbox as of the last new slab
 	scratch *scratchMemory
-	yields  bool // somebody was woken: let them run before the next read
-	replies int  // that calls were given since the last read
-	seen    int  // messages not yet counted
-	bytes   int  // their sizes
+	yields  bool  // somebody was woken: let them run before the next read
+	replies int32 // that calls were given since the last read
+	seen    int   // messages not yet counted
+	bytes   int   // their sizes
 	timers  roomTimers
 }
 

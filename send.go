@@ -108,7 +108,7 @@ type outbox struct {
 	control        controlState
 	timer          flushTimer
 	idleWaiters    waitList
-	marked         scratch
+	marked         *scratch // nil without a Correlator
 }
 
 // newOutbox returns the writing side of a connection. loss is that of the one before, if it
@@ -126,6 +126,9 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 		timer:     flushTimer{delay: c.flushDelay},
 	}
 	o.helper = o.help
+	if calls.correlator != nil {
+		o.marked = new(scratch)
+	}
 	return o
 }
 

@@ -373,10 +373,10 @@ func TestLend(t *testing.T) {
 				require.Equal(t, size, b.size())
 				b.reset(100)
 				require.Zero(t, b.size())
-				require.Nil(t, b.lent)
-				require.Positive(t, cap(b.kept), "it may be needed again")
+				require.Nil(t, b.loan.lent)
+				require.Positive(t, cap(b.loan.kept), "it may be needed again")
 				b.reset(100)
-				require.Zero(t, cap(b.kept), "it was not")
+				require.Zero(t, cap(b.loan.kept), "it was not")
 			}
 		}
 	})
@@ -427,7 +427,7 @@ func TestLend(t *testing.T) {
 			_, err := o.write(t.Context(), pattern)
 			require.NoError(t, err)
 			o.mu.Lock()
-			require.Nil(t, o.batches.open.lent)
+			require.Nil(t, o.batches.open.loan)
 			require.Equal(t, frameHeader+minLent, len(o.batches.open.bytes))
 			o.writer = writerNone
 			o.mu.Unlock()
@@ -512,8 +512,8 @@ func TestLendToASocket(t *testing.T) {
 		require.Nil(t, o.batches.spare)
 		open := o.batches.open
 		require.Less(t, cap(open.bytes), 1<<10)
-		require.Zero(t, cap(open.kept))
-		require.Nil(t, open.lent, "the caller's memory is forgotten")
+		require.Zero(t, cap(open.loan.kept))
+		require.Nil(t, open.loan.lent, "the caller's memory is forgotten")
 	})
 }
 

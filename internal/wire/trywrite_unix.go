@@ -17,7 +17,6 @@ type tryWriter struct {
 	raw        syscall.RawConn
 	try        func(fd uintptr) (done bool) // writes head and tail once
 	head, tail []byte
-	pieces     pieces
 	n          int
 	err        error
 }
@@ -42,7 +41,7 @@ func newTryWriter(conn net.Conn) *tryWriter {
 		if len(t.tail) == 0 {
 			t.n, t.err = syscall.Write(int(fd), atMost(t.head))
 		} else {
-			t.n, t.err = t.pieces.write(int(fd), t.head, t.tail)
+			t.n, t.err = writeBoth(int(fd), t.head, t.tail)
 		}
 		return true
 	}
