@@ -125,9 +125,11 @@ func (o *outbox) enterCall(ctx context.Context, request []byte, inSeries bool) (
 		}
 		o.mu.Unlock() // also in a panic of the Correlator or the Framer
 	}()
-	id, err := o.calls.chosenID(request)
-	if err != nil {
-		return nil, err
+	id := uint64(0)
+	if o.calls.identifier != nil {
+		if id, err = o.calls.chosenID(request); err != nil {
+			return nil, err
+		}
 	}
 	if c, err = o.calls.enter(ticket{batch: o.batches.number, start: o.batches.open.size()}, id, inSeries); err != nil {
 		return nil, err
@@ -222,6 +224,7 @@ const (
 // callSettings are the settings of a Dialer for its Calls.
 type callSettings struct {
 	correlator   Correlator              // nil: in order
+	identifier   RequestIdentifier       // the correlator, if it is one; else nil
 	isPush       func(msg []byte) bool   // nil: no message is that might be a reply
 	more         func(reply []byte) bool // nil: there is one reply
 	maxSum       int                     // the most bytes of replies that are kept for one Call; a single one always is
@@ -370,19 +373,15 @@ func (k *calls) inFlight() int {
 	return k.pending.outstanding()
 }
 
-// chosenID returns the id that the application has chosen for request; 0: none. It runs code of
-// the user.
+// chosenID returns the id that the identifier has chosen for request; 0: none. It runs code of the
+// user.
 func (k *calls) chosenID(request []byte) (id uint64, err error) {
-	identifier, ok := k.correlator.(RequestIdentifier)
-	if !ok {
-		return 0, nil
-	}
-	id, chosen := identifier.RequestID(request)
+	id, chosen := k.identifier.RequestID(request)
 	if !chosen {
 		return 0, nil
 	}
 	if most := k.pending.most(); id < 1 || id > most {
-		return 0, &permanentError{fmt.Errorf("request id %d of %T.RequestID: want 1 to %d", id, identifier, most)}
+		return 0, &permanentError{fmt.Errorf("request id %d of %T.RequestID: want 1 to %d", id, k.identifier, most)}
 	}
 	return id, nil
 }
@@ -399,7 +398,7 @@ func (k *calls) enter(t ticket, id uint64, inSeries bool) (*call, error) {
 		return nil, errFull
 	}
 	c := k.idle.takeCall()
-	*c = call{signal: c.signal, age: c.age, ticket: t, epoch: k.epoch}
+	c.ticket, c.epoch = t, k.epoch
 	c.id = k.pending.enter(c, id)
 	if inSeries {
 		c.answerIn(k.idle.takeSeries())
@@ -565,10 +564,14 @@ func (k *calls) answer(msg []byte, room replyRoom) (isReply bool, err error) {
 		}
 	}
 	a := &arrival{id: id, size: len(msg), reply: reply, more: k.more != nil && k.more(reply)}
-	fate := k.take(a, room, false)
+	k.mu.Lock()
+	fate := k.takeLocked(a, room, false)
+	k.mu.Unlock()
 	if fate == needsRoom {
 		err = room.awaitRoom(len(a.reply), func() bool { return k.awaitsSeries(id) })
-		fate = k.take(a, room, true) // its request may have been given up meanwhile
+		k.mu.Lock()
+		fate = k.takeLocked(a, room, true) // its request may have been given up meanwhile
+		k.mu.Unlock()
 	}
 	if fate == lateReply {
 		k.trace.lateReply(a.reply) // without the lock
@@ -576,10 +579,8 @@ func (k *calls) answer(msg []byte, room replyRoom) (isReply bool, err error) {
 	return fate != notReply, err
 }
 
-// take brings a reply to the call with its id. admitted says that it has waited for room.
-func (k *calls) take(a *arrival, room replyRoom, admitted bool) fate {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+// takeLocked brings a reply to the call with its id. admitted says that it has waited for room.
+func (k *calls) takeLocked(a *arrival, room replyRoom, admitted bool) fate {
 	if k.streams > 0 && !admitted {
 		if c, _ := k.pending.find(a.id); c != nil && c.series != nil && !room.hasRoom(len(a.reply)) {
 			return needsRoom
@@ -841,14 +842,13 @@ func (k *calls) whenDrained() <-chan struct{} {
 // recycle takes back c, of which no one else knows any more.
 func (k *calls) recycle(c *call) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.recycleLocked(c)
+	k.mu.Unlock()
 }
 
 func (k *calls) recycleLocked(c *call) {
-	select {
-	case <-c.signal: // its context won the select against this
-	default:
+	if len(c.signal) > 0 {
+		<-c.signal // its context won the select against this
 	}
 	k.idle.keepCall(c)
 }

@@ -28,7 +28,8 @@ func (n narrow) MaxID() uint64 { return n.max }
 
 // newTestCalls returns the calls of a connection without MaxInFlight.
 func newTestCalls(correlator Correlator) *calls {
-	return newCalls(&callSettings{correlator: correlator}, new(counters), new(tracer), &wakes{}, newInbox(1<<20, nil))
+	settings := (&Dialer{Correlator: correlator}).callSettings()
+	return newCalls(&settings, new(counters), new(tracer), &wakes{}, newInbox(1<<20, nil))
 }
 
 // wakes are the times by which the reader was asked to look.

@@ -275,8 +275,10 @@ func (d *Dialer) config() *config {
 }
 
 func (d *Dialer) callSettings() callSettings {
+	identifier, _ := d.Correlator.(RequestIdentifier)
 	return callSettings{
 		correlator:   d.Correlator,
+		identifier:   identifier,
 		isPush:       d.IsPush,
 		more:         d.More,
 		maxSum:       sizeOr(d.Inbox, defaultInbox),

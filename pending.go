@@ -76,7 +76,7 @@ func newPending(s callSettings) pending {
 	if narrow, ok := s.correlator.(IDLimiter); ok {
 		maxID = max(narrow.MaxID(), 1)
 	}
-	if _, chosen := s.correlator.(RequestIdentifier); chosen && s.maxInFlight == 0 {
+	if s.identifier != nil && s.maxInFlight == 0 {
 		// An id whose request was forgotten could come again at once, and get the late reply.
 		limit = maxKept
 	}
@@ -189,12 +189,10 @@ func (t *idTable) enter(c *call, chosen uint64) (id uint64) {
 			t.issued, t.wrapped = 0, true
 		}
 		t.issued++
-		if !t.has(t.issued) {
-			break
+		if t.calls.add(t.issued, c) {
+			return t.issued
 		}
 	}
-	t.calls.put(t.issued, c)
-	return t.issued
 }
 
 func (t *idTable) retract(id uint64) { t.remove(id) }
@@ -216,8 +214,7 @@ func (t *idTable) wasIssued(id uint64) bool {
 
 // remove frees a place.
 func (t *idTable) remove(id uint64) (c *call, known bool) {
-	if c, known = t.calls.get(id); known {
-		t.calls.remove(id)
+	if c, known = t.calls.remove(id); known {
 		if c == nil {
 			t.abandoned--
 		}
@@ -365,14 +362,23 @@ func (t *callTable) get(id uint64) (c *call, ok bool) {
 
 // put enters c under id, which is not 0, or replaces what is there.
 func (t *callTable) put(id uint64, c *call) {
+	if !t.add(id, c) {
+		t.entries[t.slot(id)].call = c
+	}
+}
+
+// add enters c under id, which is not 0, unless something is there.
+func (t *callTable) add(id uint64, c *call) (added bool) {
 	if 2*t.n >= len(t.entries) {
 		t.grow()
 	}
 	e := &t.entries[t.slot(id)]
-	if e.id == 0 {
-		t.n++
+	if e.id != 0 {
+		return false
 	}
+	t.n++
 	*e = callEntry{id, c}
+	return true
 }
 
 func (t *callTable) grow() {
@@ -388,13 +394,17 @@ func (t *callTable) grow() {
 
 // remove takes id out, if it is there, and closes the gap: an entry that was pushed on by
 // another moves back.
-func (t *callTable) remove(id uint64) {
-	if _, ok := t.get(id); !ok {
-		return
+func (t *callTable) remove(id uint64) (c *call, ok bool) {
+	if t.n == 0 || id == 0 {
+		return nil, false
 	}
+	gap := t.slot(id)
+	if t.entries[gap].id == 0 {
+		return nil, false
+	}
+	c = t.entries[gap].call
 	t.n--
 	mask := len(t.entries) - 1
-	gap := t.slot(id)
 	for i := (gap + 1) & mask; t.entries[i].id != 0; i = (i + 1) & mask {
 		if (i-t.home(t.entries[i].id))&mask >= (i-gap)&mask {
 			t.entries[gap] = t.entries[i]
@@ -405,6 +415,7 @@ func (t *callTable) remove(id uint64) {
 	if t.n == 0 && len(t.entries) > 64*minTable {
 		t.entries = nil // the memory of a crowd that has gone
 	}
+	return c, true
 }
 
 // each calls f for every call that was not abandoned. f may abandon or remove it.

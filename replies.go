@@ -197,13 +197,13 @@ type idleCalls struct {
 	spare  [2][]byte // what series that wait have given up; one loop that is busy needs two
 }
 
-// takeCall returns a call of which only the signal and the age are of use.
+// takeCall returns a call that knows of no request. It may have an age of before.
 func (i *idleCalls) takeCall() *call {
 	c := i.calls
 	if c == nil {
 		return &call{signal: make(chan struct{}, 1)}
 	}
-	i.calls = c.next
+	i.calls, c.next = c.next, nil
 	return c
 }
 
@@ -213,7 +213,7 @@ func (i *idleCalls) keepCall(c *call) {
 		s.reset()
 		i.series = append(i.series, s)
 	}
-	*c = call{signal: c.signal, age: c.age, next: i.calls}
+	*c = call{signal: c.signal, age: c.age, next: i.calls} // no reply is kept for the next one
 	i.calls = c
 }
 
