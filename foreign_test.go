@@ -144,6 +144,28 @@ func TestForeignConnection(t *testing.T) {
 }
 
 // A wrapper of a socket passes the tests of sockets, but for what takes half-close, which it hides.
+func TestForeignConnectionInASlowStream(t *testing.T) {
+	t.Run("messages that come before and after a ping are all received, though none was when it went", testkit.InBubble(func(t *testing.T) { // P1, D1
+		pings := 0
+		c, p, _ := connectStream(t, 1<<20, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+			Interval: time.Second, Timeout: time.Hour, Ping: func() []byte { pings++; return []byte("ping") },
+		}})
+		sent := testkit.Numbered(160, 1<<10)
+		p.Send(sent[:80]...) // enough at once to be read straight into the Inbox
+		synctest.Wait()
+		p.Send(sent[80:120]...)
+		time.Sleep(3 * time.Second)
+		p.Send(sent[120:]...)
+		synctest.Wait()
+		require.Positive(t, pings, "the reader has looked up")
+		for _, want := range sent {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(msg))
+		}
+	}))
+}
+
 func TestForeignConnectionPassesTheTestsOfSockets(t *testing.T) {
 	wrapped := testkit.Transport{Name: "wrapped", Listen: func(t testing.TB) *testkit.Listener {
 		l := testkit.ListenTCP(t)

@@ -360,9 +360,11 @@ func (in *inbox) newSlab(most, class int) (s *slab, used int) {
 }
 
 // restLocked says that the reader needs no memory until resume, not even s, which it fills: it waits
-// for the first bytes of a message.
+// for the first bytes of a message. A nil s says so again, or that there was none.
 func (in *inbox) restLocked(s *slab) {
-	in.resting = s
+	if s != nil {
+		in.resting = s
+	}
 	in.storage.Store(int32(storageIdle))
 	in.giveUpLocked()
 }

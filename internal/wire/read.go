@@ -19,7 +19,7 @@ type Memory interface {
 	// Take returns the memory: the same one as before, unless it was released meanwhile.
 	Take() []byte
 
-	// Release says that it is not needed for now: there is nothing to read.
+	// Release says that it is not needed for now: there is nothing to read. It may be said again.
 	Release()
 }
 
