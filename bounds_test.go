@@ -602,24 +602,29 @@ func TestLargestLengthThatIsAnnounced(t *testing.T) {
 
 // What is read between small messages is not for the Inbox, and must not close their slab.
 func TestInboxMemoryBesideLargePongs(t *testing.T) {
-	for _, size := range []int{1, 128} {
-		t.Run(fmt.Sprintf("messages of %d bytes", size), testkit.InBubble(func(t *testing.T) { // P6
-			const inbox = 128 << 10
-			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: inbox, Heartbeat: tcpclient.Heartbeat{
-				Interval: time.Hour, IsPong: func(msg []byte) bool { return len(msg) >= 64<<10 },
-			}})
-			pong, small := string(make([]byte, 64<<10)), string(make([]byte, size))
-			p.Send(small, pong, small, pong)
-			synctest.Wait()
-			many := inbox/(size+64) - 4
-			requireHeap(t, 1<<20, func() {
-				for range many {
-					p.Send(small, pong)
-				}
+	for name, wait := range map[string]func(){"": func() {}, ", one by one": synctest.Wait} {
+		for _, size := range []int{1, 128} {
+			t.Run(fmt.Sprintf("messages of %d bytes%s", size, name), testkit.InBubble(func(t *testing.T) { // P6
+				const inbox = 128 << 10
+				c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: inbox, Heartbeat: tcpclient.Heartbeat{
+					Interval: time.Hour, IsPong: func(msg []byte) bool { return len(msg) >= 64<<10 },
+				}})
+				pong, small := string(make([]byte, 64<<10)), string(make([]byte, size))
+				p.Send(small, pong, small, pong)
 				synctest.Wait()
-			})
-			require.EqualValues(t, 2+many, c.Stats().MessagesReceived)
-		}))
+				many := inbox/(size+64) - 4
+				requireHeap(t, 1<<20, func() {
+					for range many {
+						p.Send(small)
+						wait()
+						p.Send(pong)
+						wait()
+					}
+					synctest.Wait()
+				})
+				require.EqualValues(t, 2+many, c.Stats().MessagesReceived)
+			}))
+		}
 	}
 }
 

@@ -123,11 +123,19 @@ func (t *producer) add(msg []byte, ours bool, from upstream) error {
 	return over
 }
 
+// largeSlabs are empty slabs that readers at rest do not need: for messages that are not for Receive. Among
+// the slabs of an Inbox they would come to hold a few small messages each.
+var largeSlabs sync.Pool
+
 // largeStorage returns memory for a message that may be for a call: empty, with some capacity or
 // none.
 func (t *producer) largeStorage() []byte {
 	if t.large == nil {
-		t.large, t.backlog = t.freeSlab(slabClass(t.typical))
+		if s, ok := largeSlabs.Get().(*slab); ok && cap(s.data) <= t.largestSlab() {
+			t.large = s
+		} else {
+			t.large, t.backlog = t.freeSlab(slabClass(t.typical))
+		}
 	}
 	return t.large.free()
 }
@@ -313,7 +321,7 @@ func (t *producer) restLocked() {
 		t.slab = nil
 	}
 	if t.large != nil {
-		t.inbox.recycleLocked(t.large)
+		largeSlabs.Put(t.large)
 		t.large = nil
 	}
 	if t.scratch != nil {
