@@ -56,16 +56,19 @@ func (b *batch) lost(reason error) int {
 // size returns the bytes in the batch.
 func (b *batch) size() int { return b.frameBuffer.size() + b.loan.size() }
 
-// lend appends the frame of LengthPrefix{} for msg, without a copy of that, and returns where it
-// begins. There is none after it.
-func (b *batch) lend(msg []byte) (start int) {
-	start = len(b.bytes)
-	b.bytes = appendFrameHeader(b.bytes, len(msg))
+// lend appends the frame of f for msg, without a copy of that, and returns where it begins. There is
+// none after it. An error is that of f.
+func (b *batch) lend(f headed, msg []byte) (start int, err error) {
+	start = b.size()
+	rest, err := b.appendHeader(f, msg)
+	if err != nil {
+		return 0, err
+	}
 	if b.loan == nil {
 		b.loan = new(loan)
 	}
-	b.loan.lent = msg
-	return start
+	b.loan.lent = rest
+	return start, nil
 }
 
 // rest returns what was not handed over: of the frameBuffer, and of what was lent.
@@ -226,6 +229,22 @@ func (b *frameBuffer) appendLengthPrefixed(msg []byte) (start int) {
 	}
 	b.bytes = append(appendFrameHeader(b.bytes, len(msg)), msg...)
 	return start
+}
+
+// appendHeader appends what f puts in front of msg, and returns what of that follows.
+func (b *frameBuffer) appendHeader(f headed, msg []byte) (rest []byte, err error) {
+	if b.w != nil {
+		header, rest, err := f.appendHeader(b.w.AvailableBuffer(), msg)
+		if err == nil {
+			_, err = b.w.Write(header)
+		}
+		return rest, err
+	}
+	header, rest, err := f.appendHeader(b.bytes, msg)
+	if err == nil {
+		b.bytes = header
+	}
+	return rest, err
 }
 
 // size returns the bytes in the buffer.

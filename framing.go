@@ -149,25 +149,27 @@ func (f Sized) sizeOf(p []byte, few int, limit uint64) (int, error) {
 
 // WriteFrame writes msg to w as it is, without flushing. It refuses, with [ErrInvalidFrame],
 // a msg of which Size does not return the length. It borrows msg until it returns.
-func (f Sized) WriteFrame(w *bufio.Writer, msg []byte) error {
+func (f Sized) WriteFrame(w *bufio.Writer, msg []byte) error { return writeHeaded(w, f, msg) }
+
+// appendHeader implements headed.
+func (f Sized) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
 	if err := f.validate(); err != nil {
-		return badSettings(err)
+		return dst, nil, badSettings(err)
 	}
 	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
-		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
+		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
 	}
 	if len(msg) == 0 {
-		return fmt.Errorf("%w: an empty message has no size", ErrInvalidFrame)
+		return dst, nil, fmt.Errorf("%w: an empty message has no size", ErrInvalidFrame)
 	}
 	size, err := f.Size(msg)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrInvalidFrame, err)
+		return dst, nil, fmt.Errorf("%w: %w", ErrInvalidFrame, err)
 	case size != len(msg):
-		return fmt.Errorf("%w: message of %d bytes, of which Sized.Size says %d", ErrInvalidFrame, len(msg), size)
+		return dst, nil, fmt.Errorf("%w: message of %d bytes, of which Sized.Size says %d", ErrInvalidFrame, len(msg), size)
 	}
-	_, err = w.Write(msg)
-	return err
+	return dst, msg, nil
 }
 
 func (f Sized) validate() error {
@@ -282,6 +284,33 @@ func appendN(r *bufio.Reader, dst []byte, n int) ([]byte, error) {
 		}
 	}
 	return dst, nil
+}
+
+// A headed Framer has frames of a header, which may be empty, and the rest of the message as it is.
+type headed interface {
+	Framer
+
+	// appendHeader appends the header of msg's frame to dst, and returns what of msg follows that.
+	appendHeader(dst, msg []byte) (header, rest []byte, err error)
+}
+
+// asHeaded returns f as a headed Framer; nil: it is none. A user's type that has one inside frames as
+// it likes.
+func asHeaded(f Framer) headed {
+	if _, ok := asBuiltin(f); !ok {
+		return nil
+	}
+	h, _ := f.(headed)
+	return h
+}
+
+// writeHeaded is WriteFrame for a headed Framer.
+func writeHeaded[F headed](w *bufio.Writer, f F, msg []byte) error {
+	header, rest, err := f.appendHeader(w.AvailableBuffer(), msg)
+	if err != nil {
+		return err
+	}
+	return writeFrame(w, header, rest, "")
 }
 
 // writeFrame writes header, msg and trailer. The header may be on the caller's stack.

@@ -100,7 +100,7 @@ func (f LengthPrefix) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 // returns.
 func (f LengthPrefix) WriteFrame(w *bufio.Writer, msg []byte) error {
 	if !f.isDefault() || len(msg) > maxJoined || frameHeader+len(msg) > w.Available() {
-		return f.writeFrame(w, msg)
+		return writeHeaded(w, f, msg)
 	}
 	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
 		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
@@ -197,26 +197,26 @@ func (f LengthPrefix) fieldValue(field []byte) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// writeFrame is WriteFrame for all settings and sizes.
-func (f LengthPrefix) writeFrame(w *bufio.Writer, msg []byte) error {
+// appendHeader implements headed, for all settings and sizes.
+func (f LengthPrefix) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
 	if err := f.validate(); err != nil {
-		return badSettings(err)
+		return dst, nil, badSettings(err)
 	}
 	if f.Offset > 0 && !f.KeepHeader {
-		return fmt.Errorf("%w: LengthPrefix.Offset %d without KeepHeader can only be read", ErrInvalidFrame, f.Offset)
+		return dst, nil, fmt.Errorf("%w: LengthPrefix.Offset %d without KeepHeader can only be read", ErrInvalidFrame, f.Offset)
 	}
 	if largest := f.largest(); uint64(len(msg)) > largest {
-		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(largest)}
+		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(largest)}
 	}
 	value := uint64(len(msg))
 	if f.KeepHeader {
 		if len(msg) < f.headerSize() {
-			return fmt.Errorf("%w: message of %d bytes, shorter than its header of %d", ErrInvalidFrame, len(msg), f.headerSize())
+			return dst, nil, fmt.Errorf("%w: message of %d bytes, shorter than its header of %d", ErrInvalidFrame, len(msg), f.headerSize())
 		}
 		value -= uint64(f.headerSize())
 	}
 	if f.Adjust > 0 && value < uint64(f.Adjust) {
-		return fmt.Errorf("%w: %d bytes after the length field, fewer than LengthPrefix.Adjust %d", ErrInvalidFrame, value, f.Adjust)
+		return dst, nil, fmt.Errorf("%w: %d bytes after the length field, fewer than LengthPrefix.Adjust %d", ErrInvalidFrame, value, f.Adjust)
 	}
 	value -= uint64(f.Adjust) // modulo 2^64, so also right for a negative Adjust
 
@@ -229,18 +229,11 @@ func (f LengthPrefix) writeFrame(w *bufio.Writer, msg []byte) error {
 		field = b[8-f.width():]
 	}
 	if !f.KeepHeader {
-		return writeFrame(w, field, msg, "")
+		return append(dst, field...), msg, nil
 	}
-	if len(msg) <= min(maxJoined, w.Available()) {
-		b := append(w.AvailableBuffer(), msg...)
-		copy(b[f.Offset:], field)
-		_, err := w.Write(b)
-		return err
-	}
-	if _, err := w.Write(msg[:f.Offset]); err != nil {
-		return err
-	}
-	return writeFrame(w, field, msg[f.headerSize():], "")
+	header = append(dst, msg[:f.headerSize()]...)
+	copy(header[len(dst)+f.Offset:], field)
+	return header, msg[f.headerSize():], nil
 }
 
 // largest returns the size of the largest message that can be written: MaxSize, or less
@@ -382,15 +375,17 @@ func (f Varint) readPadding(r *bufio.Reader, limit uint64) error {
 
 // WriteFrame writes msg to w as one frame, without flushing. It borrows msg until it
 // returns.
-func (f Varint) WriteFrame(w *bufio.Writer, msg []byte) error {
+func (f Varint) WriteFrame(w *bufio.Writer, msg []byte) error { return writeHeaded(w, f, msg) }
+
+// appendHeader implements headed.
+func (f Varint) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
 	if err := f.validate(); err != nil {
-		return badSettings(err)
+		return dst, nil, badSettings(err)
 	}
 	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
-		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
+		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
 	}
-	var b [binary.MaxVarintLen64]byte
-	return writeFrame(w, b[:binary.PutUvarint(b[:], uint64(len(msg)))], msg, "")
+	return binary.AppendUvarint(dst, uint64(len(msg))), msg, nil
 }
 
 func (f Varint) validate() error { return checkMaxSize("Varint", f.MaxSize) }
@@ -419,18 +414,20 @@ func (f Fixed) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 
 // WriteFrame writes msg to w as it is, without flushing. It refuses a msg of another
 // size. It borrows msg until it returns.
-func (f Fixed) WriteFrame(w *bufio.Writer, msg []byte) error {
+func (f Fixed) WriteFrame(w *bufio.Writer, msg []byte) error { return writeHeaded(w, f, msg) }
+
+// appendHeader implements headed.
+func (f Fixed) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
 	if err := f.validate(); err != nil {
-		return badSettings(err)
+		return dst, nil, badSettings(err)
 	}
 	switch {
 	case len(msg) > f.Size:
-		return &FrameTooLargeError{Size: uint64(len(msg)), Max: f.Size}
+		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: f.Size}
 	case len(msg) < f.Size:
-		return fmt.Errorf("%w: message of %d bytes, want %d", ErrInvalidFrame, len(msg), f.Size)
+		return dst, nil, fmt.Errorf("%w: message of %d bytes, want %d", ErrInvalidFrame, len(msg), f.Size)
 	}
-	_, err := w.Write(msg)
-	return err
+	return dst, msg, nil
 }
 
 func (f Fixed) validate() error {

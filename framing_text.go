@@ -295,17 +295,19 @@ func (h *headerField) quoted() []byte { return bytes.Clone(h.line[:min(h.n-2, ma
 
 // WriteFrame writes msg to w as one frame, without flushing. It borrows msg until it
 // returns.
-func (f ContentLength) WriteFrame(w *bufio.Writer, msg []byte) error {
+func (f ContentLength) WriteFrame(w *bufio.Writer, msg []byte) error { return writeHeaded(w, f, msg) }
+
+// appendHeader implements headed.
+func (f ContentLength) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
 	if err := f.validate(); err != nil {
-		return badSettings(err)
+		return dst, nil, badSettings(err)
 	}
 	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
-		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
+		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
 	}
-	var b [48]byte
-	header := append(b[:0], "Content-Length: "...)
+	header = append(dst, "Content-Length: "...)
 	header = append(strconv.AppendInt(header, int64(len(msg)), 10), "\r\n\r\n"...)
-	return writeFrame(w, header, msg, "")
+	return header, msg, nil
 }
 
 func (f ContentLength) validate() error { return checkMaxSize("ContentLength", f.MaxSize) }

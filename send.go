@@ -198,23 +198,37 @@ func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) 
 }
 
 // lend frames msg as the last of the open batch, in the memory of the caller, who is to write that.
-// Then the lock is held. to is nil if msg is too small for that, another writes, or the transport
-// does not have it: with TLS the records are a copy anyway.
+// Then the lock is held. to is nil if msg is too small for that, the Framer changes or ends it, another
+// writes, or the transport does not have it: with TLS the records are a copy anyway.
 func (o *outbox) lend(ctx context.Context, msg []byte) (t ticket, to lender, err error) {
+	if len(msg) < minLent {
+		return ticket{}, nil, nil
+	}
 	to, ok := o.transport.(lender)
-	if !ok || len(msg) < minLent || !o.framing.fits(msg) {
+	f := asHeaded(o.framing.framer)
+	if !ok || f == nil {
 		return ticket{}, nil, nil
 	}
 	if err := o.lockRoom(ctx); err != nil {
 		return ticket{}, nil, err
 	}
-	open := o.batches.open
+	lent := false
+	defer func() {
+		if !lent {
+			o.mu.Unlock() // also in a panic of a Size
+		}
+	}()
 	if !o.canWriteLocked() {
-		o.mu.Unlock()
 		return ticket{}, nil, nil
 	}
+	open := o.batches.open
+	start, err := open.lend(f, msg)
+	if err != nil {
+		return ticket{}, nil, &permanentError{err}
+	}
+	lent = true
 	open.frames++
-	return ticket{batch: o.batches.number, start: open.lend(msg)}, to, nil
+	return ticket{batch: o.batches.number, start: start}, to, nil
 }
 
 // appendLocked frames msg, which fits.

@@ -1,8 +1,11 @@
 package tcpclient
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -347,38 +350,133 @@ func TestSendOverASocket(t *testing.T) {
 // lendingTransport is a transport to which messages are lent. Its network can only be asked with time.
 func lendingTransport(t *plainTransport) transport { return ready{t} }
 
+// headedFramers are those that put something, or nothing, in front of a message of that size.
+func headedFramers(size int) map[string]Framer {
+	return map[string]Framer{
+		"LengthPrefix{}":               LengthPrefix{},
+		"LengthPrefix, two bytes":      &LengthPrefix{Width: 2, LittleEndian: true},
+		"LengthPrefix with KeepHeader": LengthPrefix{Offset: 1, Adjust: -4, KeepHeader: true},
+		"Varint":                       Varint{},
+		"Fixed":                        Fixed{Size: size},
+		"Sized":                        Sized{Size: func([]byte) (int, error) { return size, nil }},
+		"ContentLength":                ContentLength{},
+	}
+}
+
+// framed returns msgs as f frames them.
+func framed(t *testing.T, f Framer, msgs ...[]byte) []byte {
+	t.Helper()
+	var all bytes.Buffer
+	w := bufio.NewWriter(&all)
+	for _, msg := range msgs {
+		require.NoError(t, f.WriteFrame(w, msg))
+	}
+	require.NoError(t, w.Flush())
+	return all.Bytes()
+}
+
+// louder is a Framer of a user that has one of ours inside.
+type louder struct{ LengthPrefix }
+
+func (f louder) WriteFrame(w *bufio.Writer, msg []byte) error {
+	return f.LengthPrefix.WriteFrame(w, append(bytes.Clone(msg), '!'))
+}
+
+// lendTwice writes msg through an outbox by Write, and by Send. It returns what the network got, and
+// whether that was from the caller's memory.
+func lendTwice(t *testing.T, f Framer, msg []byte) (written []byte, lent bool) {
+	t.Helper()
+	raw := newCutOff(t, 1<<20)
+	o := newTestOutbox(&Dialer{Framer: f, WriteBuffer: minLent - 1}, raw, lendingTransport)
+	for _, method := range []func(context.Context, []byte) (bool, error){o.write, o.send} {
+		mine := slices.Clone(msg)
+		_, err := method(t.Context(), mine)
+		require.NoError(t, err)
+		clear(mine)
+	}
+	require.NoError(t, o.flush(t.Context()))
+	lent = o.batches.open.loan != nil
+	requireOutboxEnds(t, o)
+	return []byte(raw.written()), lent
+}
+
 func TestLend(t *testing.T) {
 	pattern := make([]byte, minLent)
 	for i := range pattern {
 		pattern[i] = byte(i + i/251)
 	}
 
-	t.Run("keeps what was not handed over, as it was, wherever the network stops", func(t *testing.T) { // P1, P4
-		for given := range len("\x00\x00\x00\x05first") + frameHeader + 65 {
-			for again := range 5 {
-				b, msg := new(batch), slices.Clone(pattern[:65])
-				b.appendLengthPrefixed([]byte("first"))
-				require.Equal(t, 9, b.lend(msg))
-				all := append(slices.Clone(b.bytes), msg...)
-				size := b.size()
-				require.Equal(t, len(all), size)
-				b.take(given)
-				b.keep()
-				clear(msg)
-				own, kept := b.rest()
-				require.Equal(t, string(all[given:]), string(own)+string(kept))
-				b.take(min(again, size-given)) // the helper goes on
-				own, kept = b.rest()
-				require.Equal(t, string(all[b.given:]), string(own)+string(kept))
-				require.Equal(t, size, b.size())
-				b.reset(100)
-				require.Zero(t, b.size())
-				require.Nil(t, b.loan.lent)
-				require.Positive(t, cap(b.loan.kept), "it may be needed again")
-				b.reset(100)
-				require.Zero(t, cap(b.loan.kept), "it was not")
+	for name, f := range headedFramers(65) {
+		t.Run("keeps what was not handed over, as it was, wherever the network stops: "+name, func(t *testing.T) { // P1, P4
+			first := pattern[65:130]
+			begin := len(framed(t, f, first))
+			size := len(framed(t, f, first, pattern[:65]))
+			for given := range size {
+				for again := range 5 {
+					b, msg := new(batch), slices.Clone(pattern[:65])
+					all := framed(t, f, first, msg)
+					s := newFraming(f)
+					_, err := s.write(&b.frameBuffer, first, 1000)
+					require.NoError(t, err)
+					start, err := b.lend(asHeaded(f), msg)
+					require.NoError(t, err)
+					require.Equal(t, begin, start)
+					require.Equal(t, size, b.size())
+					b.take(given)
+					b.keep()
+					clear(msg)
+					own, kept := b.rest()
+					require.Equal(t, string(all[given:]), string(own)+string(kept))
+					b.take(min(again, size-given)) // the helper goes on
+					own, kept = b.rest()
+					require.Equal(t, string(all[b.given:]), string(own)+string(kept))
+					require.Equal(t, size, b.size())
+					b.reset(100)
+					require.Zero(t, b.size())
+					require.Nil(t, b.loan.lent)
+					require.Positive(t, cap(b.loan.kept), "it may be needed again")
+					b.reset(100)
+					require.Zero(t, cap(b.loan.kept), "it was not")
+				}
 			}
-		}
+		})
+	}
+
+	for name, f := range headedFramers(minLent) {
+		t.Run("of a message that no Framer changes after its header: "+name, func(t *testing.T) { // P1, P12
+			written, lent := lendTwice(t, f, pattern)
+			require.Equal(t, framed(t, f, pattern, pattern), written)
+			require.True(t, lent)
+		})
+	}
+
+	for name, f := range map[string]Framer{
+		"a Delimiter": Delimiter{Delim: []byte("\xff\xfe"), MaxSize: 1 << 20}, "a Framer of the user": louder{}, "a pointer to one": &louder{},
+	} {
+		t.Run("copies for "+name, func(t *testing.T) { // P1
+			msg := bytes.ReplaceAll(pattern, []byte{0xff}, []byte{0})
+			written, lent := lendTwice(t, f, msg)
+			require.Equal(t, framed(t, f, msg, msg), written)
+			require.False(t, lent)
+		})
+	}
+
+	t.Run("ends with the error or the panic of a Framer, and nothing has happened", func(t *testing.T) { // P10
+		refused := errors.New("refused")
+		size := func([]byte) (int, error) { return 0, refused }
+		raw := newCutOff(t, 1<<20)
+		o := newTestOutbox(&Dialer{Framer: Sized{Size: func(p []byte) (int, error) { return size(p) }}}, raw, lendingTransport)
+		unsent, err := o.send(t.Context(), pattern)
+		require.ErrorIs(t, err, refused)
+		require.Equal(t, ClassPermanent, Classify(err))
+		require.True(t, unsent)
+		size = func([]byte) (int, error) { panic("size") }
+		require.PanicsWithValue(t, "size", func() { _, _ = o.send(t.Context(), pattern) })
+		size = func(p []byte) (int, error) { return len(p), nil }
+		_, err = o.send(t.Context(), pattern)
+		require.NoError(t, err)
+		require.Equal(t, string(pattern), raw.written())
+		requireOutboxEnds(t, o)
 	})
 
 	t.Run("leaves exact fates, wherever the network stops", func(t *testing.T) { // P4
