@@ -40,8 +40,13 @@ func (p *Peer) Receive() string {
 
 // Next returns the next message, or how the stream ends.
 func (p *Peer) Next() (string, error) {
-	msg, err := tcpclient.LengthPrefix{MaxSize: 1 << 30}.ReadFrame(p.In, nil)
+	msg, err := p.NextInto(nil)
 	return string(msg), err
+}
+
+// NextInto is Next in the memory of dst, if that is large enough: for large messages.
+func (p *Peer) NextInto(dst []byte) ([]byte, error) {
+	return tcpclient.LengthPrefix{MaxSize: 1 << 30}.ReadFrame(p.In, dst[:0])
 }
 
 // All returns the messages until the end of the stream, and how that ends.
