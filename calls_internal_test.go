@@ -64,10 +64,20 @@ func (roomy) stored(int)                       {}
 
 // mustEnter enters a call for which there is room.
 func mustEnter(t *testing.T, k *calls) *call {
-	t.Helper()
 	c, err := k.enter(ticket{batch: 1}, 0, false)
-	require.NoError(t, err, "there should be room")
+	if err != nil {
+		t.Helper()
+		require.NoError(t, err, "there should be room")
+	}
 	return c
+}
+
+// requireSame is require.Equal for loops of which that would take most of the time.
+func requireSame[T comparable](t *testing.T, want, got T, msgAndArgs ...any) {
+	if want != got {
+		t.Helper()
+		require.Equal(t, want, got, msgAndArgs...)
+	}
 }
 
 func requireFull(t *testing.T, k *calls) {
@@ -205,7 +215,7 @@ func TestCallsByID(t *testing.T) {
 		for _, correlator := range []Correlator{IDPrefix{}, IDField{Width: 8}, IDField{Width: 4}} {
 			k := newTestCalls(correlator)
 			for n := range 3 << 16 {
-				require.Equal(t, min(n, maxKept), k.inFlight())
+				requireSame(t, min(n, maxKept), k.inFlight())
 				k.abandon(mustEnter(t, k))
 			}
 			require.True(t, answer(k, reply(correlator, 3)), "late")
@@ -489,15 +499,17 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 		if correlator == nil {
 			taken = len(order)
 		}
-		require.Equal(t, taken, k.inFlight(), "step %d", step)
+		requireSame(t, taken, k.inFlight(), "step %d", step)
 		switch op := random.IntN(20); {
 		case op < 8: // enter
 			c, err := k.enter(ticket{batch: 1}, 0, false)
 			if err != nil {
-				require.Equal(t, most, taken, "step %d: there should be room", step)
+				requireSame(t, most, taken, "step %d: there should be room", step)
 				continue
 			}
-			require.Less(t, taken, most, "step %d: there should be no room", step)
+			if taken >= most {
+				require.FailNow(t, "there should be no room", "step %d", step)
+			}
 			m := &modelled{call: c, id: c.id, want: "waits"}
 			if random.IntN(10) == 0 {
 				k.retract(c)
@@ -508,15 +520,16 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 				continue
 			}
 			if correlator != nil {
-				require.Nil(t, places[m.id], "step %d: id %d is taken", step, m.id)
-				require.NotZero(t, m.id)
+				if places[m.id] != nil || m.id == 0 {
+					require.FailNow(t, "no free id", "step %d: id %d", step, m.id)
+				}
 				places[m.id], issued[m.id] = m, true
 			}
 			open, order = append(open, m), append(order, m)
 		case op < 14: // a message
 			text := fmt.Sprint("message ", step)
 			if correlator == nil {
-				require.Equal(t, len(order) > 0, answer(k, []byte(text)), "step %d", step)
+				requireSame(t, len(order) > 0, answer(k, []byte(text)), "step %d", step)
 				if len(order) > 0 {
 					if order[0].want == "waits" {
 						order[0].want = text
@@ -530,7 +543,7 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 			if limit > 0 && id > uint64(limit) {
 				continue
 			}
-			require.Equal(t, issued[id], answer(k, msg), "step %d: id %d", step, id)
+			requireSame(t, issued[id], answer(k, msg), "step %d: id %d", step, id)
 			if m := places[id]; m != nil {
 				if m.want == "waits" {
 					m.want = text
@@ -557,9 +570,9 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 				got = got[1:] // the reply is the whole message
 			}
 			if correlator != nil && m.want != "waits" && limit != 255 {
-				require.Equal(t, m.want, got, "step %d: id %d", step, m.id)
+				requireSame(t, m.want, got, "step %d: id %d", step, m.id)
 			} else {
-				require.Equal(t, m.want, got, "step %d", step)
+				requireSame(t, m.want, got, "step %d", step)
 			}
 			if m.want != "waits" {
 				open = append(open[:i], open[i+1:]...)
@@ -572,7 +585,7 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 			waiting++
 		}
 	}
-	require.Equal(t, waiting, k.live)
+	requireSame(t, waiting, k.live)
 }
 
 // failAll ends all calls that wait.
