@@ -137,7 +137,7 @@ func TestContext(t *testing.T) {
 					wg.Go(func() {
 						for i := range 150 {
 							msg := fmt.Sprintf("%d/%d/", g, i)
-							msg += string(testkit.Pattern(rand.IntN(20_000)))
+							msg += testkit.PatternText(rand.IntN(20_000))
 							msg += fmt.Sprintf("/%d", len(msg))
 							ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(300))*time.Microsecond)
 							err := c.Send(ctx, []byte(msg))
@@ -523,7 +523,7 @@ func TestLargeMessages(t *testing.T) {
 				want := 0
 				var msg []byte
 				next := func(size int, call func(context.Context, *tcpclient.Client, []byte) error) {
-					msg = testkit.AppendCheckable(msg, want, size)
+					msg = testkit.AppendCheckable(msg[:0], want, size)
 					want++
 					require.NoError(t, call(t.Context(), c, msg))
 					spoil(msg)
@@ -558,7 +558,7 @@ func TestLargeMessages(t *testing.T) {
 						if s%8 == 0 {
 							size = largeSizes[(s+i)%len(largeSizes)]
 						}
-						msg = testkit.AppendCheckable(msg, s*each+i, size)
+						msg = testkit.AppendCheckable(msg[:0], s*each+i, size)
 						call := lendings["Send"]
 						if i%3 == 2 {
 							call = lendings["Write and Flush"]
@@ -594,7 +594,7 @@ func TestLargeMessages(t *testing.T) {
 			for _, d := range []time.Duration{0, time.Microsecond, 100 * time.Microsecond, 3 * time.Millisecond} {
 				for _, size := range largeSizes {
 					for name, call := range lendings {
-						msg = testkit.AppendCheckable(msg, n, size)
+						msg = testkit.AppendCheckable(msg[:0], n, size)
 						began := time.Now()
 						err := call(testkit.Within(t, d), c, msg)
 						spoil(msg)
@@ -628,7 +628,7 @@ func TestLargeMessages(t *testing.T) {
 			sent := testkit.Start(t, func() error {
 				var msg []byte
 				for i, size := range largeSizes {
-					msg = testkit.AppendCheckable(msg, i, size)
+					msg = testkit.AppendCheckable(msg[:0], i, size)
 					if err := c.Send(t.Context(), msg); err != nil {
 						return err
 					}
@@ -654,7 +654,7 @@ func TestLargeMessages(t *testing.T) {
 			sending := testkit.Start(t, func() error {
 				var msg []byte
 				for i := 0; ; i++ {
-					msg = testkit.AppendCheckable(msg, i, 300<<10)
+					msg = testkit.AppendCheckable(msg[:0], i, 300<<10)
 					err := c.Send(context.Background(), msg)
 					spoil(msg)
 					if err != nil {
@@ -692,7 +692,7 @@ func TestLargeMessages(t *testing.T) {
 				start := testkit.Start(t, func() (at int) { // of the one that fails
 					var msg []byte
 					for i := 0; ; i++ {
-						msg = testkit.AppendCheckable(msg, i, 100+i%3*(500<<10))
+						msg = testkit.AppendCheckable(msg[:0], i, 100+i%3*(500<<10))
 						err := c.Send(context.Background(), msg)
 						spoil(msg)
 						if err != nil {

@@ -500,7 +500,7 @@ func TestTraceWhoseFunctionBlocks(t *testing.T) {
 		"Connecting and Disconnected":      {true, false, 2},
 	} {
 		t.Run("keeps a bounded number of events: "+name, testkit.InBubble(func(t *testing.T) { // P6, F7
-			const conns = 3000
+			const conns = most + most/2
 			l := testkit.ListenMemory(t)
 			release := make(chan struct{})
 			rec := testkit.NewRecorder()

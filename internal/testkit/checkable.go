@@ -15,14 +15,14 @@ var checkableBytes = func() []byte {
 }()
 
 // Checkable returns a message of that size whose content follows from its number.
-func Checkable(i, size int) []byte { return AppendCheckable(nil, i, size) }
+func Checkable(i, size int) []byte { return AppendCheckable(make([]byte, 0, max(size, 8)), i, size) }
 
-// AppendCheckable is Checkable in the memory of dst, which is overwritten, if that is large enough.
+// AppendCheckable appends Checkable(i, size) to dst.
 func AppendCheckable(dst []byte, i, size int) []byte {
-	msg := append(dst[:0], checkableBytes[i%251:][:max(size, 8)]...)
-	binary.BigEndian.PutUint32(msg, uint32(i))
-	binary.BigEndian.PutUint32(msg[4:], uint32(len(msg)))
-	return msg
+	size = max(size, 8)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(i))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(size))
+	return append(dst, checkableBytes[i%251:][8:size]...)
 }
 
 // Check returns the number of a message that Checkable made, and what is wrong with it.
