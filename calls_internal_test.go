@@ -214,7 +214,7 @@ func TestCallsByID(t *testing.T) {
 	t.Run("abandoned ids are in flight until their reply, and no more than 65,536 of them are kept", func(t *testing.T) { // P6
 		for _, correlator := range []Correlator{IDPrefix{}, IDField{Width: 8}, IDField{Width: 4}} {
 			k := newTestCalls(correlator)
-			for n := range 3 << 16 {
+			for n := range 3 << 15 {
 				requireSame(t, min(n, maxKept), k.inFlight())
 				k.abandon(mustEnter(t, k))
 			}

@@ -641,8 +641,11 @@ func TestRepliesBackPressure(t *testing.T) {
 				return err
 			})
 			for i, row := range rows {
-				if i%100 == 50 {
+				switch {
+				case i == 50:
 					time.Sleep(time.Hour)
+				case i%100 == 50:
+					time.Sleep(time.Minute) // the reader looks for room all the time
 				}
 				synctest.Wait()
 				held := d.c.Stats().InboxBytes
