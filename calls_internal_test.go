@@ -808,9 +808,9 @@ func TestCallTable(t *testing.T) {
 				}
 				c, ok := table.get(id)
 				want, known := model[id]
-				require.Equal(t, known, ok)
-				require.True(t, c == want)
-				require.Equal(t, len(model), table.n)
+				requireSame(t, known, ok)
+				requireSame(t, true, c == want)
+				requireSame(t, len(model), table.n)
 			}
 			for id, want := range model {
 				c, ok := table.get(id)
@@ -871,8 +871,8 @@ func TestIDTableOldest(t *testing.T) {
 				case op == 2 && len(order) > 0:
 					id := order[i]
 					c, ok := p.match(id)
-					require.True(t, ok)
-					require.True(t, c == waiting[id])
+					requireSame(t, true, ok)
+					requireSame(t, true, c == waiting[id])
 					if c != nil {
 						idle = c
 					}
@@ -884,9 +884,9 @@ func TestIDTableOldest(t *testing.T) {
 					idle = waiting[id]
 					waiting[id] = nil
 				}
-				require.Equal(t, len(order), p.outstanding())
+				requireSame(t, len(order), p.outstanding())
 				if len(order) > 0 {
-					require.Equal(t, since[order[0]], p.oldest())
+					requireSame(t, since[order[0]], p.oldest())
 				}
 			}
 		}
