@@ -110,7 +110,7 @@ func TestMemory(t *testing.T) {
 		}
 		exchange("hello")
 		requireSmall("a round trip")
-		exchange(string(testkit.Pattern(300 << 10)))
+		exchange(testkit.PatternText(300 << 10))
 		requireSmall("a large message")
 		for _, size := range []int{64, 1000, 5000} {
 			msgs := testkit.Numbered(200_000/(size+64), size) // fit the Inbox
@@ -170,7 +170,7 @@ func TestInbox(t *testing.T) {
 					sent := 0
 					go func() {
 						for range 400_000/(msg+64) + 3 {
-							if _, err := p.Write(testkit.Frame(string(testkit.Pattern(msg)))); err != nil {
+							if _, err := p.Write(testkit.Frame(testkit.PatternText(msg))); err != nil {
 								return
 							}
 							sent++
@@ -197,7 +197,7 @@ func TestInbox(t *testing.T) {
 	t.Run("takes one message of any size", func(t *testing.T) { // P6
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 1})
-			want := string(testkit.Pattern(1 << 20))
+			want := testkit.PatternText(1 << 20)
 			go p.Write(testkit.Frames(want, want))
 			time.Sleep(time.Second)
 			require.Equal(t, uint64(1), c.Stats().MessagesReceived)
@@ -525,7 +525,7 @@ func TestInboxMemory(t *testing.T) {
 	t.Run("follows the bytes received: empty and larger messages in turn", testkit.InBubble(func(t *testing.T) { // P6
 		// One kind is copied in runs, the other is not.
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
-		large := string(testkit.Pattern(513))
+		large := testkit.PatternText(513)
 		requireHeap(t, atMost, func() {
 			for range 400 {
 				p.Send("", large)
@@ -565,8 +565,12 @@ func TestInboxMemoryWithMixedSizes(t *testing.T) {
 					var stream []byte
 					var reads []int
 					const many = 2000
+					var frames [][]byte
+					for _, size := range sizes {
+						frames = append(frames, testkit.Encode(t, f, make([]byte, size)))
+					}
 					for i := range many {
-						frame := testkit.Encode(t, f, make([]byte, sizes[i%len(sizes)]))
+						frame := frames[i%len(frames)]
 						stream = append(stream, frame...)
 						reads = append(reads, len(frame))
 					}
@@ -609,19 +613,24 @@ func TestInboxMemoryBesideLargePongs(t *testing.T) {
 				c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: inbox, Heartbeat: tcpclient.Heartbeat{
 					Interval: time.Hour, IsPong: func(msg []byte) bool { return len(msg) >= 64<<10 },
 				}})
-				pong, small := string(make([]byte, 64<<10)), string(make([]byte, size))
-				p.Send(small, pong, small, pong)
+				pong, small := testkit.Frames(string(make([]byte, 64<<10))), testkit.Frames(string(make([]byte, size)))
+				p.Raw(small)
+				p.Raw(pong)
+				p.Raw(small)
+				p.Raw(pong)
 				synctest.Wait()
 				many := inbox/(size+64) - 4
 				requireHeap(t, 1<<20, func() {
 					for range many {
-						p.Send(small)
+						p.Raw(small)
 						wait()
-						p.Send(pong)
+						p.Raw(pong)
 						wait()
 					}
 					synctest.Wait()
 				})
+				runtime.KeepAlive(pong)
+				runtime.KeepAlive(small)
 				require.EqualValues(t, 2+many, c.Stats().MessagesReceived)
 			}))
 		}
@@ -642,10 +651,11 @@ func TestMemoryOfLargeMessagesIsGivenUp(t *testing.T) {
 			return n
 		},
 		"ReceiveInto memory that is larger still": func(t *testing.T, c *tcpclient.Client) (n int) {
+			larger := make([]byte, 0, 5<<20)
 			for ; n < large+small; n++ {
 				var buf []byte
 				if n < 2*large {
-					buf = make([]byte, 0, 5<<20)
+					buf = larger
 				}
 				_, err := c.ReceiveInto(t.Context(), buf)
 				require.NoError(t, err)

@@ -199,7 +199,7 @@ func TestCallFate(t *testing.T) {
 			p.Receive()
 			began := time.Now()
 			for range 20 {
-				p.Send(withID(0, string(testkit.Pattern(100))))
+				p.Send(withID(0, testkit.PatternText(100)))
 			}
 			p.Send(withID(1, "reply"))
 			err := call()
@@ -232,7 +232,7 @@ func TestCallFate(t *testing.T) {
 			}
 			synctest.Wait()
 			for range 20 {
-				p.Send(string(testkit.Pattern(100)))
+				p.Send(testkit.PatternText(100))
 			}
 			time.Sleep(time.Second)
 			synctest.Wait()
@@ -243,7 +243,7 @@ func TestCallFate(t *testing.T) {
 	t.Run("a loop over Messages may Call: what it has taken takes no room", func(t *testing.T) { // P6
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, Inbox: 1})
-			push := withID(0, string(testkit.Pattern(1000)))
+			push := withID(0, testkit.PatternText(1000))
 			p.Send(push, push)
 			go func() {
 				for {
@@ -789,7 +789,7 @@ func TestErrInboxFull(t *testing.T) {
 			p.Send("1234567")
 		}
 		reply := string(append(binary.BigEndian.AppendUint64(nil, 1), '!'))
-		go p.Write(testkit.Frames(string(testkit.Pattern(90_000)), reply))
+		go p.Write(testkit.Frames(testkit.PatternText(90_000), reply))
 		synctest.Wait()
 		call := testkit.Start(t, func() error { _, err := c.Call(context.Background(), []byte("?")); return err })
 		for range 1401 {

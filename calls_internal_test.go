@@ -65,10 +65,20 @@ func (roomy) stored(int)                       {}
 
 // mustEnter enters a call for which there is room.
 func mustEnter(t *testing.T, k *calls) *call {
-	t.Helper()
 	c, err := k.enter(ticket{batch: 1}, 0, false)
-	require.NoError(t, err, "there should be room")
+	if err != nil {
+		t.Helper()
+		require.NoError(t, err, "there should be room")
+	}
 	return c
+}
+
+// requireSame is require.Equal for loops of which that would take most of the time.
+func requireSame[T comparable](t *testing.T, want, got T, msgAndArgs ...any) {
+	if want != got {
+		t.Helper()
+		require.Equal(t, want, got, msgAndArgs...)
+	}
 }
 
 func requireFull(t *testing.T, k *calls) {
@@ -205,8 +215,8 @@ func TestCallsByID(t *testing.T) {
 	t.Run("abandoned ids are in flight until their reply, and no more than 65,536 of them are kept", func(t *testing.T) { // P6
 		for _, correlator := range []Correlator{IDPrefix{}, IDField{Width: 8}, IDField{Width: 4}} {
 			k := newTestCalls(correlator)
-			for n := range 3 << 16 {
-				require.Equal(t, min(n, maxKept), k.inFlight())
+			for n := range 3 << 15 {
+				requireSame(t, min(n, maxKept), k.inFlight())
 				k.abandon(mustEnter(t, k))
 			}
 			require.True(t, answer(k, reply(correlator, 3)), "late")
@@ -490,15 +500,17 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 		if correlator == nil {
 			taken = len(order)
 		}
-		require.Equal(t, taken, k.inFlight(), "step %d", step)
+		requireSame(t, taken, k.inFlight(), "step %d", step)
 		switch op := random.IntN(20); {
 		case op < 8: // enter
 			c, err := k.enter(ticket{batch: 1}, 0, false)
 			if err != nil {
-				require.Equal(t, most, taken, "step %d: there should be room", step)
+				requireSame(t, most, taken, "step %d: there should be room", step)
 				continue
 			}
-			require.Less(t, taken, most, "step %d: there should be no room", step)
+			if taken >= most {
+				require.FailNow(t, "there should be no room", "step %d", step)
+			}
 			m := &modelled{call: c, id: c.id, want: "waits"}
 			if random.IntN(10) == 0 {
 				k.retract(c)
@@ -509,15 +521,16 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 				continue
 			}
 			if correlator != nil {
-				require.Nil(t, places[m.id], "step %d: id %d is taken", step, m.id)
-				require.NotZero(t, m.id)
+				if places[m.id] != nil || m.id == 0 {
+					require.FailNow(t, "no free id", "step %d: id %d", step, m.id)
+				}
 				places[m.id], issued[m.id] = m, true
 			}
 			open, order = append(open, m), append(order, m)
 		case op < 14: // a message
 			text := fmt.Sprint("message ", step)
 			if correlator == nil {
-				require.Equal(t, len(order) > 0, answer(k, []byte(text)), "step %d", step)
+				requireSame(t, len(order) > 0, answer(k, []byte(text)), "step %d", step)
 				if len(order) > 0 {
 					if order[0].want == "waits" {
 						order[0].want = text
@@ -531,7 +544,7 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 			if limit > 0 && id > uint64(limit) {
 				continue
 			}
-			require.Equal(t, issued[id], answer(k, msg), "step %d: id %d", step, id)
+			requireSame(t, issued[id], answer(k, msg), "step %d: id %d", step, id)
 			if m := places[id]; m != nil {
 				if m.want == "waits" {
 					m.want = text
@@ -558,9 +571,9 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 				got = got[1:] // the reply is the whole message
 			}
 			if correlator != nil && m.want != "waits" && limit != 255 {
-				require.Equal(t, m.want, got, "step %d: id %d", step, m.id)
+				requireSame(t, m.want, got, "step %d: id %d", step, m.id)
 			} else {
-				require.Equal(t, m.want, got, "step %d", step)
+				requireSame(t, m.want, got, "step %d", step)
 			}
 			if m.want != "waits" {
 				open = append(open[:i], open[i+1:]...)
@@ -573,7 +586,7 @@ func compare(t *testing.T, s callSettings, random *rand.Rand) {
 			waiting++
 		}
 	}
-	require.Equal(t, waiting, k.live)
+	requireSame(t, waiting, k.live)
 }
 
 // failAll ends all calls that wait.
@@ -796,9 +809,9 @@ func TestCallTable(t *testing.T) {
 				}
 				c, ok := table.get(id)
 				want, known := model[id]
-				require.Equal(t, known, ok)
-				require.True(t, c == want)
-				require.Equal(t, len(model), table.n)
+				requireSame(t, known, ok)
+				requireSame(t, true, c == want)
+				requireSame(t, len(model), table.n)
 			}
 			for id, want := range model {
 				c, ok := table.get(id)
@@ -859,8 +872,8 @@ func TestIDTableOldest(t *testing.T) {
 				case op == 2 && len(order) > 0:
 					id := order[i]
 					c, ok := p.match(id)
-					require.True(t, ok)
-					require.True(t, c == waiting[id])
+					requireSame(t, true, ok)
+					requireSame(t, true, c == waiting[id])
 					if c != nil {
 						idle = c
 					}
@@ -872,9 +885,9 @@ func TestIDTableOldest(t *testing.T) {
 					idle = waiting[id]
 					waiting[id] = nil
 				}
-				require.Equal(t, len(order), p.outstanding())
+				requireSame(t, len(order), p.outstanding())
 				if len(order) > 0 {
-					require.Equal(t, since[order[0]], p.oldest())
+					requireSame(t, since[order[0]], p.oldest())
 				}
 			}
 		}

@@ -551,7 +551,7 @@ func TestCloseGoesOnFlushing(t *testing.T) {
 		took, err := closeTook(c)
 		require.NoError(t, err)
 		require.Greater(t, took, 300*time.Millisecond)
-		require.Equal(t, testkit.Frame(string(testkit.Pattern(496))), got())
+		require.Equal(t, testkit.Frame(testkit.PatternText(496)), got())
 	}))
 
 	t.Run("for 100 ms over TLS if only close_notify is left, and does not wait for the peer then", testkit.InBubble(func(t *testing.T) { // P7

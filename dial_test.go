@@ -366,7 +366,7 @@ func TestSettings(t *testing.T) {
 				for range 2 {
 					msg, err := c.Receive(t.Context())
 					require.NoError(t, err)
-					require.Equal(t, string(testkit.Pattern(n)), string(msg))
+					require.Equal(t, testkit.PatternText(n), string(msg))
 				}
 			}
 		}

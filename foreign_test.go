@@ -454,7 +454,7 @@ func TestLargeReadsThroughTLSOfDialContext(t *testing.T) {
 		const size, count = 64 << 10, 64 // 4 MiB
 		go func() {
 			for range count {
-				p.Write(testkit.Frame(string(testkit.Pattern(size))))
+				p.Write(testkit.Frame(testkit.PatternText(size)))
 			}
 		}()
 		for range count {

@@ -450,7 +450,7 @@ func TestConnSetFramer(t *testing.T) {
 			r.Discard(size)
 			return dst, nil
 		}}
-		want := string(testkit.Pattern(size))
+		want := testkit.PatternText(size)
 		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Framer: tcpclient.Lines{}, Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 			if _, err := conn.Receive(ctx); err != nil {
 				return err
@@ -576,7 +576,7 @@ func TestConnDeliver(t *testing.T) {
 	})
 
 	t.Run("may exceed the Inbox, after which the connection is read once there is room", testkit.InBubble(func(t *testing.T) { // P6, E5
-		want := append(testkit.Numbered(100, 1000), string(testkit.Pattern(1<<20)))
+		want := append(testkit.Numbered(100, 1000), testkit.PatternText(1<<20))
 		c, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{Inbox: 1000, Handshake: subscribe}, func(p *testkit.Peer) {
 			p.Receive()
 			p.Send(append(want, "subscribed", "later")...)

@@ -148,8 +148,12 @@ func TestServerThatTurnsAwayIsNotHammered(t *testing.T) {
 	} {
 		for _, onDemand := range []bool{false, true} {
 			t.Run(name+map[bool]string{true: ", on demand"}[onDemand], func(t *testing.T) {
+				rounds := 100
+				if testkit.RaceEnabled {
+					rounds = 30 // it has seen them all in the first
+				}
 				var attempts []int
-				for range 100 {
+				for range rounds {
 					testkit.InBubble(func(t *testing.T) {
 						l := testkit.ListenMemory(t)
 						s := s
@@ -164,8 +168,8 @@ func TestServerThatTurnsAwayIsNotHammered(t *testing.T) {
 					})(t)
 				}
 				slices.Sort(attempts)
-				require.LessOrEqual(t, attempts[99], 20, "attempts in 10 s: %v", attempts)
-				require.LessOrEqual(t, attempts[50], 10, "attempts in 10 s: %v", attempts)
+				require.LessOrEqual(t, attempts[rounds-1], 20, "attempts in 10 s: %v", attempts)
+				require.LessOrEqual(t, attempts[rounds/2], 10, "attempts in 10 s: %v", attempts)
 			})
 		}
 	}

@@ -60,6 +60,15 @@ func (s *script) play(t testing.TB, d tcpclient.Dialer) (*tcpclient.Client, *tes
 // bursts are reads as large as they may be.
 func bursts() int { return 1 << 20 }
 
+// ramp is what the messages of mixed are cut from.
+var ramp = func() string {
+	b := make([]byte, 256+70<<10)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return string(b)
+}()
+
 // mixed returns messages of sizes that change every so often, each with bytes of its own.
 func mixed(r *rand.Rand, total int) (msgs []string) {
 	limits := []int{64, 600, 1100, 2000, 8 << 10, 9 << 10, 70 << 10}
@@ -69,11 +78,8 @@ func mixed(r *rand.Rand, total int) (msgs []string) {
 			least = most / 2
 		}
 		for range 1 + r.IntN(300) {
-			msg := make([]byte, least+r.IntN(most-least))
-			for i := range msg {
-				msg[i] = byte(len(msgs) + i)
-			}
-			msgs = append(msgs, string(msg))
+			msg := ramp[len(msgs)%256:][:least+r.IntN(most-least)]
+			msgs = append(msgs, msg)
 			if bytes += len(msg) + 4; bytes >= total {
 				break
 			}
@@ -147,7 +153,7 @@ func TestStreamOfKiB(t *testing.T) {
 		{"ends in a header", append(bytes.Clone(data), 0, 0), io.EOF, false, io.ErrUnexpectedEOF},
 		{"ends in a header, at once", append(bytes.Clone(data), 0, 0), io.EOF, true, io.ErrUnexpectedEOF},
 		{"ends in a message", append(bytes.Clone(data), testkit.Frame("cut off")[:6]...), io.EOF, false, io.ErrUnexpectedEOF},
-		{"ends in a large message", append(bytes.Clone(data), testkit.Frame(string(testkit.Pattern(20 << 10)))[:9000]...), io.EOF, true, io.ErrUnexpectedEOF},
+		{"ends in a large message", append(bytes.Clone(data), testkit.Frame(testkit.PatternText(20 << 10))[:9000]...), io.EOF, true, io.ErrUnexpectedEOF},
 		{"is reset between messages", data, reset, true, reset},
 		{"is reset in a message", append(bytes.Clone(data), testkit.Frame("cut off")[:6]...), reset, true, reset},
 		{"goes on with nonsense", append(bytes.Clone(data), "HTTP/1.1 400 Bad Request"...), io.EOF, false, new(tcpclient.FrameTooLargeError)},
@@ -197,7 +203,7 @@ func TestStreamOfKiB(t *testing.T) {
 		})
 		request := p.Receive()
 		p.Raw(append(append(bytes.Clone(data[:100*1028]), testkit.Frame(request)...), data[100*1028:]...))
-		require.Equal(t, string(testkit.Pattern(1000)), call())
+		require.Equal(t, testkit.PatternText(1000), call())
 		require.Equal(t, append(append([]string{}, stream...), stream...), got())
 	}))
 
@@ -214,7 +220,7 @@ func TestStreamOfKiB(t *testing.T) {
 	for name, size := range map[string]int{"small": 1 << 10, "large": 17 << 10} {
 		t.Run("between small messages does not waste memory, in "+name+" reads", testkit.InBubble(func(t *testing.T) { // P6
 			const cycles, small = 400, 12
-			cycle := testkit.Frame(string(testkit.Pattern(600)))
+			cycle := testkit.Frame(testkit.PatternText(600))
 			for range small {
 				cycle = append(cycle, 0, 0, 0, 1, 'x')
 			}
@@ -272,6 +278,7 @@ func TestReceivedMemoryIsNotReadIntoAgain(t *testing.T) {
 // cut anywhere, and what follows may be anything.
 func TestLargeMessagesThatAreReadStraightIntoTheirMemory(t *testing.T) {
 	large := func(i, size int) string { return string(testkit.Checkable(i, size)) }
+	first := large(0, 70<<10)
 	var msgs []string
 	for i, size := range []int{64 << 10, 64 << 10, 1 << 20, 8, 64<<10 - 1, 64 << 10, 100, 2000, 300 << 10, 64<<10 + 1, 64<<10 - 4, 8, 8, 1 << 20} {
 		msgs = append(msgs, large(i, size))
@@ -292,7 +299,7 @@ func TestLargeMessagesThatAreReadStraightIntoTheirMemory(t *testing.T) {
 					sizes = append(sizes, len(msg)+8-less, less)
 				}
 				next := 0
-				s := script{data: bytes.Clone(data), end: io.EOF, size: func() int {
+				s := script{data: data, end: io.EOF, size: func() int {
 					next++
 					return max(1, sizes[next%len(sizes)])
 				}}
@@ -330,11 +337,11 @@ func TestLargeMessagesThatAreReadStraightIntoTheirMemory(t *testing.T) {
 		for way, framer := range ways {
 			for reads, size := range map[string]func() int{"large reads": bursts, "small reads": func() int { return 999 }} {
 				t.Run("end as others do: "+test.name+", "+way+", "+reads, testkit.InBubble(func(t *testing.T) { // P1, P5, P9, FAULTS S6, S7, S17
-					s := script{data: bytes.Clone(test.data), size: size, end: test.end, atEnd: true}
+					s := script{data: test.data, size: size, end: test.end, atEnd: true}
 					c, _ := s.play(t, tcpclient.Dialer{Framer: framer, FrameTimeout: time.Second})
 					msgs, err := testkit.ReceiveAll(t, c)
 					require.Len(t, msgs, 1)
-					require.True(t, msgs[0] == large(0, 70<<10))
+					require.True(t, msgs[0] == first)
 					require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 					require.ErrorIs(t, err, test.want)
 					require.ErrorContains(t, err, test.text)
@@ -392,7 +399,7 @@ func TestErrorThatComesWithTheLastBytesIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P9
 		bad := ""
 		for size := 0; size < 3000; size += 4 {
-			s := script{data: testkit.Frame(string(testkit.Pattern(size))), size: bursts, end: syscall.ECONNRESET, atEnd: true}
+			s := script{data: testkit.Frame(testkit.PatternText(size)), size: bursts, end: syscall.ECONNRESET, atEnd: true}
 			c, _ := s.play(t, tcpclient.Dialer{})
 			msgs, err := testkit.ReceiveAll(t, c)
 			require.Len(t, msgs, 1)
@@ -408,6 +415,12 @@ func TestErrorThatComesWithTheLastBytesIsKept(t *testing.T) {
 // Slabs of any memory are recycled: that of large messages, and what was traded for them.
 // Offsets in what is read directly must fit all the same.
 func TestStreamOfKiBBetweenLargeMessagesArrivesWhole(t *testing.T) {
+	large, small := testkit.PatternText(180<<10), testkit.Numbered(200, 2000)
+	var msgs []string
+	for range 50 {
+		msgs = append(append(msgs, large), small...)
+	}
+	stream := testkit.Frames(msgs...)
 	for name, receive := range map[string]func(*testing.T, *tcpclient.Client, func([]byte)) error{
 		"ReceiveInto": func(t *testing.T, c *tcpclient.Client, each func([]byte)) error {
 			for buf := make([]byte, 0, 180<<10); ; each(buf) {
@@ -428,17 +441,14 @@ func TestStreamOfKiBBetweenLargeMessagesArrivesWhole(t *testing.T) {
 		},
 	} {
 		t.Run(name, testkit.InBubble(func(t *testing.T) { // P1
-			var msgs []string
-			for range 50 {
-				msgs = append(msgs, string(testkit.Pattern(180<<10)))
-				msgs = append(msgs, testkit.Numbered(200, 2000)...)
-			}
-			s := script{data: testkit.Frames(msgs...), size: bursts, end: io.EOF}
+			s := script{data: stream, size: bursts, end: io.EOF}
 			c, _ := s.play(t, tcpclient.Dialer{Inbox: 4 << 20})
 			i := 0
 			err := receive(t, c, func(msg []byte) {
-				require.Less(t, i, len(msgs), "one too many")
-				require.True(t, msgs[i] == string(msg), "message %d of %d bytes came as one of %d", i, len(msgs[i]), len(msg))
+				if i == len(msgs) || msgs[i] != string(msg) {
+					require.Less(t, i, len(msgs), "one too many")
+					require.Fail(t, "another message", "message %d of %d bytes came as one of %d", i, len(msgs[i]), len(msg))
+				}
 				i++
 			})
 			require.ErrorIs(t, err, io.EOF)
@@ -491,9 +501,19 @@ func TestCallsAndPushesGoWhereTheyBelong(t *testing.T) {
 	testkit.EachTransport(t, transporttest.CallsAndPushes)
 }
 
+// requireCheckable wants msg to be the message of Checkable with that number.
+func requireCheckable(t *testing.T, number int, msg []byte) {
+	if k, err := testkit.Check(msg); err != nil || k != number {
+		t.Helper()
+		require.NoError(t, err)
+		require.Equal(t, number, k)
+	}
+}
+
 // The peer hangs up anywhere in a stream; with Reconnect the next connection goes on, and Close comes
 // at any moment.
 func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
+	part := testkit.AppendFrame(nil, testkit.Checkable(0, 6000))
 	for _, inbox := range []int{0, 140 << 10, 1} {
 		for seed := range uint64(testkit.Rounds(8)) {
 			synctest.Test(t, func(t *testing.T) {
@@ -509,19 +529,21 @@ func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 					defer close(done)
 					r := rand.New(rand.NewPCG(seed, 6666))
 					next := 0
+					var b []byte
 					for {
 						conn, err := l.Accept()
 						if err != nil {
 							return
 						}
-						var b []byte
+						b = b[:0]
 						size := 600 + r.IntN(7000)
 						for range 50 + r.IntN(150) {
-							b = append(b, testkit.Frame(string(testkit.Checkable(next, size/2+r.IntN(size/2))))...)
+							n := size/2 + r.IntN(size/2)
+							b = testkit.AppendCheckable(binary.BigEndian.AppendUint32(b, uint32(n)), next, n)
 							next++
 						}
 						whole <- next
-						conn.Write(append(b, testkit.Frame(string(testkit.Checkable(0, 6000)))[:r.IntN(5000)]...))
+						conn.Write(append(b, part[:r.IntN(5000)]...))
 						if r.IntN(4) > 0 {
 							conn.Close()
 						}
@@ -535,9 +557,7 @@ func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 					if r.IntN(2) == 0 {
 						buf, err = c.ReceiveInto(t.Context(), buf)
 						if err == nil {
-							k, err := testkit.Check(buf)
-							require.NoError(t, err)
-							require.Equal(t, want, k)
+							requireCheckable(t, want, buf)
 							want++
 						}
 					} else {
@@ -546,9 +566,7 @@ func TestReconnectInsideAStreamLosesNoWholeMessage(t *testing.T) {
 							if err = e; e != nil {
 								break
 							}
-							k, err := testkit.Check(msg)
-							require.NoError(t, err)
-							require.Equal(t, want, k)
+							requireCheckable(t, want, msg)
 							want++
 							if n++; n == 23 {
 								break

@@ -137,7 +137,7 @@ func TestContext(t *testing.T) {
 					wg.Go(func() {
 						for i := range 150 {
 							msg := fmt.Sprintf("%d/%d/", g, i)
-							msg += string(testkit.Pattern(rand.IntN(20_000)))
+							msg += testkit.PatternText(rand.IntN(20_000))
 							msg += fmt.Sprintf("/%d", len(msg))
 							ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(300))*time.Microsecond)
 							err := c.Send(ctx, []byte(msg))
@@ -469,20 +469,30 @@ var largeSizes = []int{
 
 // spoil overwrites msg, as its owner may once a call that has borrowed it has returned.
 func spoil(msg []byte) {
-	for i := range msg {
-		msg[i] = 0xff
+	for n := 0; n < len(msg); { // in pieces: the race detector takes its time with each byte
+		n += copy(msg[n:], spoiled)
 	}
 }
 
+var spoiled = bytes.Repeat([]byte{0xff}, 64<<10)
+
 // requireChecked takes in messages of Checkable until the stream ends, and returns their numbers.
 func requireChecked(t *testing.T, p *testkit.Peer) (got []int, end error) {
-	msgs, end := p.All()
-	for _, msg := range msgs {
-		i, err := testkit.Check([]byte(msg))
+	return requireCheckedSlowly(t, p, 0)
+}
+
+// requireCheckedSlowly is requireChecked that waits after each message.
+func requireCheckedSlowly(t *testing.T, p *testkit.Peer, pause time.Duration) (got []int, end error) {
+	var msg []byte
+	for {
+		if msg, end = p.NextInto(msg); end != nil {
+			return got, end
+		}
+		i, err := testkit.Check(msg)
 		assert.NoError(t, err)
 		got = append(got, i)
+		time.Sleep(pause)
 	}
-	return got, end
 }
 
 // What a call has borrowed is the caller's again when it returns, also if the context ended before
@@ -511,8 +521,9 @@ func TestLargeMessages(t *testing.T) {
 				}
 				read := testkit.Start(t, func() (r result) { r.got, r.end = requireChecked(t, p); return r })
 				want := 0
+				var msg []byte
 				next := func(size int, call func(context.Context, *tcpclient.Client, []byte) error) {
-					msg := testkit.Checkable(want, size)
+					msg = testkit.AppendCheckable(msg[:0], want, size)
 					want++
 					require.NoError(t, call(t.Context(), c, msg))
 					spoil(msg)
@@ -541,12 +552,13 @@ func TestLargeMessages(t *testing.T) {
 			var all sync.WaitGroup
 			for s := range senders {
 				all.Go(func() {
+					var msg []byte
 					for i := range each {
 						size := 8 + (s+i)%100
 						if s%8 == 0 {
 							size = largeSizes[(s+i)%len(largeSizes)]
 						}
-						msg := testkit.Checkable(s*each+i, size)
+						msg = testkit.AppendCheckable(msg[:0], s*each+i, size)
 						call := lendings["Send"]
 						if i%3 == 2 {
 							call = lendings["Write and Flush"]
@@ -573,23 +585,16 @@ func TestLargeMessages(t *testing.T) {
 				end error
 			}
 			read := testkit.Start(t, func() (r result) {
-				for {
-					msg, err := p.Next()
-					if r.end = err; err != nil {
-						return r
-					}
-					i, err := testkit.Check([]byte(msg))
-					assert.NoError(t, err)
-					r.got = append(r.got, i)
-					time.Sleep(time.Millisecond) // slower than what is sent
-				}
+				r.got, r.end = requireCheckedSlowly(t, p, time.Millisecond) // slower than what is sent
+				return r
 			})
+			var msg []byte
 			unsent := make(map[int]bool)
 			n, ended := 0, 0
 			for _, d := range []time.Duration{0, time.Microsecond, 100 * time.Microsecond, 3 * time.Millisecond} {
 				for _, size := range largeSizes {
 					for name, call := range lendings {
-						msg := testkit.Checkable(n, size)
+						msg = testkit.AppendCheckable(msg[:0], n, size)
 						began := time.Now()
 						err := call(testkit.Within(t, d), c, msg)
 						spoil(msg)
@@ -621,8 +626,9 @@ func TestLargeMessages(t *testing.T) {
 		t.Run("to a peer that reads slowly arrive as they were", func(t *testing.T) { // P1
 			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 			sent := testkit.Start(t, func() error {
+				var msg []byte
 				for i, size := range largeSizes {
-					msg := testkit.Checkable(i, size)
+					msg = testkit.AppendCheckable(msg[:0], i, size)
 					if err := c.Send(t.Context(), msg); err != nil {
 						return err
 					}
@@ -630,11 +636,13 @@ func TestLargeMessages(t *testing.T) {
 				}
 				return c.Close()
 			})
+			var msg []byte
 			for i := range largeSizes {
 				time.Sleep(time.Duration(rand.IntN(8)) * time.Millisecond) // slower and faster than a Send waits
-				msg, err := p.Next()
+				var err error
+				msg, err = p.NextInto(msg)
 				require.NoError(t, err)
-				k, err := testkit.Check([]byte(msg))
+				k, err := testkit.Check(msg)
 				require.NoError(t, err)
 				require.Equal(t, i, k)
 			}
@@ -644,8 +652,9 @@ func TestLargeMessages(t *testing.T) {
 		t.Run("end with Close, in the middle of one", func(t *testing.T) { // P4, P7
 			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 			sending := testkit.Start(t, func() error {
+				var msg []byte
 				for i := 0; ; i++ {
-					msg := testkit.Checkable(i, 300<<10)
+					msg = testkit.AppendCheckable(msg[:0], i, 300<<10)
 					err := c.Send(context.Background(), msg)
 					spoil(msg)
 					if err != nil {
@@ -681,8 +690,9 @@ func TestLargeMessages(t *testing.T) {
 				c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 				fates := make(chan error, 1)
 				start := testkit.Start(t, func() (at int) { // of the one that fails
+					var msg []byte
 					for i := 0; ; i++ {
-						msg := testkit.Checkable(i, 100+i%3*(500<<10))
+						msg = testkit.AppendCheckable(msg[:0], i, 100+i%3*(500<<10))
 						err := c.Send(context.Background(), msg)
 						spoil(msg)
 						if err != nil {

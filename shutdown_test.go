@@ -88,7 +88,7 @@ func TestShutdownAndFIN(t *testing.T) {
 			down := shutdown(t, c)
 			synctest.Wait()
 			msgs, end := p.All()
-			require.Equal(t, []string{string(testkit.Pattern(1000))}, msgs)
+			require.Equal(t, []string{testkit.PatternText(1000)}, msgs)
 			require.Equal(t, io.EOF, end)
 			p.Send("last words")
 			p.HalfClose()
@@ -105,7 +105,7 @@ func TestShutdownAndFIN(t *testing.T) {
 			closed := testkit.Start(t, c.Close)
 			synctest.Wait()
 			msgs, end := p.All()
-			require.Equal(t, []string{string(testkit.Pattern(1000))}, msgs)
+			require.Equal(t, []string{testkit.PatternText(1000)}, msgs)
 			require.Equal(t, io.EOF, end)
 			p.HalfClose()
 			require.NoError(t, closed())
@@ -122,8 +122,8 @@ func TestShutdownAndFIN(t *testing.T) {
 		down := shutdown(t, c)
 		synctest.Wait()
 		msgs, end := p.All()
-		require.Equal(t, string(testkit.Pattern(1000)), msgs[0])
-		require.Contains(t, msgs, string(testkit.Pattern(300)))
+		require.Equal(t, testkit.PatternText(1000), msgs[0])
+		require.Contains(t, msgs, testkit.PatternText(300))
 		require.Contains(t, msgs, "after")
 		require.Equal(t, io.EOF, end)
 		p.HalfClose()
@@ -136,7 +136,7 @@ func TestShutdownWithLargeInbox(t *testing.T) {
 	t.Run("does not lower its limit", testkit.InBubble(func(t *testing.T) { // P6
 		for _, size := range []int{math.MaxInt, math.MaxInt/8 + 1} {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: size})
-			big := testkit.Frame(string(testkit.Pattern(1 << 20)))
+			big := testkit.Frame(testkit.PatternText(1 << 20))
 			go func() {
 				for range 17 { // more than the 16 MiB to which a small Inbox is lifted
 					p.Write(big)
@@ -153,7 +153,7 @@ func TestShutdownOfAConnectionThatFloods(t *testing.T) {
 	t.Run("ends it with ErrInboxFull at 16 MiB, and what came before is there", testkit.InBubble(func(t *testing.T) { // P6
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		const size, fit = 1 << 20, 15 // messages of 1 MiB and 64 bytes in 16 MiB
-		big := testkit.Frame(string(testkit.Pattern(size)))
+		big := testkit.Frame(testkit.PatternText(size))
 		go func() {
 			for {
 				if _, err := p.Write(big); err != nil {
@@ -303,7 +303,7 @@ func TestShutdown(t *testing.T) {
 		<-filled
 		time.Sleep(300 * time.Millisecond) // the peer's: it is slow
 		msgs, err := p.All()
-		require.Equal(t, []string{string(testkit.Pattern(4<<10 - 26))}, msgs)
+		require.Equal(t, []string{testkit.PatternText(4<<10 - 26)}, msgs)
 		require.Equal(t, io.EOF, err)
 		p.Send("answer")
 		p.HalfClose()
@@ -432,7 +432,7 @@ func TestShutdownAnswersPingsWhileItFlushes(t *testing.T) {
 		msgs, _ := p.All()
 		p.HalfClose()
 		require.NoError(t, down())
-		require.Equal(t, []string{string(testkit.Pattern(1000)), "pong"}, msgs)
+		require.Equal(t, []string{testkit.PatternText(1000), "pong"}, msgs)
 	})
 }
 

@@ -43,7 +43,7 @@ func TestFrameTimeout(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 			began := time.Now()
 			sender := testkit.Start(t, func() error {
-				stream := testkit.Frame(string(testkit.Pattern(1 << 20)))
+				stream := testkit.Frame(testkit.PatternText(1 << 20))
 				for i := range stream {
 					if _, err := p.Write(stream[i : i+1]); err != nil {
 						return err
@@ -174,7 +174,7 @@ func TestWriteTimeout(t *testing.T) {
 	t.Run("leaves a slow reader alone", func(t *testing.T) { // P2, FAULTS S16
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectNarrow(t, 1000, tcpclient.Dialer{})
-			want := string(testkit.Pattern(20_000))
+			want := testkit.PatternText(20_000)
 			got := make(chan string, 1)
 			go func() {
 				var all []byte
@@ -199,7 +199,7 @@ func TestWriteTimeout(t *testing.T) {
 			wait := make(chan error, 1)
 			go func() { wait <- c.Send(context.Background(), testkit.Pattern(5000)) }()
 			time.Sleep(10 * time.Minute)
-			require.Equal(t, string(testkit.Pattern(5000)), p.Receive())
+			require.Equal(t, testkit.PatternText(5000), p.Receive())
 			require.NoError(t, <-wait)
 		})
 	})

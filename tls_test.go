@@ -533,7 +533,7 @@ func TestUnfinishedRecord(t *testing.T) {
 	h := testkit.RealHeartbeat(2*time.Second, 5*time.Second)
 	t.Run("is a frame that is arriving, and no silence", func(t *testing.T) { // P5, F1
 		recordVersions(t, tcpclient.Dialer{Heartbeat: h}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
-			msg := string(testkit.Pattern(16000))
+			msg := testkit.PatternText(16000)
 			for rest := p.record(msg); len(rest) > 0; rest = rest[min(25, len(rest)):] {
 				p.Raw(rest[:min(25, len(rest))])
 				time.Sleep(25 * time.Millisecond) // 1 KB/s: the record takes 16 s
@@ -562,7 +562,7 @@ func TestUnfinishedRecord(t *testing.T) {
 		t.Run(fmt.Sprintf("of %d bytes ends with ErrFrameTimeout", cut), func(t *testing.T) { // P5, F2
 			recordVersions(t, tcpclient.Dialer{FrameTimeout: 200 * time.Millisecond}, func(t *testing.T, c *tcpclient.Client, p *recordPeer) {
 				began := time.Now()
-				p.Raw(append(p.record("one"), append(p.record("two"), p.record(string(testkit.Pattern(200)))[:cut]...)...))
+				p.Raw(append(p.record("one"), append(p.record("two"), p.record(testkit.PatternText(200))[:cut]...)...))
 				got, err := testkit.ReceiveAll(t, c)
 				require.Equal(t, []string{"one", "two"}, got)
 				require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
@@ -970,7 +970,7 @@ func TestConnStartTLS(t *testing.T) {
 			})
 			require.NoError(t, err)
 			require.Equal(t, name, client.ServerName, "the caller's tls.Config was modified")
-			large := string(testkit.Pattern(1 << 20))
+			large := testkit.PatternText(1 << 20)
 			sent := testkit.Start(t, func() error { return c.Send(t.Context(), []byte(large)) })
 			for _, want := range []string{"read ahead", large} {
 				msg, err := c.Receive(t.Context())
@@ -1013,7 +1013,7 @@ func TestConnStartTLS(t *testing.T) {
 					}
 					return conn.StartTLS(ctx, client)
 				}}, func(p *testkit.Peer) {
-					p.Raw(append(testkit.Frame(string(testkit.Pattern(size))), strings.Repeat("injected", 8<<10)[:20<<10]...))
+					p.Raw(append(testkit.Frame(testkit.PatternText(size)), strings.Repeat("injected", 8<<10)[:20<<10]...))
 					io.Copy(io.Discard, p)
 				})
 				require.ErrorContains(t, err, "injec", "size %d", size)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -412,10 +413,11 @@ func TestStats(t *testing.T) {
 					default:
 					}
 					s := c.Stats()
-					assert.GreaterOrEqual(t, s.MessagesReceived, last.MessagesReceived)
-					assert.GreaterOrEqual(t, s.BytesSent, last.BytesSent)
-					assert.GreaterOrEqual(t, s.Connects, last.Connects)
+					if s.MessagesReceived < last.MessagesReceived || s.BytesSent < last.BytesSent || s.Connects < last.Connects {
+						assert.Fail(t, "a counter went back", "%+v after %+v", s, last)
+					}
 					last = s
+					runtime.Gosched() // the others have more to do
 				}
 			})
 		}
@@ -498,7 +500,7 @@ func TestTraceWhoseFunctionBlocks(t *testing.T) {
 		"Connecting and Disconnected":      {true, false, 2},
 	} {
 		t.Run("keeps a bounded number of events: "+name, testkit.InBubble(func(t *testing.T) { // P6, F7
-			const conns = 3000
+			const conns = most + most/2
 			l := testkit.ListenMemory(t)
 			release := make(chan struct{})
 			rec := testkit.NewRecorder()

@@ -34,7 +34,7 @@ func TestControlFrames(t *testing.T) {
 			c, p := testkit.ConnectNarrow(t, 10, tcpclient.Dialer{
 				Framer: framer, WriteBuffer: 100, WriteTimeout: -1, Heartbeat: testkit.AnsweringPings([]byte("answer")),
 			})
-			flight, full := string(testkit.Pattern(90)), string(testkit.Pattern(96))
+			flight, full := testkit.PatternText(90), testkit.PatternText(96)
 			require.NoError(t, c.Write(t.Context(), []byte(flight)))
 			flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
 			synctest.Wait()
@@ -108,7 +108,7 @@ func TestControlFrames(t *testing.T) {
 			synctest.Wait()
 			late := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("late")) })
 			synctest.Wait()
-			for _, want := range []string{string(testkit.Pattern(100)), "answer", "late"} {
+			for _, want := range []string{testkit.PatternText(100), "answer", "late"} {
 				require.Equal(t, want, p.Receive())
 			}
 			require.NoError(t, stuck())
@@ -166,7 +166,7 @@ func TestHelper(t *testing.T) {
 			require.NoError(t, c.Write(t.Context(), testkit.Pattern(100)))
 			ended := testkit.Start(t, func() error { return end(c) })
 			msgs, fin := p.All()
-			require.Equal(t, []string{string(testkit.Pattern(100))}, msgs)
+			require.Equal(t, []string{testkit.PatternText(100)}, msgs)
 			require.Equal(t, io.EOF, fin)
 			p.HalfClose()
 			require.NoError(t, ended())

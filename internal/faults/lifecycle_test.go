@@ -211,7 +211,7 @@ func faultManyWriters(t *testing.T) {
 			msg := p.Receive()
 			fmt.Sscan(msg, &g, &i, &rest)
 			require.Equal(t, next[g], i, "the order of one goroutine")
-			require.Equal(t, string(testkit.Pattern(i*70)), rest)
+			require.Equal(t, testkit.PatternText(i*70), rest)
 			next[g]++
 		}
 		wg.Wait()
@@ -521,7 +521,7 @@ func faultFramerPeeks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{ReadBuffer: 16 << 10, Framer: testkit.FuncFramer{Read: read}})
-			want := string(testkit.Pattern(10_000)) + "\n"
+			want := testkit.PatternText(10_000) + "\n"
 			for range 3 {
 				p.Raw([]byte(want))
 				msg, err := c.Receive(t.Context())

@@ -60,7 +60,7 @@ func faultOneByte(t *testing.T) {
 	// A network that carries one byte at a time, both ways.
 	c, p := testkit.ConnectNarrow(t, 1, tcpclient.Dialer{})
 	go p.Echo()
-	want := append(testkit.Numbered(50, 30), "", string(testkit.Pattern(5000)))
+	want := append(testkit.Numbered(50, 30), "", testkit.PatternText(5000))
 	sent := testkit.Start(t, func() error {
 		for _, msg := range want {
 			if err := c.Write(t.Context(), []byte(msg)); err != nil {
@@ -122,7 +122,7 @@ func faultStraddle(t *testing.T) {
 		var want []string
 		for _, around := range []int{16, 100, 2048, 4096, 8192} {
 			for d := -6; d <= 6; d++ {
-				want = append(want, string(testkit.Pattern(around+d)))
+				want = append(want, testkit.PatternText(around+d))
 			}
 		}
 		go p.Write(testkit.Frames(want...))
@@ -265,7 +265,7 @@ func faultSlowReader(t *testing.T) {
 func faultTrickle(t *testing.T) {
 	c, p := testkit.TransportNamed("tcp").Connect(t, tcpclient.Dialer{FrameTimeout: 100 * time.Millisecond})
 	sender := testkit.Start(t, func() error {
-		for _, b := range testkit.Frame(string(testkit.Pattern(1 << 20))) {
+		for _, b := range testkit.Frame(testkit.PatternText(1 << 20)) {
 			if _, err := p.Write([]byte{b}); err != nil {
 				return err
 			}
@@ -538,7 +538,7 @@ func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 		go p.Echo()
 		var want []string
 		for i := range 300 {
-			want = append(want, fmt.Sprint(i, "/")+string(testkit.Pattern(rand.IntN(9000))))
+			want = append(want, fmt.Sprint(i, "/")+testkit.PatternText(rand.IntN(9000)))
 		}
 		sent := testkit.Start(t, func() error {
 			for i, msg := range want {
@@ -566,7 +566,7 @@ func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var maybe []string
 		for i := range 10 {
-			msg := fmt.Sprint(i, "/") + string(testkit.Pattern(i*500))
+			msg := fmt.Sprint(i, "/") + testkit.PatternText(i*500)
 			began := time.Now()
 			err := c.Send(testkit.Within(t, 3*time.Millisecond), []byte(msg))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
@@ -644,7 +644,7 @@ func faultNoDeadlines(t *testing.T) {
 				sent := make(chan error, 1)
 				go func() { sent <- c.Send(context.Background(), testkit.Pattern(2000)) }()
 				time.Sleep(8 * time.Second)
-				require.Equal(t, string(testkit.Pattern(2000)), p.Receive())
+				require.Equal(t, testkit.PatternText(2000), p.Receive())
 				require.NoError(t, <-sent)
 			}
 		})
@@ -717,7 +717,7 @@ func faultDialedTLS(t *testing.T) {
 	testkit.RequireAlive(t, c, p)
 	var want []string
 	for i := range 120 { // more than the sockets hold
-		want = append(want, fmt.Sprint(i, "/")+string(testkit.Pattern(100_000)))
+		want = append(want, fmt.Sprint(i, "/")+testkit.PatternText(100_000))
 	}
 	sent := testkit.Start(t, func() error {
 		for _, msg := range want {

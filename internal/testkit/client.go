@@ -91,7 +91,7 @@ func EveryMethod(t testing.TB, ctx context.Context, c *tcpclient.Client) map[str
 // message is larger than all the room that its buffers may still find.
 func Stall(t testing.TB, c *tcpclient.Client) (sent []string) {
 	t.Helper()
-	filling := string(Pattern(8 * smallBuffer))
+	filling := PatternText(8 * smallBuffer)
 	for i := range 1000 {
 		msg := fmt.Sprint(i, "/") + filling
 		err := c.Send(Within(t, 20*time.Millisecond), []byte(msg))

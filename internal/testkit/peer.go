@@ -16,8 +16,9 @@ import (
 // A Peer is the other end of a Client's connection, and speaks LengthPrefix{}.
 type Peer struct {
 	net.Conn
-	t  testing.TB
-	In *bufio.Reader
+	t    testing.TB
+	In   *bufio.Reader
+	last []byte // memory for Next
 }
 
 // Send writes the messages in one piece.
@@ -40,8 +41,16 @@ func (p *Peer) Receive() string {
 
 // Next returns the next message, or how the stream ends.
 func (p *Peer) Next() (string, error) {
-	msg, err := tcpclient.LengthPrefix{MaxSize: 1 << 30}.ReadFrame(p.In, nil)
+	msg, err := p.NextInto(p.last)
+	if p.last = msg; cap(msg) > 64<<10 {
+		p.last = nil // tests look at what is held
+	}
 	return string(msg), err
+}
+
+// NextInto is Next in the memory of dst, if that is large enough: for large messages.
+func (p *Peer) NextInto(dst []byte) ([]byte, error) {
+	return tcpclient.LengthPrefix{MaxSize: 1 << 30}.ReadFrame(p.In, dst[:0])
 }
 
 // All returns the messages until the end of the stream, and how that ends.
@@ -133,17 +142,24 @@ func NewPeer(t testing.TB, conn net.Conn) *Peer {
 }
 
 // Frame is msg as LengthPrefix{} writes it.
-func Frame(msg string) []byte {
-	return append(binary.BigEndian.AppendUint32(nil, uint32(len(msg))), msg...)
-}
+func Frame(msg string) []byte { return Frames(msg) }
 
 // Frames are all messages as one stream.
 func Frames(msgs ...string) []byte {
-	var b []byte
+	size := 0
 	for _, msg := range msgs {
-		b = append(b, Frame(msg)...)
+		size += 4 + len(msg)
+	}
+	b := make([]byte, 0, size)
+	for _, msg := range msgs {
+		b = AppendFrame(b, msg)
 	}
 	return b
+}
+
+// AppendFrame appends Frame(msg) to b.
+func AppendFrame[T string | []byte](b []byte, msg T) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(msg))), msg...)
 }
 
 // HangUp closes the raw connection.

@@ -7,7 +7,6 @@
 package testkit
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -45,9 +44,20 @@ func Numbered(n, size int) []string {
 	return msgs
 }
 
+const patternPart = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+// pattern is what most messages are cut from: making them costs more than sending them.
+var pattern = strings.Repeat(patternPart, 1<<20/len(patternPart)+1)
+
 // Pattern returns n bytes that tell where they are.
-func Pattern(n int) []byte {
-	return bytes.Repeat([]byte("0123456789abcdefghijklmnopqrstuvwxyz"), n/36+1)[:n]
+func Pattern(n int) []byte { return []byte(PatternText(n)) }
+
+// PatternText is Pattern as a string, without memory of its own unless it is very large.
+func PatternText(n int) string {
+	if n > len(pattern) {
+		return strings.Repeat(patternPart, n/len(patternPart)+1)[:n]
+	}
+	return pattern[:n]
 }
 
 // GoList returns the lines that go list prints.

@@ -61,7 +61,7 @@ func Close(t *testing.T, tr testkit.Transport) {
 			p := l.AcceptPeer(t)
 			msgs, err := p.All()
 			require.Equal(t, io.EOF, err)
-			require.Equal(t, []string{string(testkit.Pattern(size))}, msgs)
+			require.Equal(t, []string{testkit.PatternText(size)}, msgs)
 			require.NoError(t, <-done)
 		}
 	})
@@ -77,7 +77,7 @@ func Close(t *testing.T, tr testkit.Transport) {
 		require.NoError(t, wait())
 		require.NoError(t, c.Write(t.Context(), testkit.Pattern(20_000)))
 		closed := testkit.Start(t, c.Close)
-		require.Equal(t, string(testkit.Pattern(20_000)), p.Receive())
+		require.Equal(t, testkit.PatternText(20_000), p.Receive())
 		_, err := p.Next()
 		require.Equal(t, io.EOF, err)
 		require.NoError(t, closed())

@@ -42,7 +42,7 @@ func Receive(t *testing.T, tr testkit.Transport) {
 		c, p := tr.Connect(t, tcpclient.Dialer{ReadBuffer: 16 << 10, Inbox: 64 << 10})
 		var want []string
 		for _, n := range boundaries(16<<10, 64<<10) {
-			want = append(want, string(testkit.Pattern(n)))
+			want = append(want, testkit.PatternText(n))
 		}
 		go p.Write(testkit.Frames(want...))
 		for i := range want {
@@ -91,7 +91,7 @@ func Receive(t *testing.T, tr testkit.Transport) {
 	t.Run("keeps a half-read frame when its context ends", func(t *testing.T) { // P1, P2
 		c, p := tr.Connect(t, tcpclient.Dialer{})
 		for _, size := range []int{1, 9000} {
-			msg := string(testkit.Pattern(size))
+			msg := testkit.PatternText(size)
 			stream := testkit.Frame(msg)
 			for _, cut := range []int{1, 3, 4, len(stream)/2 + 2, len(stream) - 1} {
 				p.Raw(stream[:cut])
@@ -194,7 +194,7 @@ func ReceiveInto(t *testing.T, tr testkit.Transport) {
 		c, p := tr.Connect(t, tcpclient.Dialer{})
 		var want []string
 		for _, n := range []int{10, 5000, 1, 0, 40000, 3, 9000, 9000, 9000, 20} {
-			want = append(want, string(testkit.Pattern(n)))
+			want = append(want, testkit.PatternText(n))
 		}
 		for range 20 {
 			wait := testkit.Start(t, func() error { _, err := p.Write(testkit.Frames(want...)); return err })
@@ -215,7 +215,7 @@ func ReceiveInto(t *testing.T, tr testkit.Transport) {
 		const n = 1500
 		go func() {
 			for i := range n {
-				p.Write(testkit.Frame(string(testkit.Pattern(i * 7 % 9000))))
+				p.Write(testkit.Frame(testkit.PatternText(i * 7 % 9000)))
 			}
 			p.HalfClose()
 		}()
@@ -231,7 +231,7 @@ func ReceiveInto(t *testing.T, tr testkit.Transport) {
 						assert.ErrorIs(t, err, io.EOF)
 						return
 					}
-					assert.True(t, string(testkit.Pattern(len(msg))) == string(msg))
+					assert.True(t, testkit.PatternText(len(msg)) == string(msg))
 					scribble(msg)
 					buf = msg
 					mu.Lock()
@@ -277,7 +277,7 @@ func Messages(t *testing.T, tr testkit.Transport) {
 		c, p := tr.Connect(t, tcpclient.Dialer{})
 		var want []string
 		for i := range 500 {
-			want = append(want, string(testkit.Pattern(i*37%9000)))
+			want = append(want, testkit.PatternText(i*37%9000))
 		}
 		go p.Finish(want...)
 		i, ends := 0, 0

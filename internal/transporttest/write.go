@@ -1,6 +1,7 @@
 package transporttest
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"strings"
@@ -34,7 +35,7 @@ func Write(t *testing.T, tr testkit.Transport) {
 				msg[i] = '!'
 			}
 			require.NoError(t, c.Flush(t.Context()))
-			require.True(t, string(testkit.Pattern(size)) == wait())
+			require.True(t, testkit.PatternText(size) == wait())
 		}
 	})
 
@@ -42,7 +43,7 @@ func Write(t *testing.T, tr testkit.Transport) {
 		c, p := tr.Connect(t, tcpclient.Dialer{WriteBuffer: 16 << 10})
 		var want []string
 		for _, n := range boundaries(16<<10, 64<<10) {
-			want = append(want, string(testkit.Pattern(n)))
+			want = append(want, testkit.PatternText(n))
 		}
 		type result struct {
 			got []string
@@ -70,7 +71,7 @@ func Write(t *testing.T, tr testkit.Transport) {
 			require.NoError(t, c.Write(t.Context(), testkit.Pattern(100)))
 		}
 		for range 90 {
-			require.Equal(t, string(testkit.Pattern(100)), p.Receive())
+			require.Equal(t, testkit.PatternText(100), p.Receive())
 		}
 	})
 
@@ -116,14 +117,16 @@ func Write(t *testing.T, tr testkit.Transport) {
 // Helper is for messages that a connection does not take at once.
 func Helper(t *testing.T, tr testkit.Transport) {
 	c, p := tr.Connect(t, tcpclient.Dialer{WriteTimeout: -1, Framer: tcpclient.LengthPrefix{MaxSize: 1 << 30}})
-	msg := string(testkit.Pattern(16 << 20))
+	msg := testkit.Pattern(16 << 20)
 	ctx, cancel := context.WithCancel(t.Context())
-	sent := testkit.Start(t, func() error { return c.Send(ctx, []byte(msg)) })
+	sent := testkit.Start(t, func() error { return c.Send(ctx, msg) })
 	testkit.WaitBlocked(t, "(*outbox).help(")
 	cancel()
 	require.ErrorIs(t, sent(), context.Canceled, "the caller does not write")
 	require.Equal(t, 1, testkit.Helpers())
-	require.True(t, msg == p.Receive(), "another message")
+	got, err := p.NextInto(make([]byte, 0, len(msg)))
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(msg, got), "another message")
 	testkit.Eventually(t, "the helper has ended", func() bool { return testkit.Helpers() == 0 })
 	testkit.RequireAlive(t, c, p)
 }
