@@ -50,7 +50,7 @@ func faultTrickledLine(t *testing.T) {
 	const piece, delim = 32, "\r\n\n"
 	size := 16 << 20
 	if testkit.RaceEnabled {
-		size = 8 << 20 // ten times as slow
+		size = 4 << 20 // ten times as slow
 	}
 	stream := append(bytes.Repeat([]byte("a"), size), delim...)
 	c, _, w := testkit.ConnectHooked(t, tcpclient.Dialer{Framer: tcpclient.Delimiter{Delim: []byte(delim), MaxSize: 32 << 20}}, func(w *testkit.HookedConn) {
