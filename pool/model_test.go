@@ -113,8 +113,11 @@ func (w *world) disturb(ctx context.Context, addresses []string) {
 
 func TestModel(t *testing.T) { // P4, P8
 	rounds := 8
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		rounds = 2
+	case testkit.RaceEnabled:
+		rounds = 4
 	}
 	var m model
 	for range rounds {

@@ -47,10 +47,10 @@ func faultTrickledLine(t *testing.T) {
 	// Hundreds of thousands of reads of a few bytes. Who searches from the beginning after each looks at
 	// 4 million million bytes, for minutes; who goes on where the search has stopped looks at
 	// each byte once.
-	const piece, delim = 32, "\r\n\n"
-	size := 16 << 20
+	const size, delim = 16 << 20, "\r\n\n"
+	piece := 32
 	if testkit.RaceEnabled {
-		size = 8 << 20 // ten times as slow
+		piece = 128 // each read takes ten times as long, and so does each search
 	}
 	stream := append(bytes.Repeat([]byte("a"), size), delim...)
 	c, _, w := testkit.ConnectHooked(t, tcpclient.Dialer{Framer: tcpclient.Delimiter{Delim: []byte(delim), MaxSize: 32 << 20}}, func(w *testkit.HookedConn) {

@@ -123,7 +123,7 @@ func TestEmulatedDeadline(t *testing.T) {
 			done := begin(func() (int, error) { return c.Write(p) })
 			time.Sleep(500 * time.Millisecond)
 			require.Equal(t, int64(2000), c.Handed(), "1000 of them have left, and others may at any time")
-			all := readAll(far)
+			all := readAll(far, len(p))
 			require.Equal(t, outcome{2000, nil, 500 * time.Millisecond}, <-done)
 			require.Equal(t, int64(2000), c.Handed())
 			c.Kill(wire.ErrClosed)
@@ -393,7 +393,7 @@ func TestConnectionThatForgetsWhatItHasWritten(t *testing.T) {
 			p := pattern(300_000)
 			done := begin(func() (int, error) { return c.Write(p) })
 			time.Sleep(time.Second) // the buffer is full, and deadlines would have passed
-			got := readAll(far)
+			got := readAll(far, len(p))
 			o := <-done
 			require.NoError(t, o.err)
 			c.Kill(wire.ErrClosed)

@@ -136,6 +136,14 @@ func onTCP(t testing.TB) (near, far *net.TCPConn) {
 	return near, far
 }
 
+// shrink lets the kernel hold little between near and far: it may be many MiB otherwise, and what
+// is to be more than that takes the race detector long.
+func shrink(t testing.TB, near, far *net.TCPConn) {
+	t.Helper()
+	require.NoError(t, near.SetWriteBuffer(64<<10))
+	require.NoError(t, far.SetReadBuffer(64<<10))
+}
+
 // newConn returns raw in use: its handshake is over.
 func newConn(t testing.TB, raw net.Conn, writeTimeout time.Duration) *wire.Conn {
 	t.Helper()
@@ -189,12 +197,14 @@ func pattern(n int) []byte {
 	return bytes.Repeat(block, n/len(block)+1)[:n]
 }
 
-// readAll reads all that r has, on a goroutine of its own.
-func readAll(r io.Reader) <-chan []byte {
+// readAll reads all that r has, on a goroutine of its own. Memory for size bytes is there from
+// the beginning: io.ReadAll would copy them again and again while its own grows.
+func readAll(r io.Reader, size int) <-chan []byte {
 	done := make(chan []byte, 1)
 	go func() {
-		all, _ := io.ReadAll(r)
-		done <- all
+		all := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+		all.ReadFrom(r)
+		done <- all.Bytes()
 	}()
 	return done
 }

@@ -23,15 +23,16 @@ import (
 func TestTryWriteOfSocket(t *testing.T) {
 	t.Run("takes what there is room for, and leaves the rest to Write", func(t *testing.T) { // P1, P2
 		near, far := onTCP(t)
+		shrink(t, near, far)
 		c := newConn(t, near, 0)
-		p := pattern(32 << 20)
+		p := pattern(4 << 20)
 		require.True(t, c.CanTryWrite())
 		n, err := c.TryWrite(p)
 		require.NoError(t, err)
 		require.Greater(t, n, 0)
 		require.Less(t, n, len(p), "it waited for a peer that does not read")
 		require.Equal(t, int64(n), c.Handed())
-		all := readAll(far)
+		all := readAll(far, len(p))
 		k, err := c.Write(p[n:])
 		require.NoError(t, err)
 		require.Equal(t, len(p)-n, k)
@@ -50,13 +51,13 @@ func TestTryWriteOfSocket(t *testing.T) {
 		require.NoError(t, err)
 		defer far.Close()
 		c := newConn(t, near, 0)
-		p := pattern(16 << 20)
+		p := pattern(4 << 20)
 		require.True(t, c.CanTryWrite())
 		n, err := c.TryWrite(p)
 		require.NoError(t, err)
 		require.Greater(t, n, 0)
 		require.Less(t, n, len(p))
-		got := readAll(far)
+		got := readAll(far, len(p))
 		_, err = c.Write(p[n:])
 		require.NoError(t, err)
 		require.NoError(t, c.CloseWrite())
@@ -70,7 +71,7 @@ func TestTryWriteOfSocket(t *testing.T) {
 			require.NoError(t, near.SetWriteBuffer(64<<10))
 			c := newConn(t, near, time.Minute)
 			p := pattern(4 << 20)
-			got := readAll(far)
+			got := readAll(far, len(p))
 			for rest := p; len(rest) > 0; {
 				n := min(1+rng.IntN(200_000), len(rest))
 				k := 0
@@ -246,7 +247,7 @@ func TestTryWriteBoth(t *testing.T) {
 			require.NoError(t, near.SetWriteBuffer(64<<10))
 			c := newConn(t, near, time.Minute)
 			p := pattern(4 << 20)
-			got := readAll(far)
+			got := readAll(far, len(p))
 			for rest := p; len(rest) > 0; {
 				head := min(rng.IntN(300)*rng.IntN(300), len(rest))
 				tail := min(rng.IntN(400_000), len(rest)-head)
@@ -263,8 +264,9 @@ func TestTryWriteBoth(t *testing.T) {
 
 	t.Run("waits for a peer that does not read, but not for long, and then is as good as before", func(t *testing.T) { // P2, P4
 		near, far := onTCP(t)
+		shrink(t, near, far)
 		c := newConn(t, near, time.Minute)
-		p := pattern(32 << 20)
+		p := pattern(4 << 20)
 		const wait = 20 * time.Millisecond
 		n := 0
 		for idle := false; !idle; {
@@ -281,7 +283,7 @@ func TestTryWriteBoth(t *testing.T) {
 		k, err := c.TryWriteBoth(p[n:n+10], p[n+10:], 0)
 		require.NoError(t, err)
 		n += k // little, if anything: the peer's TCP may have found some room
-		all := readAll(far)
+		all := readAll(far, len(p))
 		testkit.Eventually(t, "there is room again, and the deadline is none", func() bool {
 			k, err = c.TryWrite(p[n:])
 			n += k
