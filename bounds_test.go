@@ -608,6 +608,9 @@ func TestLargestLengthThatIsAnnounced(t *testing.T) {
 func TestInboxMemoryBesideLargePongs(t *testing.T) {
 	for name, wait := range map[string]func(){"": func() {}, ", one by one": synctest.Wait} {
 		for _, size := range []int{1, 128} {
+			if size > 1 && name != "" {
+				continue // it is the small ones of which a slab holds too few
+			}
 			t.Run(fmt.Sprintf("messages of %d bytes%s", size, name), testkit.InBubble(func(t *testing.T) { // P6
 				const inbox = 128 << 10
 				c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: inbox, Heartbeat: tcpclient.Heartbeat{

@@ -244,6 +244,7 @@ func TestForeignConnectionThatReadsOnAfterItsClose(t *testing.T) {
 	t.Run("Close returns within its second, and nothing is wrong", testkit.InBubble(func(t *testing.T) { // P7, D1
 		c, _, s := connect(t, tcpclient.Dialer{})
 		require.NoError(t, c.Send(t.Context(), []byte("x")))
+		synctest.Wait() // Read has begun
 		requireTakes(t, time.Second, func() { require.NoError(t, c.Close()) })
 		require.EqualValues(t, 1, s.read.Load())
 	}))
