@@ -149,27 +149,38 @@ func (f Sized) sizeOf(p []byte, few int, limit uint64) (int, error) {
 
 // WriteFrame writes msg to w as it is, without flushing. It refuses, with [ErrInvalidFrame],
 // a msg of which Size does not return the length. It borrows msg until it returns.
-func (f Sized) WriteFrame(w *bufio.Writer, msg []byte) error { return writeHeaded(w, f, msg) }
+func (f Sized) WriteFrame(w *bufio.Writer, msg []byte) error {
+	if err := f.check(msg); err != nil {
+		return err
+	}
+	_, err := w.Write(msg)
+	return err
+}
 
 // appendHeader implements headed.
 func (f Sized) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
+	return dst, msg, f.check(msg)
+}
+
+// check returns why msg cannot be written.
+func (f Sized) check(msg []byte) error {
 	if err := f.validate(); err != nil {
-		return dst, nil, badSettings(err)
+		return badSettings(err)
 	}
 	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
-		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
+		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
 	}
 	if len(msg) == 0 {
-		return dst, nil, fmt.Errorf("%w: an empty message has no size", ErrInvalidFrame)
+		return fmt.Errorf("%w: an empty message has no size", ErrInvalidFrame)
 	}
 	size, err := f.Size(msg)
 	switch {
 	case err != nil:
-		return dst, nil, fmt.Errorf("%w: %w", ErrInvalidFrame, err)
+		return fmt.Errorf("%w: %w", ErrInvalidFrame, err)
 	case size != len(msg):
-		return dst, nil, fmt.Errorf("%w: message of %d bytes, of which Sized.Size says %d", ErrInvalidFrame, len(msg), size)
+		return fmt.Errorf("%w: message of %d bytes, of which Sized.Size says %d", ErrInvalidFrame, len(msg), size)
 	}
-	return dst, msg, nil
+	return nil
 }
 
 func (f Sized) validate() error {
@@ -302,15 +313,6 @@ func asHeaded(f Framer) headed {
 	}
 	h, _ := f.(headed)
 	return h
-}
-
-// writeHeaded is WriteFrame for a headed Framer.
-func writeHeaded[F headed](w *bufio.Writer, f F, msg []byte) error {
-	header, rest, err := f.appendHeader(w.AvailableBuffer(), msg)
-	if err != nil {
-		return err
-	}
-	return writeFrame(w, header, rest, "")
 }
 
 // writeFrame writes header, msg and trailer. The header may be on the caller's stack.

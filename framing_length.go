@@ -100,7 +100,7 @@ func (f LengthPrefix) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 // returns.
 func (f LengthPrefix) WriteFrame(w *bufio.Writer, msg []byte) error {
 	if !f.isDefault() || len(msg) > maxJoined || frameHeader+len(msg) > w.Available() {
-		return writeHeaded(w, f, msg)
+		return f.writeFrame(w, msg)
 	}
 	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
 		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
@@ -197,43 +197,70 @@ func (f LengthPrefix) fieldValue(field []byte) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// appendHeader implements headed, for all settings and sizes.
+// writeFrame is WriteFrame for all settings and sizes.
+func (f LengthPrefix) writeFrame(w *bufio.Writer, msg []byte) error {
+	var short [8]byte
+	field, err := f.appendField(short[:0], msg)
+	switch {
+	case err != nil:
+		return err
+	case !f.KeepHeader:
+		return writeFrame(w, field, msg, "")
+	case len(msg) <= min(maxJoined, w.Available()):
+		b := append(w.AvailableBuffer(), msg...)
+		copy(b[f.Offset:], field)
+		_, err := w.Write(b)
+		return err
+	}
+	if _, err := w.Write(msg[:f.Offset]); err != nil {
+		return err
+	}
+	return writeFrame(w, field, msg[f.headerSize():], "")
+}
+
+// appendHeader implements headed.
 func (f LengthPrefix) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
+	if !f.KeepHeader {
+		header, err = f.appendField(dst, msg)
+		return header, msg, err
+	}
+	header, err = f.appendField(append(dst, msg[:min(f.Offset, len(msg))]...), msg)
+	if err != nil {
+		return dst, nil, err
+	}
+	return header, msg[f.headerSize():], nil
+}
+
+// appendField appends the length field of msg to dst, unless msg cannot be written.
+func (f LengthPrefix) appendField(dst, msg []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
-		return dst, nil, badSettings(err)
+		return dst, badSettings(err)
 	}
 	if f.Offset > 0 && !f.KeepHeader {
-		return dst, nil, fmt.Errorf("%w: LengthPrefix.Offset %d without KeepHeader can only be read", ErrInvalidFrame, f.Offset)
+		return dst, fmt.Errorf("%w: LengthPrefix.Offset %d without KeepHeader can only be read", ErrInvalidFrame, f.Offset)
 	}
 	if largest := f.largest(); uint64(len(msg)) > largest {
-		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(largest)}
+		return dst, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(largest)}
 	}
 	value := uint64(len(msg))
 	if f.KeepHeader {
 		if len(msg) < f.headerSize() {
-			return dst, nil, fmt.Errorf("%w: message of %d bytes, shorter than its header of %d", ErrInvalidFrame, len(msg), f.headerSize())
+			return dst, fmt.Errorf("%w: message of %d bytes, shorter than its header of %d", ErrInvalidFrame, len(msg), f.headerSize())
 		}
 		value -= uint64(f.headerSize())
 	}
 	if f.Adjust > 0 && value < uint64(f.Adjust) {
-		return dst, nil, fmt.Errorf("%w: %d bytes after the length field, fewer than LengthPrefix.Adjust %d", ErrInvalidFrame, value, f.Adjust)
+		return dst, fmt.Errorf("%w: %d bytes after the length field, fewer than LengthPrefix.Adjust %d", ErrInvalidFrame, value, f.Adjust)
 	}
 	value -= uint64(f.Adjust) // modulo 2^64, so also right for a negative Adjust
 
 	var b [8]byte
-	field := b[:f.width()]
 	if f.LittleEndian {
 		binary.LittleEndian.PutUint64(b[:], value)
-	} else {
-		binary.BigEndian.PutUint64(b[:], value)
-		field = b[8-f.width():]
+		return append(dst, b[:f.width()]...), nil
 	}
-	if !f.KeepHeader {
-		return append(dst, field...), msg, nil
-	}
-	header = append(dst, msg[:f.headerSize()]...)
-	copy(header[len(dst)+f.Offset:], field)
-	return header, msg[f.headerSize():], nil
+	binary.BigEndian.PutUint64(b[:], value)
+	return append(dst, b[8-f.width():]...), nil
 }
 
 // largest returns the size of the largest message that can be written: MaxSize, or less
@@ -375,7 +402,14 @@ func (f Varint) readPadding(r *bufio.Reader, limit uint64) error {
 
 // WriteFrame writes msg to w as one frame, without flushing. It borrows msg until it
 // returns.
-func (f Varint) WriteFrame(w *bufio.Writer, msg []byte) error { return writeHeaded(w, f, msg) }
+func (f Varint) WriteFrame(w *bufio.Writer, msg []byte) error {
+	var short [binary.MaxVarintLen64]byte
+	header, rest, err := f.appendHeader(short[:0], msg)
+	if err != nil {
+		return err
+	}
+	return writeFrame(w, header, rest, "")
+}
 
 // appendHeader implements headed.
 func (f Varint) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
@@ -414,20 +448,31 @@ func (f Fixed) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 
 // WriteFrame writes msg to w as it is, without flushing. It refuses a msg of another
 // size. It borrows msg until it returns.
-func (f Fixed) WriteFrame(w *bufio.Writer, msg []byte) error { return writeHeaded(w, f, msg) }
+func (f Fixed) WriteFrame(w *bufio.Writer, msg []byte) error {
+	if err := f.check(msg); err != nil {
+		return err
+	}
+	_, err := w.Write(msg)
+	return err
+}
 
 // appendHeader implements headed.
 func (f Fixed) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
+	return dst, msg, f.check(msg)
+}
+
+// check returns why msg cannot be written.
+func (f Fixed) check(msg []byte) error {
 	if err := f.validate(); err != nil {
-		return dst, nil, badSettings(err)
+		return badSettings(err)
 	}
 	switch {
 	case len(msg) > f.Size:
-		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: f.Size}
+		return &FrameTooLargeError{Size: uint64(len(msg)), Max: f.Size}
 	case len(msg) < f.Size:
-		return dst, nil, fmt.Errorf("%w: message of %d bytes, want %d", ErrInvalidFrame, len(msg), f.Size)
+		return fmt.Errorf("%w: message of %d bytes, want %d", ErrInvalidFrame, len(msg), f.Size)
 	}
-	return dst, msg, nil
+	return nil
 }
 
 func (f Fixed) validate() error {

@@ -1123,3 +1123,21 @@ func TestEmbeddedFramer(t *testing.T) {
 		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
 	})
 }
+
+func TestHeaderThatDoesNotFit(t *testing.T) {
+	for name, c := range map[string]struct {
+		framer       tcpclient.Framer
+		buffer, size int
+	}{
+		"a LengthPrefix when the buffer is full":    {tcpclient.LengthPrefix{}, 4096, 4092},
+		"a Varint when the buffer is full":          {tcpclient.Varint{}, 4096, 4094},
+		"a ContentLength larger than the buffer":    {tcpclient.ContentLength{}, 16, 40},
+		"a kept header larger than the buffer":      {tcpclient.LengthPrefix{Offset: 20, KeepHeader: true}, 16, 40},
+		"a kept header much larger than the buffer": {tcpclient.LengthPrefix{Offset: 65531, KeepHeader: true}, 4096, 70_000},
+	} {
+		t.Run("allocates nothing: "+name, func(t *testing.T) { // P12
+			w, msg := bufio.NewWriterSize(io.Discard, c.buffer), make([]byte, c.size)
+			require.Zero(t, testing.AllocsPerRun(100, func() { require.NoError(t, c.framer.WriteFrame(w, msg)) }))
+		})
+	}
+}

@@ -295,7 +295,14 @@ func (h *headerField) quoted() []byte { return bytes.Clone(h.line[:min(h.n-2, ma
 
 // WriteFrame writes msg to w as one frame, without flushing. It borrows msg until it
 // returns.
-func (f ContentLength) WriteFrame(w *bufio.Writer, msg []byte) error { return writeHeaded(w, f, msg) }
+func (f ContentLength) WriteFrame(w *bufio.Writer, msg []byte) error {
+	var short [48]byte
+	header, rest, err := f.appendHeader(short[:0], msg)
+	if err != nil {
+		return err
+	}
+	return writeFrame(w, header, rest, "")
+}
 
 // appendHeader implements headed.
 func (f ContentLength) appendHeader(dst, msg []byte) (header, rest []byte, err error) {

@@ -131,9 +131,13 @@ var largeSlabs sync.Pool
 // none.
 func (t *producer) largeStorage() []byte {
 	if t.large == nil {
-		if s, ok := largeSlabs.Get().(*slab); ok && cap(s.data) <= t.largestSlab() {
+		switch s, ok := largeSlabs.Get().(*slab); {
+		case ok && cap(s.data) <= t.largestSlab():
 			t.large = s
-		} else {
+		case ok:
+			largeSlabs.Put(s)
+			fallthrough
+		default:
 			t.large, t.backlog = t.freeSlab(slabClass(t.typical))
 		}
 	}
@@ -321,7 +325,9 @@ func (t *producer) restLocked() {
 		t.slab = nil
 	}
 	if t.large != nil {
-		largeSlabs.Put(t.large)
+		if cap(t.large.data) > 0 {
+			largeSlabs.Put(t.large)
+		}
 		t.large = nil
 	}
 	if t.scratch != nil {
