@@ -67,7 +67,7 @@ func (b *batch) lend(f headed, msg []byte) (start int, err error) {
 	if b.loan == nil {
 		b.loan = new(loan)
 	}
-	b.loan.lent = rest
+	b.loan.begin(rest)
 	return start, nil
 }
 
@@ -90,6 +90,9 @@ type loan struct {
 	kept []byte // a copy of its rest
 	gone int    // bytes in front of lent that were handed over, and are no longer there
 }
+
+// begin lends msg.
+func (l *loan) begin(msg []byte) { l.lent = msg }
 
 func (l *loan) size() int {
 	if l == nil {

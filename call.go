@@ -315,6 +315,9 @@ type call struct {
 	err     error
 }
 
+// begin has c, which was idle, wait for the reply to the request of t.
+func (c *call) begin(t ticket, epoch int) { c.ticket, c.epoch, c.next = t, epoch, nil }
+
 // end ends c for good.
 func (c *call) end(reply []byte, err error) {
 	c.ended, c.reply, c.err = true, reply, err
@@ -398,7 +401,7 @@ func (k *calls) enter(t ticket, id uint64, inSeries bool) (*call, error) {
 		return nil, errFull
 	}
 	c := k.idle.takeCall()
-	c.ticket, c.epoch = t, k.epoch
+	c.begin(t, k.epoch)
 	c.id = k.pending.enter(c, id)
 	if inSeries {
 		c.answerIn(k.idle.takeSeries())

@@ -363,7 +363,7 @@ func (t *callTable) get(id uint64) (c *call, ok bool) {
 // put enters c under id, which is not 0, or replaces what is there.
 func (t *callTable) put(id uint64, c *call) {
 	if !t.add(id, c) {
-		t.entries[t.slot(id)].call = c
+		t.entries[t.slot(id)] = callEntry{id, c}
 	}
 }
 

@@ -197,13 +197,13 @@ type idleCalls struct {
 	spare  [2][]byte // what series that wait have given up; one loop that is busy needs two
 }
 
-// takeCall returns a call that knows of no request. It may have an age of before.
+// takeCall returns a call that is to begin. It may have an age of before.
 func (i *idleCalls) takeCall() *call {
 	c := i.calls
 	if c == nil {
 		return &call{signal: make(chan struct{}, 1)}
 	}
-	i.calls, c.next = c.next, nil
+	i.calls = c.next
 	return c
 }
 
