@@ -51,7 +51,7 @@ func (d *soakDebts) pay(p parcel, more bool) {
 }
 
 // crowded reports whether a frame may be arriving all the time, since what comes is read slowly. Then
-// FrameTimeout rules, and not ReplyTimeout.
+// FrameTimeout rules, and not ReplyTimeout, and replies wait behind pushes in the socket.
 func (s *soakCase) crowded() bool { return s.tunnel && s.pushes() }
 
 // checkDue fails if a reply is owed for so long that the client must have ended the connection.
