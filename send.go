@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed-d0aa0aa7/tcpclient/internal/batching"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/liveness"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
@@ -46,11 +47,6 @@ const (
 )
 
 const (
-	// maxAlone is how many batches in a row may carry one frame before a writer no longer
-	// yields for others to join. Once in retryShared batches it tries again.
-	maxAlone    = 4
-	retryShared = 16
-
 	// maxControl is how many bytes of pings and answers are kept for a peer that does not
 	// read them.
 	maxControl = 16 << 10
@@ -79,7 +75,7 @@ type ticket struct {
 // An outbox is the writing side of one connection: group commit.
 //
 // Messages are framed into the open batch under a lock that is never held across I/O.
-// Who needs them written, and finds no writer, becomes the writer: it yields once, so that
+// Who needs them written, and finds no writer, becomes the writer: it may yield once, so that
 // others may join, makes the open batch the flight, and hands the network what that takes at
 // once. What is left, or has joined meanwhile, is for the helper: a goroutine that ends when
 // there is nothing to do. The others wait for their batch. A call waits for its reply
@@ -643,7 +639,7 @@ type batches struct {
 	flight   *batch // nil: none
 	spare    *batch // was written last; nil during a flight, and if it is the open one again
 	failedAt int64  // how far the stream was handed over when the connection died
-	company  company
+	rule     batching.Rule
 }
 
 // numbered returns the batch of that number, which was not handed over.
@@ -665,7 +661,7 @@ func (b *batches) last() uint64 {
 // seal makes the open batch the flight.
 func (b *batches) seal() {
 	b.number++
-	b.company.record(b.open.frames)
+	b.rule.Record(b.open.frames)
 	b.flight, b.open, b.spare = b.open, b.spare, nil
 	b.flight.setNotBegun()
 	if b.open == nil {
@@ -730,24 +726,4 @@ type controlState struct {
 func (c *controlState) wrote(n int, end int64) {
 	c.end = end
 	c.left.Add(int32(-n))
-}
-
-// company is whether others are likely to join a batch while its writer yields.
-type company struct {
-	alone int // batches in a row that carried one frame: yielding brings nothing
-	asked int
-}
-
-func (c *company) isLikely() bool {
-	c.asked++
-	return c.alone < maxAlone || c.asked%retryShared == 0
-}
-
-// record notes how many frames a batch has carried.
-func (c *company) record(frames int) {
-	if frames > 1 {
-		c.alone = 0
-	} else {
-		c.alone++
-	}
 }

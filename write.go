@@ -61,12 +61,17 @@ func (o *outbox) tlsAdded() {
 // that was handed over. What is left is for the helper. It releases the lock.
 func (o *outbox) writeInlineLocked() (done bool) {
 	o.writer = writerInline
-	if o.batches.company.isLikely() {
+	o.yieldLocked()
+	return o.tryOpenLocked()
+}
+
+// yieldLocked lets others join the open batch, if the rule says so. The lock is released meanwhile.
+func (o *outbox) yieldLocked() {
+	if o.batches.rule.Yields() {
 		o.mu.Unlock()
-		runtime.Gosched() // so that others may join
+		runtime.Gosched()
 		o.mu.Lock()
 	}
-	return o.tryOpenLocked()
 }
 
 // tryOpenLocked is writeInlineLocked for one that is the writer already.
@@ -151,11 +156,7 @@ func (o *outbox) help() {
 		case o.batches.flight != nil:
 			o.writeFlightLocked()
 		case o.flushRequested && o.batches.open.frames > 0:
-			if o.batches.company.isLikely() {
-				o.mu.Unlock()
-				runtime.Gosched() // so that others may join
-				o.mu.Lock()
-			}
+			o.yieldLocked()
 			o.sealLocked()
 		case o.transport.owed():
 			o.mu.Unlock()
