@@ -75,6 +75,7 @@ type order struct {
 
 const (
 	opEcho   = 'e' // returns count messages
+	opWork   = 'w' // returns count messages, and works on each
 	opSource = 's' // sends count messages of that size
 	opSink   = 'd' // takes count messages of that size, then sends one
 )

@@ -18,7 +18,7 @@ const bufferSize = 64 << 10
 var floorContender = contender{
 	name: floorName,
 	wire: "prefix",
-	does: "pingpong in out both send call idle conns",
+	does: "pingpong in out both send call work idle conns",
 	less: "one goroutine, no contexts, no limits; at ×k, k messages per flush",
 	dial: func(env *environment) (client, error) {
 		conn, err := env.conn()

@@ -15,7 +15,7 @@ import (
 var handmadeContender = contender{
 	name: "hand-made",
 	wire: "prefix",
-	does: "send call",
+	does: "send call work",
 	less: "not a library but a bound: the least that lets goroutines share a system call, without contexts, limits or an orderly end",
 	dial: func(env *environment) (client, error) {
 		conn, err := env.conn()

@@ -14,7 +14,7 @@ var msgioContender = contender{
 	name:   "go-msgio",
 	module: "github.com/libp2p/go-msgio",
 	wire:   "prefix",
-	does:   "pingpong in out both send call idle",
+	does:   "pingpong in out both send call work idle",
 	less:   "no contexts; framing only: the connection and its buffer, 64 KiB here, are the user's",
 	dial: func(env *environment) (client, error) {
 		conn, err := env.conn()

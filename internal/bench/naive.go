@@ -14,7 +14,7 @@ import (
 var naiveContender = contender{
 	name: "naive",
 	wire: "prefix",
-	does: "pingpong in out both send call idle conns",
+	does: "pingpong in out both send call work idle conns",
 	less: "no contexts, no limits; an error is found by the next caller",
 	dial: func(env *environment) (client, error) {
 		conn, err := env.conn()

@@ -15,7 +15,7 @@ var netpollContender = contender{
 	name:   "netpoll",
 	module: "github.com/cloudwego/netpoll",
 	wire:   "prefix",
-	does:   "pingpong in out both send call idle conns",
+	does:   "pingpong in out both send call work idle conns",
 	less:   "no contexts; one goroutine may write, so that Send takes a mutex here (its mux.ShardQueue merges writes, and tells nobody whether they succeeded); not for Windows",
 	dial: func(env *environment) (client, error) {
 		if env.writes != nil {

@@ -16,7 +16,7 @@ import (
 var oursContender = contender{
 	name: "tcpclient",
 	wire: "prefix",
-	does: "pingpong in out both send call idle conns",
+	does: "pingpong in out both send call work idle conns",
 	dial: func(env *environment) (client, error) { return dialOurs(env) },
 }
 

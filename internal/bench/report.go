@@ -84,6 +84,7 @@ var titles = map[string]string{
 	"both":     "Both directions at once: a stream and its echo",
 	"send":     "Send from many goroutines: each returns when its message was written",
 	"call":     "Call from many goroutines: request and reply",
+	"work":     "Call from a few goroutines to a server that works 5 µs on each request",
 	"conns":    "Many connections, ping-pong on each",
 	"idle":     "Idle clients, after one round trip",
 }
@@ -236,6 +237,9 @@ func writeOverview(out io.Writer, p *plan, r *results) {
 	}
 }
 
+// writesEach is why a contender may be ahead with a few calls to a server that works.
+const writesEach = "each request is written by itself, and the server begins with the first at once; here it takes a while to find out"
+
 // reasons are why a contender may be ahead of tcpclient in a kind of work.
 var reasons = map[pair]string{
 	{"pingpong", "rueidis"}:      "its server is a C program; ours would be as fast before it",
@@ -258,6 +262,10 @@ var reasons = map[pair]string{
 	{"send", "hand-made"}:        "no contexts, no limits, no errors of one's own",
 	{"call", "rueidis"}:          "its server is a C program, and each request is written by itself: few of them overlap with it",
 	{"call", "hand-made"}:        "no contexts to wait for, no limits, no calls to end with the connection",
+	{"work", "naive"}:            writesEach,
+	{"work", "go-msgio"}:         writesEach,
+	{"work", "netpoll"}:          writesEach,
+	{"work", "hand-made"}:        "no contexts to wait for, no limits, no calls to end with the connection",
 	{"send", "nats.go"}:          "Publish queues: it returns before anything is written, and its error, if there is one, is never the caller's",
 	{"idle", "go-msgio"}:         "it is a framing: nobody watches the connection",
 	{"idle", "websocket"}:        "no goroutine reads while nobody receives: a dead connection goes unnoticed",
@@ -416,7 +424,8 @@ It needs redis-server for rueidis and, for pinning, taskset; both are in Debian.
   both. Unpinned, the time of a wake-up across processors would be most of what is seen.
 - Contenders take turns in a new order each round: %d rounds of %v each, after a warm-up of a quarter of that.
 - The floor is [floor.go](internal/bench/floor.go): net.Conn and bufio, one goroutine, no locks, no contexts. At ×k
-  it writes k messages per flush and, for calls, reads as many answers.
+  it writes k messages per flush and, for calls, reads as many answers. In that it
+  does not overlap with a server that works, so less than 1 is possible there.
 - Servers of the length-prefixed contenders are one and the same, which sends prepared blocks and counts what it
   takes; yamux, WebSocket, NATS, gob and Redis have servers of their own kinds.
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/rpc"
+	"time"
 
 	"github.com/hashicorp/yamux"
 )
@@ -92,7 +93,9 @@ func (x *exchange) run() error {
 		}
 		switch o.op {
 		case opEcho:
-			err = x.echo(o.count)
+			err = x.echo(o.count, 0)
+		case opWork:
+			err = x.echo(o.count, workTime)
 		case opSource:
 			err = x.source(o.size, o.count)
 		case opSink:
@@ -104,8 +107,11 @@ func (x *exchange) run() error {
 	}
 }
 
+// workTime is how long a server works on a request of opWork.
+const workTime = 5 * time.Microsecond
+
 // echo flushes when nothing more has arrived.
-func (x *exchange) echo(n int) error {
+func (x *exchange) echo(n int, work time.Duration) error {
 	for range n {
 		if x.r.Buffered() == 0 {
 			if err := x.w.Flush(); err != nil {
@@ -115,6 +121,10 @@ func (x *exchange) echo(n int) error {
 		msg, err := x.readFrame(x.r, &x.buf)
 		if err != nil {
 			return err
+		}
+		if work > 0 {
+			for begin := time.Now(); time.Since(begin) < work; {
+			}
 		}
 		x.frame = x.appendFrame(x.frame[:0], msg)
 		if _, err := x.w.Write(x.frame); err != nil {

@@ -40,6 +40,7 @@ var workloads = slices.Concat(
 	conc("send", 64, send, 1, 8, 64, 512),
 	conc("call", 64, call, 1, 2, 4, 8, 16, 64, 512),
 	oneProcessor(conc("call", 0, call, 2, 4, 8, 16)),
+	conc("work", 4, callWork, 2, 4, 8, 16),
 	conns(1, 10, 100, 1000, 10000),
 	[]workload{
 		{name: "idle/conns=1000", conc: 1000, one: true, quick: true},
@@ -58,7 +59,7 @@ func conc(name string, quick int, work func(*job, client) (phase, error), conc .
 	for _, k := range conc {
 		all = append(all, workload{
 			name: fmt.Sprintf("%s/size=64/conc=%d", name, k), size: 64, conc: k,
-			one: name == "call" && k == 1, quick: k == quick, calls: name == "call", work: work,
+			one: name == "call" && k == 1, quick: k == quick, calls: name != "send", work: work,
 		})
 	}
 	return all
@@ -207,10 +208,15 @@ func send(j *job, c client) (phase, error) {
 }
 
 // call has many goroutines Call on one connection.
-func call(j *job, c client) (phase, error) {
+func call(j *job, c client) (phase, error) { return callTo(opEcho, j, c) }
+
+// callWork is call where the server works on each request.
+func callWork(j *job, c client) (phase, error) { return callTo(opWork, j, c) }
+
+func callTo(op byte, j *job, c client) (phase, error) {
 	msg := make([]byte, j.size)
 	return func(n int) error {
-		if err := begin(c, order{opEcho, j.size + 8, n}); err != nil {
+		if err := begin(c, order{op, j.size + 8, n}); err != nil {
 			return err
 		}
 		if b, ok := c.(batcher); ok && j.floor {
