@@ -536,14 +536,22 @@ func TestLend(t *testing.T) {
 
 	t.Run("ends with the context of a Send, however steadily the network takes a little", func(t *testing.T) { // P1, P2
 		ctx, cancel := context.WithCancel(t.Context())
+		returned := make(chan struct{})
 		raw := &trickle{cutOff: newCutOff(t, 1<<20), onWrite: func(n int) {
-			if n == 5 {
+			switch n {
+			case 5:
 				cancel()
+			case 6: // the helper's: if that had written all before Send looks, Send would return nil
+				select {
+				case <-returned:
+				case <-time.After(10 * time.Second): // it is still that of Send
+				}
 			}
 		}}
 		o := newTestOutbox(new(Dialer), raw, lendingTransport)
 		msg := slices.Clone(pattern)
 		unsent, err := o.send(ctx, msg)
+		close(returned)
 		clear(msg)
 		require.ErrorIs(t, err, context.Canceled)
 		require.False(t, unsent)
