@@ -4,5 +4,8 @@ package testkit
 
 import "testing"
 
-// SkipUnderWine does nothing: only programs for Windows run under Wine.
+// UnderWine is false: only programs for Windows run under Wine.
+func UnderWine() bool { return false }
+
+// SkipUnderWine does nothing.
 func SkipUnderWine(testing.TB, string) {}
