@@ -332,8 +332,19 @@ func (c *call) wake() {
 	}
 }
 
-// answerIn has the replies to c read one by one.
-func (c *call) answerIn(s *series) { c.series = s }
+// await waits until c is to be looked at, or ctx is done.
+func (c *call) await(ctx context.Context) {
+	select {
+	case <-c.signal:
+	case <-ctx.Done():
+	}
+}
+
+// answerIn has the replies to c read one by one, by a loop that waits for the first.
+func (c *call) answerIn(s *series) {
+	c.series = s
+	s.begin()
+}
 
 // count counts a reply.
 func (c *call) count() { c.replies++ }

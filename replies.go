@@ -65,6 +65,7 @@ var (
 func (o *outbox) eachReply(ctx context.Context, c *call, yield func([]byte, error) bool) (unsent bool, err error) {
 	end := errGivenUp // also by a panic in yield
 	defer func() { unsent = o.leave(c, end) }()
+	c.await(ctx)
 	for {
 		reply, err := o.calls.nextReply(ctx, c)
 		switch {
@@ -95,6 +96,9 @@ func (o *outbox) leave(c *call, end error) (unsent bool) {
 // says that there is no other.
 func (k *calls) nextReply(ctx context.Context, c *call) (reply []byte, err error) {
 	for {
+		if c.series.isOver() {
+			return nil, errAnswered
+		}
 		if err := ctx.Err(); err != nil {
 			return nil, k.endOf(c, err)
 		}
@@ -107,12 +111,8 @@ func (k *calls) nextReply(ctx context.Context, c *call) (reply []byte, err error
 		}
 		if refilled, err := k.refill(c); err != nil {
 			return nil, err
-		} else if refilled {
-			continue
-		}
-		select {
-		case <-c.signal:
-		case <-ctx.Done():
+		} else if !refilled {
+			c.await(ctx)
 		}
 	}
 }
@@ -124,6 +124,9 @@ func (k *calls) refill(c *call) (refilled bool, err error) {
 	defer k.mu.Unlock()
 	switch {
 	case c.series.refill():
+		if c.ended && c.err == nil {
+			c.series.noFurther()
+		}
 		return true, nil
 	case c.ended && c.err == nil:
 		return false, errAnswered
@@ -256,10 +259,21 @@ const (
 type series struct {
 	// Guarded by calls.mu.
 	come  replyQueue
-	waits bool // the loop waits for a reply
+	waits bool // the loop waits for a reply, or is about to
 
-	read replyQueue // owned by the loop
+	// Owned by the loop.
+	read replyQueue
+	last bool // no reply comes after those in read
 }
+
+// begin has s, which is empty, wait for the first reply.
+func (s *series) begin() { s.waits = true }
+
+// noFurther notes that all replies are in read.
+func (s *series) noFurther() { s.last = true }
+
+// isOver reports whether all replies were read.
+func (s *series) isOver() bool { return s.last && s.read.isEmpty() }
 
 // store adds a reply. It reports whether the loop waits for that.
 func (s *series) store(reply []byte) (awaited bool) {
@@ -292,7 +306,7 @@ func (s *series) unread() int { return s.come.unread() + s.read.unread() }
 
 // reset empties s for its next use.
 func (s *series) reset() {
-	s.waits = false
+	s.waits, s.last = false, false
 	for _, q := range []*replyQueue{&s.come, &s.read} {
 		q.clear()
 		q.trim()
