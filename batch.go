@@ -230,7 +230,8 @@ func (b *frameBuffer) appendLengthPrefixed(msg []byte) (start int) {
 	if size := frameHeader + len(msg); size > cap(b.bytes)-start {
 		b.bytes = slices.Grow(b.bytes, size)
 	}
-	b.bytes = append(appendFrameHeader(b.bytes, len(msg)), msg...)
+	b.bytes = appendFrameHeader(b.bytes, len(msg))[:start+frameHeader+len(msg)]
+	copy(b.bytes[start+frameHeader:], msg)
 	return start
 }
 
@@ -322,6 +323,11 @@ func (f *framing) write(b *frameBuffer, msg []byte, limit int) (start int, err e
 		}
 		return b.appendLengthPrefixed(msg), nil
 	}
+	return f.writeForeign(b, msg, limit)
+}
+
+// writeForeign is write for the other Framers.
+func (f *framing) writeForeign(b *frameBuffer, msg []byte, limit int) (start int, err error) {
 	before, framed := b.size(), false
 	defer func() {
 		if !framed {

@@ -419,7 +419,9 @@ func (k *calls) enter(t ticket, id uint64, inSeries bool) (*call, error) {
 		k.streams++
 	}
 	k.live++
-	k.used.Store(true)
+	if !k.used.Load() {
+		k.used.Store(true)
+	}
 	if k.replyTimeout > 0 {
 		k.oweLocked(c)
 	} else if k.pending.full() {

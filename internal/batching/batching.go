@@ -24,8 +24,10 @@ const (
 	// maxFew is the most frames in a batch, on average, that are from a few callers.
 	maxFew = 16
 
-	// better is what a frame apart may cost at most of one together, to go on.
-	better = 0.9
+	// better is what a frame apart may cost at most of one together, to go on. A stretch that is too
+	// short to tell only shows what is hopeless.
+	better   = 0.9
+	hopeless = 1.25
 
 	// busiest is the part of all frames of the process that a connection has which goes apart.
 	// With several that are busy the process does not wait for a server: it has others to write to,
@@ -35,12 +37,13 @@ const (
 
 // Lengths of stretches, in frames.
 const (
-	unit          = 128
-	firstTogether = 16 * unit
-	firstApart    = unit       // and the next one is twice as long, while they are better
-	maxApart      = 64 * unit  // then it is time to compare again
-	minTogether   = 4 * unit   // to compare, after all that were apart were better
-	maxTogether   = 256 * unit // after one that was not: twice as many as the last time, up to this
+	unit          = 32
+	firstTogether = 64 * unit
+	firstApart    = unit        // and the next one is twice as long, while they are better
+	telling       = 4 * unit    // for a stretch apart that is compared in earnest
+	maxApart      = 256 * unit  // then it is time to compare again
+	minTogether   = 16 * unit   // to compare, after all that were apart were better
+	maxTogether   = 2048 * unit // after one that was not: twice as many as the last time, up to this
 )
 
 // recorded is how many frames all Rules of the process have recorded.
@@ -125,7 +128,7 @@ func (c *course) next(now moment) {
 		if isBusiest && c.hasFew() {
 			c.apart, c.length = true, firstApart
 		}
-	case !isBusiest, cost == 0, cost > better*c.cost: // no time at all: the clock is a coarse one
+	case !isBusiest, cost == 0, cost > c.bound(): // no time at all: the clock is a coarse one
 		c.join(min(2*c.together, maxTogether))
 	case c.length >= maxApart:
 		c.join(minTogether)
@@ -133,6 +136,14 @@ func (c *course) next(now moment) {
 		c.length *= 2
 	}
 	c.began, c.frames, c.batches = now, 0, 0
+}
+
+// bound returns what a frame of this stretch apart may cost at most, to go on.
+func (c *course) bound() float64 {
+	if c.length < telling {
+		return hopeless * c.cost
+	}
+	return better * c.cost
 }
 
 // join makes the next stretch one together.

@@ -111,6 +111,29 @@ func TestRuleOfARestlessLoadSeldomGoesApart(t *testing.T) {
 	})
 }
 
+func TestRuleEndsATrialThatIsHopelessSoon(t *testing.T) {
+	tests := map[string]struct {
+		load
+		want int // frames apart
+	}{
+		"hopeless":   {load{8, 2 * µs, 3 * µs}, firstApart},
+		"not better": {load{8, 2 * µs, 2 * µs}, firstApart + 2*firstApart + telling},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var r Rule
+				test.goApart(t, &r)
+				apart := 0
+				for r.isApart() {
+					apart += test.run(&r, 1)
+				}
+				assert.Equal(t, test.want, apart)
+			})
+		})
+	}
+}
+
 func TestRuleYieldsAtOnceAfterAStretchApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r Rule
