@@ -25,9 +25,10 @@ const (
 	maxFew = 16
 
 	// better is what a frame apart may cost at most of one together, to go on. A stretch that is too
-	// short to tell only shows what is hopeless.
+	// short to tell only shows what is hopeless: the first one also bears the time of the last batch
+	// together, which may be half of it.
 	better   = 0.9
-	hopeless = 1.25
+	hopeless = 2
 
 	// busiest is the part of all frames of the process that a connection has which goes apart.
 	// With several that are busy the process does not wait for a server: it has others to write to,

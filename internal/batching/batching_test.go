@@ -67,6 +67,7 @@ func TestRuleTakesTheFasterWay(t *testing.T) {
 		"no time passes apart":       {load{8, 2 * µs, 0}, 0, most},
 		"one caller":                 {load{1, 9 * µs, 6 * µs}, 0, 0},
 		"as many as are a few":       {load{maxFew, 9 * µs, 6 * µs}, frames * 9 / 10, frames},
+		"as many, by a fifth":        {load{maxFew, 10 * µs, 8 * µs}, frames * 9 / 10, frames},
 		"one more than are a few":    {load{maxFew + 1, 9 * µs, 6 * µs}, 0, 0},
 		"batches larger than a unit": {load{10 * unit, 9 * µs, 6 * µs}, 0, 0},
 	}
@@ -116,7 +117,7 @@ func TestRuleEndsATrialThatIsHopelessSoon(t *testing.T) {
 		load
 		want int // frames apart
 	}{
-		"hopeless":   {load{8, 2 * µs, 3 * µs}, firstApart},
+		"hopeless":   {load{8, 2 * µs, 4 * µs}, firstApart},
 		"not better": {load{8, 2 * µs, 2 * µs}, firstApart + 2*firstApart + telling},
 	}
 	for name, test := range tests {
