@@ -46,7 +46,13 @@ func exchange(ctx context.Context, a access, request []byte) (reply []byte, err 
 	if err != nil {
 		return nil, err
 	}
-	reply, unsent, err := l.out.awaitReply(ctx, c)
+	select { // await costs a return that the processor does not foresee
+	case <-c.signal:
+		err = c.err
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	reply, unsent, err := l.out.endCall(c, err)
 	return reply, a.opError(opCall, unsent, err)
 }
 
@@ -58,7 +64,7 @@ func begin(ctx context.Context, a access, request []byte, inSeries bool) (*link,
 		if err != nil {
 			return nil, nil, a.opError(opCall, true, err)
 		}
-		c, err := l.out.beginCall(ctx, request, inSeries)
+		c, err := l.out.enterCall(ctx, request, inSeries)
 		if err == errFull {
 			if err = l.calls.wait(ctx); err == nil {
 				continue
@@ -66,6 +72,7 @@ func begin(ctx context.Context, a access, request []byte, inSeries bool) (*link,
 		}
 		switch err {
 		case nil:
+			l.out.writeCallLocked()
 			return l, c, nil
 		case errOver:
 			over = l
@@ -75,30 +82,20 @@ func begin(ctx context.Context, a access, request []byte, inSeries bool) (*link,
 	}
 }
 
-// beginCall frames request, marked with an id if there is a Correlator, and has it written. It
-// returns errFull when there are too many calls.
-func (o *outbox) beginCall(ctx context.Context, request []byte, inSeries bool) (*call, error) {
-	c, err := o.enterCall(ctx, request, inSeries)
-	if err != nil {
-		return nil, err
-	}
+// writeCallLocked has the request written that was entered. A call waits for its reply, and not for
+// its batch. It releases the lock.
+func (o *outbox) writeCallLocked() {
 	if o.canWriteLocked() {
-		o.writeInlineLocked() // a call waits for its reply, and not for its batch
-	} else {
-		o.requestFlushLocked()
-		o.mu.Unlock()
+		o.writeInlineLocked()
+		return
 	}
-	return c, nil
+	o.requestFlushLocked()
+	o.mu.Unlock()
 }
 
-// awaitReply waits for the reply to c, and forgets it.
-func (o *outbox) awaitReply(ctx context.Context, c *call) (reply []byte, unsent bool, err error) {
-	select {
-	case <-c.signal:
-		err = c.err
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
+// endCall forgets c. Its reply has come if err is nil; else c has ended with err, or its caller gives up
+// because of that.
+func (o *outbox) endCall(c *call, err error) (reply []byte, unsent bool, _ error) {
 	if err != nil {
 		unsent, err = o.release(c, err)
 	}
@@ -109,8 +106,9 @@ func (o *outbox) awaitReply(ctx context.Context, c *call) (reply []byte, unsent 
 	return reply, unsent, err
 }
 
-// enterCall enters a call and frames its request, both under the lock, so that replies in
-// order find the calls in order. The lock is held then; if enterCall fails, it is not.
+// enterCall enters a call and frames its request, marked with an id if there is a Correlator, both
+// under the lock, so that replies in order find the calls in order. It returns errFull when there are
+// too many. The lock is held then; if enterCall fails, it is not.
 func (o *outbox) enterCall(ctx context.Context, request []byte, inSeries bool) (c *call, err error) {
 	if err := o.lockRoom(ctx); err != nil {
 		return nil, err

@@ -179,19 +179,21 @@ func send(ctx context.Context, a access, l *link, msg []byte) error {
 		return sendSlowly(ctx, a, msg)
 	}
 	t, writes := l.out.join(msg)
-	if t.batch == 0 {
+	switch {
+	case t.batch == 0:
 		return sendSlowly(ctx, a, msg)
-	}
-	if writes {
-		unsent, err := l.out.writeLocked(ctx, t)
-		return a.opError(opSend, unsent, err)
-	}
-	// By the time all others have run, the writer has mostly written the batch. Then to park
-	// and be woken would cost as much as all the rest. The yield is here and not further in,
-	// since each return after it is one that the processor did not foresee.
-	runtime.Gosched()
-	if l.out.batches.written.Load() >= t.batch {
-		return nil
+	case writes:
+		if l.out.writeInlineLocked() {
+			return nil
+		}
+	default:
+		// By the time all others have run, the writer has mostly written the batch. Then to park
+		// and be woken would cost as much as all the rest. The yield is here and not further in,
+		// since each return after it is one that the processor did not foresee.
+		runtime.Gosched()
+		if l.out.batches.written.Load() >= t.batch {
+			return nil
+		}
 	}
 	unsent, err := l.out.await(ctx, t)
 	return a.opError(opSend, unsent, err)

@@ -323,23 +323,17 @@ func (o *outbox) flushLocked(ctx context.Context, t ticket) (unsent bool, err er
 		o.batches.numbered(t.batch).flushing++ // also before it waits it is the one to report a loss
 	}
 	isOpen := t.batch == o.batches.number
-	switch {
-	case isOpen && o.canWriteLocked():
-		return o.writeLocked(ctx, t)
-	case isOpen:
+	if isOpen && o.canWriteLocked() {
+		if o.writeInlineLocked() {
+			return false, nil
+		}
+		return o.await(ctx, t)
+	}
+	if isOpen {
 		o.requestFlushLocked()
 	}
 	o.mu.Unlock()
 	runtime.Gosched() // as in Client.Send
-	return o.await(ctx, t)
-}
-
-// writeLocked makes the caller the writer of the open batch, and returns the fate of t, which is
-// in it. It releases the lock.
-func (o *outbox) writeLocked(ctx context.Context, t ticket) (unsent bool, err error) {
-	if o.writeInlineLocked() {
-		return false, nil
-	}
 	return o.await(ctx, t)
 }
 
@@ -492,10 +486,11 @@ func (o *outbox) writeControl(msg []byte) (taken bool, err error) {
 	}
 	if o.writer == writerNone && o.transport.readerCanTry() {
 		o.writer = writerInline
-		o.tryOpenLocked()
-		return true, nil
+		o.trySealedLocked()
+		o.stepDownLocked()
+	} else {
+		o.requestFlushLocked()
 	}
-	o.requestFlushLocked()
 	o.mu.Unlock()
 	return true, nil
 }

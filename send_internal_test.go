@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -114,7 +115,7 @@ func joinBoth(t testing.TB, o *outbox, writer, other string) (first, second tick
 	require.False(t, writes, "another writes")
 	require.True(t, o.mu.TryLock(), "who does not write leaves the lock")
 	require.Equal(t, first.batch, second.batch, "one batch")
-	return first, second // with the lock, for tryOpenLocked
+	return first, second // with the lock, for writeInlineLocked
 }
 
 func TestJoin(t *testing.T) {
@@ -126,7 +127,7 @@ func TestJoin(t *testing.T) {
 			require.Equal(t, ticket{batch: i + 1}, first)
 			require.Equal(t, ticket{batch: i + 1, start: 4 + len("writer")}, second)
 			require.Equal(t, i, o.batches.written.Load(), "nothing of it was written")
-			require.True(t, o.tryOpenLocked())
+			require.True(t, o.writeInlineLocked())
 			require.Equal(t, i+1, o.batches.written.Load(), "the batch was")
 			for _, frame := range []ticket{first, second} {
 				_, err := o.await(t.Context(), frame)
@@ -142,7 +143,7 @@ func TestJoin(t *testing.T) {
 		for cut := range 4 + len("writer") + 4 + len("other") {
 			o := newTestOutbox(new(Dialer), newCutOff(t, cut), readyTransport)
 			first, second := joinBoth(t, o, "writer", "other")
-			require.False(t, o.tryOpenLocked())
+			require.False(t, o.writeInlineLocked())
 			for _, frame := range []ticket{first, second} {
 				unsent, err := o.await(t.Context(), frame)
 				require.ErrorIs(t, err, io.ErrClosedPipe)
@@ -225,6 +226,25 @@ func TestPrefixed(t *testing.T) {
 	})
 }
 
+func TestBatch(t *testing.T) {
+	t.Run("is as new for its next use, but for its memory", func(t *testing.T) { // P1, P4
+		b := batch{
+			frameBuffer: frameBuffer{bytes: []byte("used")},
+			loan:        &loan{lent: []byte("lent")},
+			frames:      1, unawaited: 2, control: 3, controls: 4, controlEnd: 5,
+			waiters: waitList{first: new(waiter)}, flushing: 6, loss: io.EOF,
+			base: 7, pieces: []int64{8}, given: 9,
+		}
+		for i, used := 0, reflect.ValueOf(b); i < used.NumField(); i++ {
+			require.False(t, used.Field(i).IsZero(), "this test is to use each field: %s", used.Type().Field(i).Name)
+		}
+		b.reset(1 << 10)
+		require.Zero(t, b.size())
+		require.Equal(t, batch{frameBuffer: b.frameBuffer, loan: &loan{}, pieces: []int64{}}, b)
+		require.Equal(t, []int{4, 1}, []int{cap(b.bytes), cap(b.pieces)}, "the memory stays")
+	})
+}
+
 // A heldTransport is ready, and holds each write until it is let go. The writes of the helper it
 // holds apart.
 type heldTransport struct {
@@ -296,24 +316,30 @@ func TestInlineWriter(t *testing.T) {
 		})
 	}
 
-	t.Run("leaves to the helper what the network does not take at once", func(t *testing.T) { // P2
-		synctest.Test(t, func(t *testing.T) {
-			held := &heldTransport{writes: make(chan chan struct{})}
-			o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), func(p *plainTransport) transport {
-				held.ready = ready{p}
-				return takesNothing{held}
+	for name, send := range map[string]func(ctx context.Context, o *outbox) error{
+		"Send": func(ctx context.Context, o *outbox) error {
+			return (&Session{link: &link{out: o}}).Send(ctx, []byte("1"))
+		},
+		"a Send by the long way": func(ctx context.Context, o *outbox) error { _, err := o.send(ctx, []byte("1")); return err },
+	} {
+		t.Run("leaves to the helper what the network does not take at once of "+name, func(t *testing.T) { // P2
+			synctest.Test(t, func(t *testing.T) {
+				held := &heldTransport{writes: make(chan chan struct{})}
+				o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), func(p *plainTransport) transport {
+					held.ready = ready{p}
+					return takesNothing{held}
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				require.ErrorIs(t, send(ctx, o), context.DeadlineExceeded, "the caller waits for its context, too")
+				close(<-held.writes)
+				synctest.Wait()
+				require.True(t, o.isFlushed())
+				o.running.Wait()
+				requireOutboxEnds(t, o)
 			})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			_, err := o.send(ctx, []byte("1"))
-			require.ErrorIs(t, err, context.DeadlineExceeded, "the caller waits for its context, too")
-			close(<-held.writes)
-			synctest.Wait()
-			require.True(t, o.isFlushed())
-			o.running.Wait()
-			requireOutboxEnds(t, o)
 		})
-	})
+	}
 }
 
 func TestSendOverASocket(t *testing.T) {
@@ -755,7 +781,7 @@ func TestOutbound(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, liveness.Outbound{Queued: true, Behind: true}, o.outbound())
 		o.mu.Lock()
-		o.tryOpenLocked()
+		o.writeInlineLocked()
 		require.Equal(t, liveness.Outbound{Acked: 8, Handed: o.wire.HandedAt()}, o.outbound())
 	})
 

@@ -62,7 +62,10 @@ func (o *outbox) tlsAdded() {
 func (o *outbox) writeInlineLocked() (done bool) {
 	o.writer = writerInline
 	o.yieldLocked()
-	return o.tryOpenLocked()
+	done = o.trySealedLocked()
+	o.stepDownLocked()
+	o.mu.Unlock()
+	return done
 }
 
 // yieldLocked lets others join the open batch, if the rule says so. The lock is released meanwhile.
@@ -72,14 +75,6 @@ func (o *outbox) yieldLocked() {
 		runtime.Gosched()
 		o.mu.Lock()
 	}
-}
-
-// tryOpenLocked is writeInlineLocked for one that is the writer already.
-func (o *outbox) tryOpenLocked() (done bool) {
-	done = o.trySealedLocked()
-	o.stepDownLocked()
-	o.mu.Unlock()
-	return done
 }
 
 // writeLentLocked makes the caller the writer of the open batch, which ends with a message of its

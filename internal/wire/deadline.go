@@ -36,13 +36,6 @@ type deadlineConn interface {
 	// can be seen without a read.
 	ahead() []byte
 
-	// canTryWrite reports whether tryWrite can take anything. It is always the same.
-	canTryWrite() bool
-
-	// tryWrite writes what the connection takes at once of head and tail, and never waits. That
-	// it takes no more is no error.
-	tryWrite(head, tail []byte) (int, error)
-
 	// inFlight returns how many bytes of a Write that goes on may or may not have been
 	// handed over.
 	inFlight() int
@@ -96,22 +89,28 @@ func WriteDeadlinesHold(conn net.Conn) bool {
 	return true
 }
 
+// A tryWriter writes what the connection takes at once of head and tail, and never waits. That
+// it takes no more is no error.
+type tryWriter interface {
+	tryWrite(head, tail []byte) (int, error)
+}
+
 // newDeadlineConn returns raw with its own deadlines if they are real, else with emulated
-// ones. maxRead is the size of the largest read of an emulated connection.
-func newDeadlineConn(raw net.Conn, maxRead int) deadlineConn {
+// ones. maxRead is the size of the largest read of an emulated connection. try is nil if
+// each write may have to wait.
+func newDeadlineConn(raw net.Conn, maxRead int) (conn deadlineConn, try tryWriter) {
 	switch {
 	case !HasRealDeadlines(raw) || raw.SetDeadline(time.Time{}) != nil:
-		return newEmulated(raw, maxRead)
+		return newEmulated(raw, maxRead), nil
 	case !WriteDeadlinesHold(raw):
-		return newWriteEmulated(raw)
+		return newWriteEmulated(raw), nil
 	}
-	return &socket{Conn: raw, try: newTryWriter(raw), ready: newReadyReader(raw)}
+	return &socket{Conn: raw, ready: newReadyReader(raw)}, newTryWriter(raw)
 }
 
 // A socket is a connection with deadlines of its own.
 type socket struct {
 	net.Conn
-	try   *tryWriter   // nil: it has no way to write without waiting
 	ready *readyReader // nil: it has no way to wait without memory
 }
 
@@ -143,15 +142,6 @@ func (s *socket) Write(p []byte) (int, error) {
 }
 
 func (s *socket) ahead() []byte { return peek(s.Conn) }
-
-func (s *socket) canTryWrite() bool { return s.try != nil }
-
-func (s *socket) tryWrite(head, tail []byte) (int, error) {
-	if s.try == nil {
-		return 0, nil
-	}
-	return s.try.write(head, tail)
-}
 
 func (s *socket) inFlight() int { return 0 }
 

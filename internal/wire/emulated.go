@@ -110,11 +110,6 @@ func (e *emulated) Write(p []byte) (int, error) { return e.writing.write(p) }
 // ahead: more may lie below, but only a read brings it.
 func (e *emulated) ahead() []byte { return bytes.Clone(e.reading.rest) }
 
-// canTryWrite: each write may wait.
-func (e *emulated) canTryWrite() bool { return false }
-
-func (e *emulated) tryWrite(head, tail []byte) (int, error) { return 0, nil }
-
 func (e *emulated) inFlight() int { return int(e.writing.inFlight.Load()) }
 
 // unacknowledged is not known: what lies below need not be a socket.

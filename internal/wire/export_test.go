@@ -9,6 +9,6 @@ import (
 // used.
 func NewWithoutWriteDeadlines(raw net.Conn, writeTimeout time.Duration, m Monitor) *Conn {
 	c := New(raw, writeTimeout, 64<<10, m)
-	c.conn = newWriteEmulated(raw)
+	c.conn, c.try = newWriteEmulated(raw), nil
 	return c
 }

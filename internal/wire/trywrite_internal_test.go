@@ -17,7 +17,6 @@ type willing struct {
 	try, write func(p []byte) (int, error)
 }
 
-func (w *willing) canTryWrite() bool                 { return true }
 func (w *willing) tryWrite(p, _ []byte) (int, error) { return w.try(p) }
 func (w *willing) Write(p []byte) (int, error)       { return w.write(p) }
 func (w *willing) Read([]byte) (int, error)          { return 0, io.EOF }
@@ -41,7 +40,8 @@ func newWilling(t *testing.T, write func(c *Conn, p []byte) (int, error)) *Conn 
 	t.Cleanup(func() { near.Close(); far.Close() })
 	c := New(near, time.Second, 64<<10, silent{})
 	each := func(p []byte) (int, error) { return write(c, p) }
-	c.conn = &willing{try: each, write: each}
+	w := &willing{try: each, write: each}
+	c.conn, c.try = w, w
 	c.Watch(silent{}, false)
 	t.Cleanup(func() { c.Kill(ErrClosed); c.Join() })
 	return c

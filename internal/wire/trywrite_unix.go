@@ -8,11 +8,11 @@ import (
 	"syscall"
 )
 
-// A tryWriter writes to a socket what it takes at once. The deadline that keeps an
+// A socketWriter writes to a socket what it takes at once. The deadline that keeps an
 // ordinary write from blocking costs a system timer, a tenth of a small round trip.
 //
 // It is used by one goroutine at a time.
-type tryWriter struct {
+type socketWriter struct {
 	conn       net.Conn
 	raw        syscall.RawConn
 	try        func(fd uintptr) (done bool) // writes head and tail once
@@ -26,7 +26,7 @@ type tryWriter struct {
 const maxWrite = 1 << 30
 
 // newTryWriter returns nil for a connection that is not a socket of the system's.
-func newTryWriter(conn net.Conn) *tryWriter {
+func newTryWriter(conn net.Conn) tryWriter {
 	switch conn.(type) {
 	case *net.TCPConn, *net.UnixConn:
 	default:
@@ -36,7 +36,7 @@ func newTryWriter(conn net.Conn) *tryWriter {
 	if err != nil {
 		return nil
 	}
-	t := &tryWriter{conn: conn, raw: raw}
+	t := &socketWriter{conn: conn, raw: raw}
 	t.try = func(fd uintptr) bool {
 		if len(t.tail) == 0 {
 			t.n, t.err = syscall.Write(int(fd), atMost(t.head))
@@ -51,8 +51,8 @@ func newTryWriter(conn net.Conn) *tryWriter {
 // atMost returns what of p one write may be given.
 func atMost(p []byte) []byte { return p[:min(len(p), maxWrite)] }
 
-// write returns how many bytes of head and tail the socket has taken; an error is final.
-func (t *tryWriter) write(head, tail []byte) (int, error) {
+// tryWrite returns how many bytes of head and tail the socket has taken; an error is final.
+func (t *socketWriter) tryWrite(head, tail []byte) (int, error) {
 	t.head, t.tail, t.n, t.err = head, tail, 0, nil
 	err := t.raw.Write(t.try)
 	t.head, t.tail = nil, nil
@@ -68,4 +68,4 @@ func (t *tryWriter) write(head, tail []byte) (int, error) {
 	return n, nil
 }
 
-func (t *tryWriter) opError(err error) error { return opError("write", t.conn, err) }
+func (t *socketWriter) opError(err error) error { return opError("write", t.conn, err) }

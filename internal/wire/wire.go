@@ -5,7 +5,7 @@
 //	                    │ bytes                ▲
 //	Conn            stallWatch             readDeadline, Monitor
 //	                    │                      ▲
-//	deadlineConn    socket: the connection's own deadlines; tryWriter, where the system has it
+//	deadlineConn    socket: the connection's own deadlines; a tryWriter beside it, where the system has that
 //	                emulated: a goroutine for each read and write
 //	                    │                      ▲
 //	net.Conn            ▼                      │
@@ -47,9 +47,10 @@ const (
 type Conn struct {
 	raw     net.Conn // as given to New
 	conn    deadlineConn
-	monitor Monitor // owned by the reading goroutine
-	cause   error   // why the connection ended; set once, with mu, before dead is closed
-	dead    Latch   // closed when there is a cause
+	try     tryWriter // of conn; nil: each write may have to wait
+	monitor Monitor   // owned by the reading goroutine
+	cause   error     // why the connection ended; set once, with mu, before dead is closed
+	dead    Latch     // closed when there is a cause
 	closing sync.WaitGroup
 
 	// mu is the innermost lock but for those of Latches: it is not held across a read, a write or a call of the Monitor.
@@ -102,9 +103,11 @@ const (
 // Real deadlines are used where HasRealDeadlines. Other connections, and those that refuse them, get
 // emulated ones. These are read maxRead bytes at a time at the most.
 func New(raw net.Conn, writeTimeout time.Duration, maxRead int, m Monitor) *Conn {
+	conn, try := newDeadlineConn(raw, maxRead)
 	return &Conn{
 		raw:     raw,
-		conn:    newDeadlineConn(raw, maxRead),
+		conn:    conn,
+		try:     try,
 		monitor: m,
 		stall:   stallWatch{timeout: writeTimeout},
 	}

@@ -18,7 +18,7 @@ const (
 
 // CanTryWrite reports whether TryWrite can take anything: on Unix, TCP and Unix sockets can be
 // asked to take what they take at once. It is always the same for a Conn.
-func (c *Conn) CanTryWrite() bool { return c.conn.canTryWrite() }
+func (c *Conn) CanTryWrite() bool { return c.try != nil }
 
 // TryWrite hands over what the network takes at once, and never waits. Without CanTryWrite that
 // is nothing.
@@ -28,21 +28,27 @@ func (c *Conn) CanTryWrite() bool { return c.conn.canTryWrite() }
 // that may wait for the reader to say more, will learn it again. Any other error ends the
 // writing side, as FailWrite does.
 func (c *Conn) TryWrite(p []byte) (n int, err error) {
+	if !c.CanTryWrite() {
+		return 0, c.Cause()
+	}
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
-	n, err = c.conn.tryWrite(p, nil)
+	n, err = c.try.tryWrite(p, nil)
 	return n, c.tried(n, len(p), err)
 }
 
 // TryWriteBoth is TryWrite of head and then tail, as one. Unlike TryWrite it gives the network some
 // time to take more: wait.
 func (c *Conn) TryWriteBoth(head, tail []byte, wait time.Duration) (n int, err error) {
+	if !c.CanTryWrite() {
+		return 0, c.Cause()
+	}
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
 	size := len(head) + len(tail)
-	n, err = c.conn.tryWrite(head, tail)
+	n, err = c.try.tryWrite(head, tail)
 	if wait > 0 && err == nil && n < size {
 		var k int
 		k, err = c.writeUntil(time.Now().Add(wait), head[min(n, len(head)):], tail[max(n-len(head), 0):])
@@ -57,7 +63,7 @@ func (c *Conn) TryWriteBoth(head, tail []byte, wait time.Duration) (n int, err e
 // writeUntil writes what the network takes of head and tail until due.
 func (c *Conn) writeUntil(due time.Time, head, tail []byte) (n int, err error) {
 	c.conn.SetWriteDeadline(due)
-	defer c.conn.SetWriteDeadline(time.Time{}) // a tryWriter would fail at one that has passed
+	defer c.conn.SetWriteDeadline(time.Time{}) // tryWrite would fail at one that has passed
 	if len(head) > 0 {
 		n, err = c.conn.Write(head)
 	}
@@ -122,7 +128,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		}
 		due, err = c.wrote(k, err, due)
 	}
-	c.conn.SetWriteDeadline(time.Time{}) // a tryWriter would fail at one that has passed
+	c.conn.SetWriteDeadline(time.Time{}) // tryWrite would fail at one that has passed
 	c.endWrite()
 	return n, err
 }
