@@ -665,8 +665,9 @@ func TestMemoryOfLargeMessagesIsGivenUp(t *testing.T) {
 			return n
 		},
 	}
-	framers := map[string]tcpclient.Framer{"LengthPrefix": tcpclient.LengthPrefix{}, "a user's": testkit.FuncFramer{}}
+	framers := map[string]tcpclient.Framer{"LengthPrefix": tcpclient.LengthPrefix{}}
 	if !testkit.RaceEnabled { // which has nothing to say about memory that is held
+		framers["a user's"] = testkit.FuncFramer{}
 		framers["Netstring"] = tcpclient.Netstring()
 		framers["Lines"] = tcpclient.Lines{MaxSize: 8 << 20}
 	}

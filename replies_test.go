@@ -1412,7 +1412,11 @@ func TestRepliesAndGoexit(t *testing.T) {
 
 func TestRepliesMemory(t *testing.T) {
 	t.Run("a loop that waits does not keep what large replies have needed", testkit.InBubble(func(t *testing.T) { // P6, E2
-		const loops, size = 20, 2 << 20
+		const size = 2 << 20
+		loops := 20
+		if testkit.RaceEnabled { // which takes its time with each byte
+			loops = 10 // the least that would be too much, of 256 KiB each
+		}
 		large := make([]byte, 4+8+size)
 		binary.BigEndian.PutUint32(large, 8+size)
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDPrefix{}, More: more, Inbox: 256 << 10})
@@ -1498,7 +1502,13 @@ func TestRepliesGivenUpBeforeTheyAreWritten(t *testing.T) {
 
 func TestManyChosenIDsGivenUp(t *testing.T) {
 	t.Run("no request with a chosen id is forgotten, however many are given up", testkit.InBubble(func(t *testing.T) { // B5
-		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: numbered{tcpclient.IDField{Width: 8}}})
+		d := tcpclient.Dialer{Correlator: numbered{tcpclient.IDField{Width: 8}}}
+		places := 1 << 16
+		if testkit.RaceEnabled { // which takes its time with each of them
+			places = 1 << 12
+			d.MaxInFlight = places
+		}
+		c, p := testkit.ConnectMemory(t, d)
 		go func() {
 			for {
 				if _, err := p.Next(); err != nil {
@@ -1509,14 +1519,14 @@ func TestManyChosenIDsGivenUp(t *testing.T) {
 		request := func(id uint64) []byte { return binary.BigEndian.AppendUint64(nil, id) }
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
-		for id := range uint64(1 << 16) {
+		for id := range uint64(places) {
 			all.Go(func() { c.Call(ctx, request(id+1)) })
 		}
 		synctest.Wait()
-		require.Equal(t, 1<<16, c.Stats().InFlight)
+		require.Equal(t, places, c.Stats().InFlight)
 		cancel()
 		all.Wait()
-		require.Equal(t, 1<<16, c.Stats().InFlight)
+		require.Equal(t, places, c.Stats().InFlight)
 
 		const purchase = 1 << 20
 		for range 2 {

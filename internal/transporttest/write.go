@@ -116,8 +116,8 @@ func Write(t *testing.T, tr testkit.Transport) {
 
 // Helper is for messages that a connection does not take at once.
 func Helper(t *testing.T, tr testkit.Transport) {
-	c, p := tr.Connect(t, tcpclient.Dialer{WriteTimeout: -1, Framer: tcpclient.LengthPrefix{MaxSize: 1 << 30}})
-	msg := testkit.Pattern(16 << 20)
+	c, p := tr.ConnectSmall(t, tcpclient.Dialer{WriteTimeout: -1})
+	msg := testkit.Pattern(4 << 20)
 	ctx, cancel := context.WithCancel(t.Context())
 	sent := testkit.Start(t, func() error { return c.Send(ctx, msg) })
 	testkit.WaitBlocked(t, "(*outbox).help(")
