@@ -442,39 +442,73 @@ func faultPorts(t *testing.T) {
 
 func faultTLSStall(t *testing.T) {
 	for _, name := range []string{"tcp", "memory"} {
-		l := testkit.TransportNamed(name).Listen(t)
 		_, trusting := tcpclienttest.NewTLSConfig()
 		trusting.ServerName = "localhost"
-		ended := make(chan error, 2)
+		l := testkit.TransportNamed(name).Listen(t)
+		stalled := stallAll(l, func() {})
+		requireHandshakeTimeout(t, 200*time.Millisecond, func(timeout time.Duration) error {
+			d := tcpclient.Dialer{TLSConfig: trusting, Timeout: timeout}
+			if name == "tcp" {
+				d.DialContext = dialLocal
+			}
+			_, err := l.TryDial(t.Context(), d)
+			return err
+		})
+		testkit.Eventually(t, "the raw connection is closed", stalled.isOver)
+
+		l = testkit.TransportNamed(name).Listen(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go func() {
-			for _, begun := range []func(){func() {}, cancel} {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
+		stalled = stallAll(l, cancel)
+		_, err := l.TryDial(expiring{ctx}, tcpclient.Dialer{TLSConfig: trusting})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		testkit.Eventually(t, "the raw connection is closed", stalled.isOver)
+	}
+}
+
+// A stall is a server that never says a word.
+type stall struct{ accepted, open atomic.Int32 } // connections
+
+// stallAll accepts all connections of l, and calls begun when a handshake has begun.
+func stallAll(l net.Listener, begun func()) *stall {
+	s := new(stall)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s.open.Add(1)
+			s.accepted.Add(1)
+			go func() {
+				defer s.open.Add(-1)
+				defer conn.Close()
 				conn.Read(make([]byte, 1))
 				begun()
-				_, err = io.Copy(io.Discard, conn) // never a word
-				conn.Close()
-				ended <- err
-			}
-		}()
-		d := tcpclient.Dialer{TLSConfig: trusting, Timeout: 200 * time.Millisecond}
-		if name == "tcp" {
-			d.DialContext = dialed(t, l)
+				io.Copy(io.Discard, conn)
+			}()
 		}
+	}()
+	return s
+}
+
+// isOver reports whether there were connections, and all have ended.
+func (s *stall) isOver() bool { return s.accepted.Load() > 0 && s.open.Load() == 0 }
+
+// requireHandshakeTimeout wants the Timeout to end the handshake of a dial. If this process does not
+// run for so long, it ends what comes before; then there is another dial, with twice the time.
+func requireHandshakeTimeout(t testing.TB, timeout time.Duration, dial func(timeout time.Duration) error) {
+	t.Helper()
+	for ; ; timeout *= 2 {
 		began := time.Now()
-		_, err := l.TryDial(t.Context(), d)
+		err := dial(timeout)
+		if testkit.OpError(t, err).Op == "dial" && timeout < 5*time.Second {
+			continue
+		}
 		requireDialError(t, err, "handshake", tcpclient.ClassDisconnected)
 		requireOurTimeout(t, err)
-		requireTook(t, 200*time.Millisecond, began)
-		<-ended // the raw connection was closed
-
-		_, err = l.TryDial(expiring{ctx}, tcpclient.Dialer{TLSConfig: trusting})
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		<-ended
+		requireTook(t, timeout, began)
+		return
 	}
 }
 
@@ -491,24 +525,16 @@ func (e expiring) Err() error {
 
 func (expiring) Value(any) any { return nil } // else contexts made of it are made of the one in it
 
-// dialed returns a DialContext that takes no time: its connection is there already. So on a busy
-// machine, too, it is what follows that takes too long.
-func dialed(t testing.TB, l *testkit.Listener) func(context.Context, string, string) (net.Conn, error) {
-	t.Helper()
-	conn, err := net.Dial(l.Addr().Network(), l.Addr().String())
-	require.NoError(t, err)
-	return func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+// dialLocal is a DialContext that does not look at its context: what takes too long is what follows.
+func dialLocal(_ context.Context, network, address string) (net.Conn, error) {
+	return net.Dial(network, address)
 }
 
 func faultTLSTrickle(t *testing.T) {
 	// A server that answers, one byte at a time.
 	server, trusting := tcpclienttest.NewTLSConfig()
 	l := testkit.ListenTCP(t)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
+	trickle := func(conn net.Conn) {
 		defer conn.Close()
 		slow := &testkit.HookedConn{Conn: conn, OnWrite: func(p []byte) (n int, err error) {
 			for i := range p {
@@ -520,13 +546,20 @@ func faultTLSTrickle(t *testing.T) {
 			return len(p), nil
 		}}
 		tls.Server(slow, server).Handshake()
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go trickle(conn)
+		}
 	}()
-	dial := dialed(t, l)
-	began := time.Now()
-	_, err := l.TryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting, Timeout: 300 * time.Millisecond, DialContext: dial})
-	requireDialError(t, err, "handshake", tcpclient.ClassDisconnected)
-	requireOurTimeout(t, err)
-	requireTook(t, 300*time.Millisecond, began)
+	requireHandshakeTimeout(t, 300*time.Millisecond, func(timeout time.Duration) error {
+		_, err := l.TryDial(t.Context(), tcpclient.Dialer{TLSConfig: trusting, Timeout: timeout, DialContext: dialLocal})
+		return err
+	})
 }
 
 func faultCertificate(t *testing.T) {
