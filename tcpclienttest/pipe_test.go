@@ -388,7 +388,10 @@ func TestConn(t *testing.T) {
 	})
 
 	t.Run("a reset wakes the peer's blocked calls", func(t *testing.T) {
-		onEach(t, func(t *testing.T, _ transport, near, far net.Conn, settle func()) {
+		onEach(t, func(t *testing.T, tr transport, near, far net.Conn, settle func()) {
+			if tr.tcp { // settle is no certainty that the Read waits
+				testkit.SkipUnderWine(t, "the error of a reset that no Read waits for")
+			}
 			reading := async(read(far, 1))
 			settle()
 			abort(t, near)
