@@ -122,12 +122,13 @@ func TestHeartbeat(t *testing.T) {
 
 	t.Run("our silence begins with the last bytes of the Handshake", testkit.InBubble(func(t *testing.T) { // P5, A1
 		l := testkit.ListenMemory(t)
-		go l.TryDial(t.Context(), tcpclient.Dialer{Heartbeat: testkit.Pinging(), Handshake: testkit.Login})
+		dialed := l.StartDial(t, t.Context(), tcpclient.Dialer{Heartbeat: testkit.Pinging(), Handshake: testkit.Login})
 		p := l.AcceptPeer(t)
 		require.Equal(t, "login", p.Receive())
 		start := time.Now()
 		time.Sleep(8 * time.Second)
 		p.Send("welcome")
+		dialed()
 		require.Equal(t, "ping", p.Receive())
 		require.Equal(t, 10*time.Second, time.Since(start))
 	}))

@@ -461,6 +461,7 @@ func TestReplies(t *testing.T) {
 			for _, err := range replies {
 				require.NoError(t, err)
 			}
+			synctest.Wait() // the reply may come before the helper has counted the request
 			require.EqualValues(t, i+1, c.Stats().MessagesSent)
 		}
 	}))
