@@ -59,8 +59,8 @@ const (
 	// can write.
 	minLent = 16 << 10
 
-	// lentWait is how long a Send of such a message waits for the network to take more of it. A
-	// peer that is slower than that is not kept waiting by a copy of the rest.
+	// lentWait is how long the caller waits for the network to take more of it. A peer that is
+	// slower than that is not kept waiting by a copy of the rest.
 	lentWait = 2 * time.Millisecond
 )
 
@@ -136,7 +136,7 @@ func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error)
 			return true, err
 		} else if to != nil {
 			o.batches.open.unawaited++
-			o.writeLentLocked(to, canceled, 0)
+			o.writeLentLocked(to, canceled)
 			return false, nil
 		}
 	}
@@ -182,7 +182,7 @@ func (o *outbox) send(ctx context.Context, msg []byte) (unsent bool, err error) 
 	switch {
 	case err != nil:
 		return true, err
-	case to != nil && o.writeLentLocked(to, canceled, lentWait):
+	case to != nil && o.writeLentLocked(to, canceled):
 		return false, nil
 	case to != nil:
 		return o.await(ctx, t)

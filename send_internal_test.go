@@ -561,30 +561,48 @@ func TestLend(t *testing.T) {
 		})
 	}
 
-	t.Run("ends with the context of a Send, however steadily the network takes a little", func(t *testing.T) { // P1, P2
-		ctx, cancel := context.WithCancel(t.Context())
-		returned := make(chan struct{})
-		raw := &trickle{cutOff: newCutOff(t, 1<<20), onWrite: func(n int) {
-			switch n {
-			case 5:
-				cancel()
-			case 6: // the helper's: if that had written all before Send looks, Send would return nil
-				select {
-				case <-returned:
-				case <-time.After(10 * time.Second): // it is still that of Send
+	t.Run("goes on while the network takes a little, and copies nothing", func(t *testing.T) { // P12
+		for _, op := range []func(*outbox, context.Context, []byte) (bool, error){(*outbox).send, (*outbox).write} {
+			raw := &trickle{cutOff: newCutOff(t, 1<<20), onWrite: func(int) {}}
+			o := newTestOutbox(&Dialer{WriteBuffer: minLent - 1}, raw, lendingTransport)
+			_, err := op(o, t.Context(), pattern)
+			require.NoError(t, err)
+			require.Equal(t, frameHeader+minLent, len(raw.written()))
+			require.Zero(t, cap(o.batches.open.loan.kept))
+			requireOutboxEnds(t, o)
+		}
+	})
+
+	t.Run("ends with the context, however steadily the network takes a little", func(t *testing.T) { // P1, P2
+		for name, op := range map[string]func(*outbox, context.Context, []byte) (bool, error){"Send": (*outbox).send, "Write": (*outbox).write} {
+			ctx, cancel := context.WithCancel(t.Context())
+			returned := make(chan struct{})
+			raw := &trickle{cutOff: newCutOff(t, 1<<20), onWrite: func(n int) {
+				switch n {
+				case 5:
+					cancel()
+				case 6: // the helper's: if that had written all before Send looks, Send would return nil
+					select {
+					case <-returned:
+					case <-time.After(10 * time.Second): // it is still the caller's
+					}
 				}
+			}}
+			o := newTestOutbox(&Dialer{WriteBuffer: minLent - 1}, raw, lendingTransport)
+			msg := slices.Clone(pattern)
+			unsent, err := op(o, ctx, msg)
+			close(returned)
+			clear(msg)
+			if name == "Send" {
+				require.ErrorIs(t, err, context.Canceled)
+			} else {
+				require.NoError(t, err, "it was taken")
 			}
-		}}
-		o := newTestOutbox(new(Dialer), raw, lendingTransport)
-		msg := slices.Clone(pattern)
-		unsent, err := o.send(ctx, msg)
-		close(returned)
-		clear(msg)
-		require.ErrorIs(t, err, context.Canceled)
-		require.False(t, unsent)
-		require.NoError(t, o.flush(t.Context()))
-		require.Equal(t, string(binary.BigEndian.AppendUint32(nil, minLent))+string(pattern), raw.written())
-		requireOutboxEnds(t, o)
+			require.False(t, unsent)
+			require.NoError(t, o.flush(t.Context()))
+			require.Equal(t, string(binary.BigEndian.AppendUint32(nil, minLent))+string(pattern), raw.written())
+			requireOutboxEnds(t, o)
+		}
 	})
 
 	t.Run("of a message that the framing refuses is refused as any other is", func(t *testing.T) { // P4

@@ -7,7 +7,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
@@ -44,10 +43,10 @@ type transport interface {
 
 // A lender is a transport that writes from the memory of the caller, too.
 type lender interface {
-	// writeLent is tryWrite for a batch that ends with a message in the memory of its caller. With
-	// wait it goes on until canceled is closed, or the network takes nothing in that time. It copies what
-	// is left of the message.
-	writeLent(canceled <-chan struct{}, b *batch, wait time.Duration) (done bool)
+	// writeLent is tryWrite for a batch that ends with a message in the memory of its caller. It goes
+	// on until canceled is closed, or the network takes nothing for lentWait. It copies what is left
+	// of the message.
+	writeLent(canceled <-chan struct{}, b *batch) (done bool)
 }
 
 const (
@@ -88,22 +87,18 @@ func (t *plainTransport) write(b *batch) (done bool) {
 	return t.took(b, n, err)
 }
 
-func (t *plainTransport) writeLent(canceled <-chan struct{}, b *batch, wait time.Duration) (done bool) {
+func (t *plainTransport) writeLent(canceled <-chan struct{}, b *batch) (done bool) {
 	b.begin(t.handed)
-	size := lentPiece
-	if wait > 0 { // else the peer is busy with what came before
-		size = firstPiece
-	}
-	for ; ; size = lentPiece {
+	for size := firstPiece; ; size = lentPiece {
 		own, lent := b.rest()
 		piece := lent[:min(len(lent), size)]
-		n, err := t.wire.TryWriteBoth(own, piece, wait)
+		n, err := t.wire.TryWriteBoth(own, piece, lentWait)
 		switch {
 		case !t.took(b, n, err):
 			return false // no one will read the message any more
 		case n == len(own)+len(lent):
 			return true
-		case n == 0, wait == 0 && n < len(own)+len(piece), isClosed(canceled):
+		case n == 0, isClosed(canceled):
 			b.keep()
 			return false
 		}

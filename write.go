@@ -3,7 +3,6 @@ package tcpclient
 import (
 	"errors"
 	"runtime"
-	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
@@ -80,11 +79,11 @@ func (o *outbox) yieldLocked() {
 // writeLentLocked makes the caller the writer of the open batch, which ends with a message of its
 // own, and reports whether all of that was handed over. What is left is for the helper. It releases
 // the lock.
-func (o *outbox) writeLentLocked(to lender, canceled <-chan struct{}, wait time.Duration) (done bool) {
+func (o *outbox) writeLentLocked(to lender, canceled <-chan struct{}) (done bool) {
 	o.writer = writerInline
 	b := o.sealLocked()
 	o.mu.Unlock()
-	done = to.writeLent(canceled, b, wait)
+	done = to.writeLent(canceled, b)
 	o.mu.Lock()
 	if done {
 		o.completeLocked()

@@ -251,7 +251,6 @@ var reasons = map[pair]string{
 	{"in", "yamux"}:              "bytes, not messages: the frames are cut as the floor cuts them",
 	{"in", "go-msgio"}:           "the caller reads the socket itself, alone and without a context",
 	{"out", "netpoll"}:           "no lock and no context: it may be used by one goroutine only",
-	{"out", "naive"}:             "it waits until the network has taken a large message; here a Write tries once and copies the rest, since it is a buffer",
 	{"out", "yamux"}:             "bufio in front of the stream takes the frames, without a lock or a context, by one goroutine only",
 	{"out", "go-msgio"}:          "without a context; errors are found at the end",
 	{"both", "netpoll"}:          "no lock and no context: one goroutine may write, and one may read",

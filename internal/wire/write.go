@@ -41,20 +41,19 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 // TryWriteBoth is TryWrite of head and then tail, as one. Unlike TryWrite it gives the network some
 // time to take more: wait.
 func (c *Conn) TryWriteBoth(head, tail []byte, wait time.Duration) (n int, err error) {
-	if !c.CanTryWrite() {
-		return 0, c.Cause()
-	}
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
 	size := len(head) + len(tail)
-	n, err = c.try.tryWrite(head, tail)
-	if wait > 0 && err == nil && n < size {
+	if c.CanTryWrite() {
+		n, err = c.try.tryWrite(head, tail)
+	}
+	if err == nil && n < size {
 		var k int
 		k, err = c.writeUntil(time.Now().Add(wait), head[min(n, len(head)):], tail[max(n-len(head), 0):])
 		n += k
 	}
-	if wait > 0 && n > 0 {
+	if n > 0 {
 		c.moved()
 	}
 	return n, c.tried(n, size, err)
