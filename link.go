@@ -156,20 +156,20 @@ func (l *link) closeGracefully(ended <-chan struct{}) {
 func (l *link) awaitFIN(finished <-chan struct{}) bool {
 	look := time.NewTicker(closeNotify)
 	defer look.Stop()
-	for start := time.Now(); ; {
-		flushed := l.out.isFlushed()
+	still := 0                           // looks in a row that have seen no progress
+	for range closeFlush / closeNotify { // looks, not time: this process may not run meanwhile
+		flushed, before := l.out.isFlushed(), l.wire.Progress()
 		select {
 		case <-finished:
 			return true
 		case <-look.C:
 		}
-		now := time.Now()
-		moved := start
-		if p := l.wire.Progress(); p.After(start) {
-			moved = p
+		if still++; l.wire.Progress().After(before) {
+			still = 0
 		}
-		if flushed || now.Sub(start) >= closeFlush || now.Sub(moved) >= closeStall {
+		if flushed || still == int(closeStall/closeNotify) {
 			return false
 		}
 	}
+	return false
 }

@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 func init() {
 	children["host"] = testkit.HostProcess
 	children["client"] = clientProcess
+	children["closing client"] = closingProcess
 }
 
 // clientProcess is a program with a Client. Its argument is an address to dial, and
@@ -63,6 +65,37 @@ func clientProcess() int {
 		time.Sleep(measured)
 		return fmt.Sprintf("used %d ms, %d attempts", (processorTime() - used).Milliseconds(), attempts.Load())
 	})
+}
+
+// closingProcess is a program that closes its Client, and is suspended while that flushes. Its
+// argument is an address to dial. It tells what Close returns.
+func closingProcess() int {
+	ctx := context.Background()
+	d := tcpclient.Dialer{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		return &suspending{Conn: conn}, err
+	}}
+	c, err := d.Dial(ctx, "tcp", os.Getenv(argumentVariable))
+	if err == nil {
+		err = c.Write(ctx, []byte("flushed"))
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("closed:", c.Close())
+	return 0
+}
+
+// A suspending is a connection whose process suspends itself in a Write, and is slow to go on.
+type suspending struct{ net.Conn }
+
+func (c *suspending) Write(p []byte) (int, error) {
+	if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+		return 0, err
+	}
+	<-time.After(20 * time.Millisecond)
+	return c.Conn.Write(p)
 }
 
 // measured is how long clientProcess measures.

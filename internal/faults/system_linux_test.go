@@ -36,6 +36,7 @@ func init() {
 		"Y1 one processor and goroutines that never rest": slow(faultBusy),
 		"Y2 peer process is suspended":                    beside(faultPeerSuspended),
 		"Y2 client process is suspended":                  slow(faultSuspended),
+		"Y2 client process is suspended in Close":         beside(faultSuspendedInClose),
 		"Y3 peer process is killed":                       beside(faultKilled),
 		"Y4 peer host vanishes":                           apart(faultHostVanishes),
 		"Y5 local link down for a while":                  apart(faultLinkDown),
@@ -262,6 +263,17 @@ func faultSuspended(t *testing.T) {
 			require.Equal(t, "received alive", client.Line(t), "no peer was dead")
 		})
 	}
+}
+
+func faultSuspendedInClose(t *testing.T) {
+	l := testkit.ListenTCP(t)
+	client := testkit.StartProcess(t, "closing client", nil, fmt.Sprintf("%s=%s", argumentVariable, l.Addr()))
+	p := l.AcceptPeer(t)
+	client.AwaitStop(t)
+	<-time.After(600 * time.Millisecond) // more than Close gives a peer that takes nothing
+	client.Resume(t)
+	require.Equal(t, "closed: <nil>", client.Line(t))
+	require.Equal(t, "flushed", p.Receive())
 }
 
 // argument is that of a client process.

@@ -68,6 +68,12 @@ func (p *Process) Do(t testing.TB, command string) string {
 func (p *Process) Stop(t testing.TB) {
 	t.Helper()
 	require.NoError(t, p.Process.Signal(syscall.SIGSTOP))
+	p.AwaitStop(t)
+}
+
+// AwaitStop returns when the process stands still.
+func (p *Process) AwaitStop(t testing.TB) {
+	t.Helper()
 	Eventually(t, "the process is suspended", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
 		require.NoError(t, err)
