@@ -114,9 +114,10 @@ func (c *Client) awaitFirst(ctx context.Context) bool {
 
 // Write frames msg into the write buffer. It does not wait for the network, unless
 // [Dialer].WriteBuffer bytes are waiting already: it flushes these first. A message larger than
-// WriteBuffer it hands to the network itself if nobody else is writing. It waits then while the
-// network takes more of it, but not for longer than 2 ms in which that takes nothing: the rest is
-// buffered.
+// WriteBuffer may go to the network at once, behind what is waiting. Write then waits while the
+// network takes some of it, and up to four milliseconds while it takes none. What is left after
+// that, or when ctx or the Client ends meanwhile, was taken all the same: it is sent in the
+// background, or reported as lost.
 //
 // Write blocks until there is room, ctx is done or the Client is closed; while
 // disconnected it waits for the next connection. It borrows msg until it returns.

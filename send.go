@@ -32,7 +32,7 @@ type writer uint8
 
 const (
 	writerNone   writer = iota // there is nothing to write that somebody needs written
-	writerInline               // the goroutine of a caller, which does not wait for the network
+	writerInline               // the goroutine of a caller, which waits for the network with a large message only
 	writerHelper               // the outbox's own, which waits
 )
 
@@ -77,7 +77,7 @@ type ticket struct {
 // Messages are framed into the open batch under a lock that is never held across I/O.
 // Who needs them written, and finds no writer, becomes the writer: it may yield once, so that
 // others may join, makes the open batch the flight, and hands the network what that takes at
-// once. What is left, or has joined meanwhile, is for the helper: a goroutine that ends when
+// once, or of a large message of its own while it takes some. What is left, or has joined meanwhile, is for the helper: a goroutine that ends when
 // there is nothing to do. The others wait for their batch. A call waits for its reply
 // instead, and calls.lose ends it if its request is lost.
 type outbox struct {

@@ -573,6 +573,18 @@ func TestLend(t *testing.T) {
 		}
 	})
 
+	t.Run("waits for a network that takes nothing, but not for long", func(t *testing.T) { // P2, P4
+		synctest.Test(t, func(t *testing.T) {
+			o := newTestOutbox(&Dialer{WriteBuffer: minLent - 1}, &stuck{newCutOff(t, 1<<20)}, lendingTransport)
+			began := time.Now()
+			_, err := o.write(t.Context(), pattern)
+			require.NoError(t, err)
+			require.Equal(t, 2*time.Millisecond, time.Since(began))
+			requireOutboxEnds(t, o)
+			require.Equal(t, 1, o.batches.messages(), "it is kept")
+		})
+	})
+
 	t.Run("ends with the context, however steadily the network takes a little", func(t *testing.T) { // P1, P2
 		for name, op := range map[string]func(*outbox, context.Context, []byte) (bool, error){"Send": (*outbox).send, "Write": (*outbox).write} {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -584,7 +596,8 @@ func TestLend(t *testing.T) {
 				case 6: // the helper's: if that had written all before Send looks, Send would return nil
 					select {
 					case <-returned:
-					case <-time.After(10 * time.Second): // it is still the caller's
+					case <-time.After(10 * time.Second):
+						t.Error("it is still the caller's")
 					}
 				}
 			}}
@@ -632,6 +645,11 @@ func (c *trickle) Write(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// A stuck is a connection that takes nothing.
+type stuck struct{ *cutOff }
+
+func (c *stuck) Write(p []byte) (int, error) { return c.Conn.Write(p) }
 
 func TestLendToASocket(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -653,22 +653,24 @@ func TestLargeMessages(t *testing.T) {
 		})
 
 		t.Run("end with Close, in the middle of one", func(t *testing.T) { // P4, P7
-			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
-			sending := testkit.Start(t, func() error {
-				var msg []byte
-				for i := 0; ; i++ {
-					msg = testkit.AppendCheckable(msg[:0], i, 300<<10)
-					err := c.Send(context.Background(), msg)
-					spoil(msg)
-					if err != nil {
-						return err
+			for _, method := range []func(*tcpclient.Client, context.Context, []byte) error{(*tcpclient.Client).Send, (*tcpclient.Client).Write} {
+				c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
+				sending := testkit.Start(t, func() error {
+					var msg []byte
+					for i := 0; ; i++ {
+						msg = testkit.AppendCheckable(msg[:0], i, 300<<10)
+						err := method(c, context.Background(), msg)
+						spoil(msg)
+						if err != nil {
+							return err
+						}
 					}
-				}
-			})
-			p.Next()
-			testkit.RequireFast(t, "Close", func() { c.Close() })
-			require.ErrorIs(t, sending(), tcpclient.ErrClosed)
-			requireChecked(t, p)
+				})
+				p.Next()
+				testkit.RequireFast(t, "Close", func() { c.Close() })
+				require.ErrorIs(t, sending(), tcpclient.ErrClosed)
+				requireChecked(t, p)
+			}
 		})
 
 		t.Run("that were taken arrive before the FIN of Shutdown", func(t *testing.T) { // P1, P7

@@ -23,7 +23,7 @@ type access interface {
 // When its connection has ended, the methods of a Session fail at once with the end, which Is
 // [ErrDisconnected]. What the server has done until then, only the protocol can say. Begin another
 // Session for another try. If the Client was closed, the error is [ErrClosed]. A Write in the moment of
-// the end may still be taken, and is then reported as lost; and the first call of all may report what
+// the end, or that waits then, may still be taken, and is then reported as lost; and the first call of all may report what
 // was lost with the connection before, as a [LossError].
 //
 // Others may use the connection meanwhile, by the Client or by Sessions of their own: a Session

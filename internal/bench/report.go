@@ -250,6 +250,7 @@ var reasons = map[pair]string{
 	{"in", "netpoll"}:            "messages are read in place by the only reader there may be: no hand-over between goroutines, no context",
 	{"in", "yamux"}:              "bytes, not messages: the frames are cut as the floor cuts them",
 	{"in", "go-msgio"}:           "the caller reads the socket itself, alone and without a context",
+	{"out", "naive"}:             "a large message is written in two pieces, so that the peer wakes for the first; or the rounds overlap: noise",
 	{"out", "netpoll"}:           "no lock and no context: it may be used by one goroutine only",
 	{"out", "yamux"}:             "bufio in front of the stream takes the frames, without a lock or a context, by one goroutine only",
 	{"out", "go-msgio"}:          "without a context; errors are found at the end",

@@ -357,7 +357,6 @@ func (p *pendingIO) await() (result, error) {
 		if err := p.calls.begin(); err != nil {
 			return result{}, err
 		}
-		p.begun = true
 		go p.work()
 	}
 	for {

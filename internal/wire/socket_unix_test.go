@@ -268,7 +268,7 @@ func TestTryWriteBoth(t *testing.T) {
 		c := newConn(t, near, time.Minute)
 		p := pattern(4 << 20)
 		const wait = 20 * time.Millisecond
-		n := 0
+		began, n := time.Now(), 0
 		for idle := false; !idle; {
 			began := time.Now()
 			k, err := c.TryWriteBoth(p[n:n+10], p[n+10:], wait)
@@ -280,6 +280,7 @@ func TestTryWriteBoth(t *testing.T) {
 		}
 		require.Less(t, n, len(p))
 		require.False(t, c.IsDead())
+		require.True(t, c.Progress().After(began), "Close sees that the network has taken some")
 		k, err := c.TryWriteBoth(p[n:n+10], p[n+10:], 0)
 		require.NoError(t, err)
 		n += k // little, if anything: the peer's TCP may have found some room

@@ -39,7 +39,7 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) {
 }
 
 // TryWriteBoth is TryWrite of head and then tail, as one. Unlike TryWrite it gives the network some
-// time to take more: wait.
+// time to take more: wait. It is for connections with deadlines of their own.
 func (c *Conn) TryWriteBoth(head, tail []byte, wait time.Duration) (n int, err error) {
 	if err := c.beginWrite(); err != nil {
 		return 0, err
