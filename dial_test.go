@@ -129,6 +129,23 @@ func TestDialTimeout(t *testing.T) {
 		require.ErrorContains(t, err, "connecting")
 	}))
 
+	t.Run("in the moment of the connection leaves none behind", func(t *testing.T) { // P2, P6
+		l := testkit.ListenMemory(t)
+		for range 1000 {
+			ctx, cancel := context.WithCancel(t.Context())
+			c, err := l.TryDial(ctx, tcpclient.Dialer{Handshake: func(context.Context, *tcpclient.Conn) error {
+				go cancel()
+				return nil
+			}})
+			p := l.AcceptPeer(t)
+			if err == nil {
+				require.NoError(t, c.Close())
+			}
+			testkit.RequireFast(t, "the end", func() { _, err = p.Next() })
+			require.ErrorIs(t, err, io.EOF)
+		}
+	})
+
 	t.Run("is not what ends an attempt that is cancelled", testkit.InBubble(func(t *testing.T) { // P2, P9
 		rec := testkit.NewRecorder()
 		ctx, cancel := context.WithCancel(t.Context())
