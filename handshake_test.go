@@ -52,6 +52,7 @@ func TestHandshake(t *testing.T) {
 			assert.ErrorIs(t, conn.Send(testkit.Canceled(t), []byte("never")), context.Canceled)
 			_, err := conn.Receive(testkit.Canceled(t))
 			assert.ErrorIs(t, err, context.Canceled)
+			assert.False(t, testkit.OpError(t, err).Unsent, "a Receive sends nothing")
 			return nil
 		}}, func(p *testkit.Peer) { p.Echo() })
 		require.NoError(t, err)

@@ -374,6 +374,51 @@ func TestSendOverASocket(t *testing.T) {
 	})
 }
 
+func TestInlineWriterYields(t *testing.T) { // P12
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // else others may join without that
+	o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), readyTransport)
+	const senders, each = 8, 10
+	var all sync.WaitGroup
+	for range senders {
+		all.Go(func() {
+			for range each {
+				_, err := o.send(context.Background(), []byte("x"))
+				assert.NoError(t, err)
+			}
+		})
+	}
+	all.Wait()
+	require.Less(t, o.count.flushes.Load(), uint64(senders*each/2))
+	requireOutboxEnds(t, o)
+}
+
+// A flushed is a transport that tells of a tryFlush.
+type flushed struct {
+	ready
+	onFlush func()
+}
+
+func (f flushed) tryFlush() bool { f.onFlush(); return true }
+
+func TestWhatTLSAddsHasOneWriter(t *testing.T) { // P1
+	var o *outbox
+	flushes := 0
+	o = newTestOutbox(new(Dialer), newCutOff(t, 1<<20), func(p *plainTransport) transport {
+		return flushed{ready{p}, func() {
+			flushes++
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			assert.False(t, o.canWriteLocked(), "nobody else writes meanwhile")
+		}}
+	})
+	o.tlsAdded()
+	require.Equal(t, 1, flushes)
+	o.mu.Lock()
+	require.True(t, o.canWriteLocked())
+	o.mu.Unlock()
+	requireOutboxEnds(t, o)
+}
+
 // lendingTransport is a transport to which messages are lent. Its network can only be asked with time.
 func lendingTransport(t *plainTransport) transport { return ready{t} }
 
