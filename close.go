@@ -133,9 +133,9 @@ func (c *Client) Close() error {
 	l := c.link.Load()
 	c.in.close(c.closeReason())
 	if l != nil {
-		cut := time.AfterFunc(closeFlush+closeStall, c.abort) // a Framer may hold it up
+		stop := afterLooks(int((closeFlush+closeStall)/closeNotify), c.abort) // a Framer may hold it up
 		l.closeGracefully(c.done.Wait())
-		cut.Stop()
+		stop()
 	}
 	c.abort()
 	select {
@@ -149,6 +149,27 @@ func (c *Client) Close() error {
 		close(closed)
 	}
 	return c.opError(opClose, false, c.outcome(l).loss)
+}
+
+// afterLooks calls f after so many looks, one each closeNotify, unless it is stopped. It counts
+// looks, not time: this process may not run meanwhile.
+func afterLooks(looks int, f func()) (stop func()) {
+	stopped, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		look := time.NewTicker(closeNotify)
+		defer look.Stop()
+		for range looks {
+			select {
+			case <-look.C:
+			case <-stopped:
+				close(ended)
+				return
+			}
+		}
+		close(ended)
+		f()
+	}()
+	return func() { close(stopped); <-ended }
 }
 
 // Disconnect ends the connection, as a loss with that cause: for a server that has said that

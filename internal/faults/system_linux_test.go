@@ -270,7 +270,7 @@ func faultSuspendedInClose(t *testing.T) {
 	client := testkit.StartProcess(t, "closing client", nil, fmt.Sprintf("%s=%s", argumentVariable, l.Addr()))
 	p := l.AcceptPeer(t)
 	client.AwaitStop(t)
-	<-time.After(600 * time.Millisecond) // more than Close gives a peer that takes nothing
+	<-time.After(2 * time.Second) // more than Close takes
 	client.Resume(t)
 	require.Equal(t, "closed: <nil>", client.Line(t))
 	require.Equal(t, "flushed", p.Receive())
