@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
@@ -20,6 +21,10 @@ const (
 	// closeNotify is how long Close waits for the socket to take the last words of
 	// TLS, and for the peer to hang up on what was flushed.
 	closeNotify = 100 * time.Millisecond
+
+	// closeLook is how often Close looks whether such a time is over. It counts the looks: a process
+	// that did not run meanwhile, because it was suspended, has not seen a peer that takes nothing.
+	closeLook = 10 * time.Millisecond
 )
 
 // Shutdown ends the exchange in an orderly way: it refuses further messages, waits for
@@ -117,7 +122,7 @@ func (c *Client) endOf(l *link) outcome {
 // connection and drops the messages that were not received. All calls that wait return
 // ErrClosed.
 //
-// Close returns within a second, and after the Client's goroutines have ended, unless
+// Close returns within a second (in which this process runs), and after the Client's goroutines have ended, unless
 // they are in code of the user, a Framer or a hook, that does not return. It returns an
 // error if it could not flush all that was written, even if another call reports that,
 // too, or if messages were lost before and no call has reported it. Further calls wait for
@@ -128,48 +133,71 @@ func (c *Client) Close() error {
 		<-closed
 		return nil
 	}
-	late := time.NewTimer(closeTime)
-	defer late.Stop()
+	late, timer := newLookTimer(closeTime)
+	defer timer.stop()
 	l := c.link.Load()
 	c.in.close(c.closeReason())
 	if l != nil {
-		stop := afterLooks(int((closeFlush+closeStall)/closeNotify), c.abort) // a Framer may hold it up
+		cut := afterLooks(closeFlush+closeStall, c.abort) // a Framer may hold it up
 		l.closeGracefully(c.done.Wait())
-		stop()
+		cut.stop()
 	}
 	c.abort()
 	select {
 	case <-c.done.Wait():
-		in := c.awaitForeign(late.C)
+		in := c.awaitForeign(late)
 		close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
 		if in {
-			c.trace.wait(late.C)
+			c.trace.wait(late)
 		}
-	case <-late.C:
+	case <-late:
 		close(closed)
 	}
 	return c.opError(opClose, false, c.outcome(l).loss)
 }
 
-// afterLooks calls f after so many looks, one each closeNotify, unless it is stopped. It counts
-// looks, not time: this process may not run meanwhile.
-func afterLooks(looks int, f func()) (stop func()) {
-	stopped, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		look := time.NewTicker(closeNotify)
-		defer look.Stop()
-		for range looks {
-			select {
-			case <-look.C:
-			case <-stopped:
-				close(ended)
-				return
-			}
+// A lookTimer is a timer for time in which this process runs. It looks at itself each closeLook, and
+// all that has passed since the last look counts as that.
+type lookTimer struct {
+	mu    sync.Mutex // guards following
+	timer *time.Timer
+	looks int // that are left; below 0: it was stopped
+}
+
+// afterLooks is [time.AfterFunc] with a lookTimer.
+func afterLooks(d time.Duration, f func()) *lookTimer {
+	t := &lookTimer{looks: int(d / closeLook)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer = time.AfterFunc(closeLook, func() {
+		if t.look() {
+			f()
 		}
-		close(ended)
-		f()
-	}()
-	return func() { close(stopped); <-ended }
+	})
+	return t
+}
+
+// newLookTimer returns what a lookTimer sends the time to, as [time.NewTimer] does.
+func newLookTimer(d time.Duration) (over <-chan time.Time, t *lookTimer) {
+	c := make(chan time.Time, 1)
+	return c, afterLooks(d, func() { c <- time.Now() })
+}
+
+// look reports whether the time is over.
+func (t *lookTimer) look() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.looks--; t.looks > 0 {
+		t.timer.Reset(closeLook)
+	}
+	return t.looks == 0
+}
+
+func (t *lookTimer) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.looks = -1
+	t.timer.Stop()
 }
 
 // Disconnect ends the connection, as a loss with that cause: for a server that has said that

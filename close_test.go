@@ -531,7 +531,7 @@ func TestCloseGoesOnFlushing(t *testing.T) {
 		require.NoError(t, c.Write(t.Context(), testkit.Pattern(1000)))
 		took, err := closeTook(c) // the network takes 100 bytes at once
 		require.Error(t, err)
-		require.Equal(t, 300*time.Millisecond, took)
+		require.Equal(t, 210*time.Millisecond, took)
 	}))
 
 	t.Run("for 500 ms to a peer that takes some each 90 ms", testkit.InBubble(func(t *testing.T) { // P7

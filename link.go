@@ -144,32 +144,37 @@ func (l *link) closeGracefully(ended <-chan struct{}) {
 	// A socket that is closed with unread data on it resets the connection, and what
 	// was just flushed may be lost on the way. So the reader goes on until the peer
 	// has seen our FIN. A tunnel without half-close may have such a socket below.
-	late := time.NewTimer(closeNotify)
-	defer late.Stop()
+	late, timer := newLookTimer(closeNotify)
+	defer timer.stop()
 	select {
 	case <-ended:
-	case <-late.C:
+	case <-late:
 	}
 }
 
 // awaitFIN waits until FIN was sent, as long as the peer takes what comes before it.
 func (l *link) awaitFIN(finished <-chan struct{}) bool {
-	look := time.NewTicker(closeNotify)
+	look := time.NewTimer(closeLook)
 	defer look.Stop()
-	still := 0                           // looks in a row that have seen no progress
-	for range closeFlush / closeNotify { // looks, not time: this process may not run meanwhile
-		flushed, before := l.out.isFlushed(), l.wire.Progress()
+	moved, still := l.wire.Progress(), 0 // looks since then
+	for range closeFlush / closeLook {
 		select {
 		case <-finished:
 			return true
 		case <-look.C:
+			look.Reset(closeLook)
 		}
-		if still++; l.wire.Progress().After(before) {
-			still = 0
+		still++
+		if p := l.wire.Progress(); p.After(moved) {
+			moved, still = p, 0
 		}
-		if flushed || still == int(closeStall/closeNotify) {
-			return false
+		most := closeStall
+		if l.out.isFlushed() {
+			most = closeNotify
+		}
+		if still >= int(most/closeLook) {
+			break
 		}
 	}
-	return false
+	return isClosed(finished)
 }

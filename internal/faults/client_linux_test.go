@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -67,34 +68,54 @@ func clientProcess() int {
 	})
 }
 
-// closingProcess is a program that closes its Client, and is suspended while that flushes. Its
-// argument is an address to dial. It tells what Close returns.
+// closingProcess is a program that closes its Client, and is suspended while that writes: what was
+// not flushed, or with "tls" the last words of that. Its argument is that or "tcp", and an address
+// to dial. It tells what Close returns, and that nothing is left.
 func closingProcess() int {
 	ctx := context.Background()
+	kind, address, _ := strings.Cut(os.Getenv(argumentVariable), " ")
+	var conn *suspending
 	d := tcpclient.Dialer{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		return &suspending{Conn: conn}, err
+		raw, err := new(net.Dialer).DialContext(ctx, network, address)
+		conn = &suspending{Conn: raw}
+		return conn, err
 	}}
-	c, err := d.Dial(ctx, "tcp", os.Getenv(argumentVariable))
+	if kind == "tls" {
+		d.TLSConfig = &tls.Config{InsecureSkipVerify: true}
+	}
+	c, err := d.Dial(ctx, "tcp", address)
 	if err == nil {
 		err = c.Write(ctx, []byte("flushed"))
+	}
+	if err == nil && kind == "tls" {
+		err = c.Flush(ctx)
 	}
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
+	conn.suspends.Store(true)
 	fmt.Println("closed:", c.Close())
+	if stacks := testkit.Stacks(); strings.Contains(stacks, "(*Client).run") {
+		fmt.Println(stacks)
+	}
+	fmt.Println("nothing is left")
 	return 0
 }
 
-// A suspending is a connection whose process suspends itself in a Write, and is slow to go on.
-type suspending struct{ net.Conn }
+// A suspending is a connection whose process may suspend itself in a Write, and is slow to go on.
+type suspending struct {
+	net.Conn
+	suspends atomic.Bool
+}
 
 func (c *suspending) Write(p []byte) (int, error) {
-	if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
-		return 0, err
+	if c.suspends.CompareAndSwap(true, false) {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+			return 0, err
+		}
+		<-time.After(20 * time.Millisecond)
 	}
-	<-time.After(20 * time.Millisecond)
 	return c.Conn.Write(p)
 }
 

@@ -266,14 +266,21 @@ func faultSuspended(t *testing.T) {
 }
 
 func faultSuspendedInClose(t *testing.T) {
-	l := testkit.ListenTCP(t)
-	client := testkit.StartProcess(t, "closing client", nil, fmt.Sprintf("%s=%s", argumentVariable, l.Addr()))
-	p := l.AcceptPeer(t)
-	client.AwaitStop(t)
-	<-time.After(2 * time.Second) // more than Close takes
-	client.Resume(t)
-	require.Equal(t, "closed: <nil>", client.Line(t))
-	require.Equal(t, "flushed", p.Receive())
+	for _, kind := range []string{"tcp", "tls"} {
+		t.Run(kind, func(t *testing.T) {
+			l := testkit.TransportNamed(kind).Listen(t)
+			client := testkit.StartProcess(t, "closing client", nil, fmt.Sprintf("%s=%s %s", argumentVariable, kind, l.Addr()))
+			p := l.AcceptPeer(t)
+			client.AwaitStop(t)
+			<-time.After(2 * time.Second) // more than Close takes
+			client.Resume(t)
+			require.Equal(t, "closed: <nil>", client.Line(t))
+			require.Equal(t, "nothing is left", client.Line(t))
+			require.Equal(t, "flushed", p.Receive())
+			_, err := p.Next()
+			require.Equal(t, io.EOF, err)
+		})
+	}
 }
 
 // argument is that of a client process.
