@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// closeTime is how long Close takes at the most.
+	// closeTime is how long Close takes at the most, of time in which this process runs.
 	closeTime = time.Second
 
 	// closeFlush is how long Close goes on flushing to a peer that takes something,
@@ -22,8 +22,8 @@ const (
 	// TLS, and for the peer to hang up on what was flushed.
 	closeNotify = 100 * time.Millisecond
 
-	// closeLook is how often Close looks whether such a time is over. It counts the looks: a process
-	// that did not run meanwhile, because it was suspended, has not seen a peer that takes nothing.
+	// closeLook is how often Close looks whether such a time is over: a process that did not run
+	// meanwhile, because it was suspended, has not seen a peer that takes nothing.
 	closeLook = 10 * time.Millisecond
 )
 
@@ -156,17 +156,19 @@ func (c *Client) Close() error {
 	return c.opError(opClose, false, c.outcome(l).loss)
 }
 
-// A lookTimer is a timer for time in which this process runs. It looks at itself each closeLook, and
-// all that has passed since the last look counts as that.
+// A lookTimer is a timer for time in which this process runs. It looks at itself each closeLook. If
+// that is late by more than as much again, the process has not run.
 type lookTimer struct {
-	mu    sync.Mutex // guards following
-	timer *time.Timer
-	looks int // that are left; below 0: it was stopped
+	mu      sync.Mutex // guards following
+	timer   *time.Timer
+	last    time.Time // when it looked
+	left    time.Duration
+	stopped bool
 }
 
 // afterLooks is [time.AfterFunc] with a lookTimer.
 func afterLooks(d time.Duration, f func()) *lookTimer {
-	t := &lookTimer{looks: int(d / closeLook)}
+	t := &lookTimer{last: time.Now(), left: d}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.timer = time.AfterFunc(closeLook, func() {
@@ -187,16 +189,23 @@ func newLookTimer(d time.Duration) (over <-chan time.Time, t *lookTimer) {
 func (t *lookTimer) look() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.looks--; t.looks > 0 {
-		t.timer.Reset(closeLook)
+	now := time.Now()
+	t.left -= min(now.Sub(t.last), 2*closeLook)
+	t.last = now
+	switch {
+	case t.stopped:
+		return false
+	case t.left <= 0:
+		return true
 	}
-	return t.looks == 0
+	t.timer.Reset(closeLook)
+	return false
 }
 
 func (t *lookTimer) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.looks = -1
+	t.stopped = true
 	t.timer.Stop()
 }
 

@@ -508,7 +508,7 @@ func TestCloseWithAStalledPeer(t *testing.T) {
 	}))
 }
 
-// How long Close goes on for a peer that does not read. It looks each 100 ms.
+// How long Close goes on for a peer that does not read. It looks each 10 ms.
 func TestCloseGoesOnFlushing(t *testing.T) {
 	closeTook := func(c *tcpclient.Client) (took time.Duration, err error) {
 		began := time.Now()

@@ -164,13 +164,13 @@ func (l *link) awaitFIN(finished <-chan struct{}) bool {
 		case <-look.C:
 			look.Reset(closeLook)
 		}
-		still++
-		if p := l.wire.Progress(); p.After(moved) {
-			moved, still = p, 0
-		}
 		most := closeStall
 		if l.out.isFlushed() {
 			most = closeNotify
+		}
+		still++
+		if p := l.wire.Progress(); !p.Equal(moved) {
+			moved, still = p, 0
 		}
 		if still >= int(most/closeLook) {
 			break

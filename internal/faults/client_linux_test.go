@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -77,7 +78,7 @@ func closingProcess() int {
 	var conn *suspending
 	d := tcpclient.Dialer{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 		raw, err := new(net.Dialer).DialContext(ctx, network, address)
-		conn = &suspending{Conn: raw}
+		conn = &suspending{Conn: raw, written: make(chan error, 1)}
 		return conn, err
 	}}
 	if kind == "tls" {
@@ -96,27 +97,41 @@ func closingProcess() int {
 	}
 	conn.suspends.Store(true)
 	fmt.Println("closed:", c.Close())
-	if stacks := testkit.Stacks(); strings.Contains(stacks, "(*Client).run") {
-		fmt.Println(stacks)
+	fmt.Println("written:", <-conn.written)
+	for range 1000 {
+		if !strings.Contains(testkit.Stacks(), "(*Client).run") {
+			fmt.Println("nothing is left")
+			return 0
+		}
+		runtime.Gosched() // it may be on its way out
 	}
-	fmt.Println("nothing is left")
-	return 0
+	fmt.Println(testkit.Stacks())
+	return 1
 }
 
 // A suspending is a connection whose process may suspend itself in a Write, and is slow to go on.
 type suspending struct {
 	net.Conn
 	suspends atomic.Bool
+	written  chan error // what became of that Write
 }
 
 func (c *suspending) Write(p []byte) (int, error) {
-	if c.suspends.CompareAndSwap(true, false) {
-		if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
-			return 0, err
-		}
-		<-time.After(20 * time.Millisecond)
+	if !c.suspends.CompareAndSwap(true, false) {
+		return c.Conn.Write(p)
 	}
-	return c.Conn.Write(p)
+	last := time.Now()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+		return 0, err
+	}
+	for time.Since(last) < time.Second { // the signal may be for another thread, and takes a moment
+		last = time.Now()
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond)
+	n, err := c.Conn.Write(p)
+	c.written <- err
+	return n, err
 }
 
 // measured is how long clientProcess measures.

@@ -268,6 +268,7 @@ func faultSuspended(t *testing.T) {
 func faultSuspendedInClose(t *testing.T) {
 	for _, kind := range []string{"tcp", "tls"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			l := testkit.TransportNamed(kind).Listen(t)
 			client := testkit.StartProcess(t, "closing client", nil, fmt.Sprintf("%s=%s %s", argumentVariable, kind, l.Addr()))
 			p := l.AcceptPeer(t)
@@ -275,6 +276,7 @@ func faultSuspendedInClose(t *testing.T) {
 			<-time.After(2 * time.Second) // more than Close takes
 			client.Resume(t)
 			require.Equal(t, "closed: <nil>", client.Line(t))
+			require.Equal(t, "written: <nil>", client.Line(t))
 			require.Equal(t, "nothing is left", client.Line(t))
 			require.Equal(t, "flushed", p.Receive())
 			_, err := p.Next()
