@@ -122,8 +122,8 @@ func (c *Client) endOf(l *link) outcome {
 // connection and drops the messages that were not received. All calls that wait return
 // ErrClosed.
 //
-// Close returns within a second (in which this process runs), and after the Client's goroutines have ended, unless
-// they are in code of the user, a Framer or a hook, that does not return. It returns an
+// Close returns within a second (in which this process runs), and after the Client's goroutines
+// have ended, unless they are in code of the user, a Framer or a hook, that does not return. It returns an
 // error if it could not flush all that was written, even if another call reports that,
 // too, or if messages were lost before and no call has reported it. Further calls wait for
 // the goroutines, too, and return nil.

@@ -77,9 +77,10 @@ type ticket struct {
 // Messages are framed into the open batch under a lock that is never held across I/O.
 // Who needs them written, and finds no writer, becomes the writer: it may yield once, so that
 // others may join, makes the open batch the flight, and hands the network what that takes at
-// once, or of a large message of its own while it takes some. What is left, or has joined meanwhile, is for the helper: a goroutine that ends when
-// there is nothing to do. The others wait for their batch. A call waits for its reply
-// instead, and calls.lose ends it if its request is lost.
+// once, or of a large message of its own while it takes some. What is left, or has joined
+// meanwhile, is for the helper: a goroutine that ends when there is nothing to do. The others
+// wait for their batch. A call waits for its reply instead, and calls.lose ends it if its request
+// is lost.
 type outbox struct {
 	framing   framing
 	limit     int // bytes in the open batch that make the next message wait
