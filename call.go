@@ -46,7 +46,7 @@ func exchange(ctx context.Context, a access, request []byte) (reply []byte, err 
 	if err != nil {
 		return nil, err
 	}
-	select { // await costs a return that the processor does not foresee
+	select { // await would add a mispredicted branch, its return
 	case <-c.signal:
 		err = c.err
 	case <-ctx.Done():
@@ -214,9 +214,9 @@ const (
 	// starvedTime is how long abandoned requests may take all places, without ReplyTimeout.
 	starvedTime = 10 * time.Second
 
-	// lastLook is how long the socket is still read if that time was over before it was watched.
+	// lastPoll is how long the socket is still read if that time was over before it was watched.
 	// This process may have been suspended, and a reply may lie there.
-	lastLook = 10 * time.Millisecond
+	lastPoll = 10 * time.Millisecond
 )
 
 // callSettings are the settings of a Dialer for its Calls.
@@ -275,7 +275,7 @@ func (s *starvation) begin(now moment) {
 	s.since = now.at
 	if s.filled.epoch == now.epoch {
 		s.since = s.filled.at
-		if spent := now.at.Add(lastLook - starvedTime); s.since.Before(spent) {
+		if spent := now.at.Add(lastPoll - starvedTime); s.since.Before(spent) {
 			s.since = spent
 		}
 	}
@@ -480,15 +480,16 @@ func (k *calls) replyDue() (due time.Time, rests bool) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	since, timeout := k.owedLocked()
+	since, timeout := k.dateOwedLocked()
 	if timeout == 0 {
 		return time.Time{}, false
 	}
 	return k.replies.Due(since.Add(timeout)), k.correlator == nil && k.replyTimeout > 0
 }
 
-// owedLocked returns since when a reply is owed, and for how long it may be; 0: none is.
-func (k *calls) owedLocked() (since time.Time, timeout time.Duration) {
+// dateOwedLocked dates the oldest request whose reply is owed, if it has no time yet, and returns since
+// when that is owed, and for how long it may be; 0: none is.
+func (k *calls) dateOwedLocked() (since time.Time, timeout time.Duration) {
 	switch {
 	case k.over != nil || k.pending.outstanding() == 0:
 		return time.Time{}, 0
@@ -510,8 +511,8 @@ func (k *calls) owedLocked() (since time.Time, timeout time.Duration) {
 func (k *calls) replyOverdue(now, due time.Time) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	since, timeout := k.owedLocked()
-	if timeout > 0 && k.replies.Expired(now, due, since.Add(timeout), timeout) {
+	since, timeout := k.dateOwedLocked()
+	if timeout > 0 && k.replies.Check(now, due, since.Add(timeout), timeout) {
 		return ErrReplyTimeout
 	}
 	return nil
@@ -795,8 +796,8 @@ func (k *calls) close() {
 	k.failLocked(k.epoch, ErrClosed)
 }
 
-// ending notes whether calls wait for a connection that ends. It comes before anybody ends them.
-func (k *calls) ending() {
+// notePending notes whether calls wait for a connection that ends. It comes before anybody ends them.
+func (k *calls) notePending() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.hadPending = k.live > 0

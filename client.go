@@ -35,17 +35,17 @@ type Client struct {
 
 	link atomic.Pointer[link] // the connection in use; nil: none. Set by run.
 
-	mu      sync.Mutex // guards following
-	phase   clientPhase
-	closed  chan struct{} // made by the first Close, and closed when that is over
-	changed chan struct{} // closed when link, phase or err changes; nil: no one waits for that
-	err     error         // why there will be no other connection; set once
-	last    *link         // the connection that was in use last
-	loss    error         // frames are gone with a connection, and that was not reported
-	failure error         // why the last attempt since then has failed; nil: it has not
-	verdict error         // of a Disconnect that ends the Client, when there was no connection to tell
-	rounds  int           // attempts since Dial that have failed, or whose connection has ended
-	ended   outcome       // of the connection that has ended since the phase is not running
+	mu          sync.Mutex // guards following
+	phase       clientPhase
+	closed      chan struct{} // made by the first Close, and closed when that is over
+	changed     chan struct{} // closed when link, phase or err changes; nil: no one waits for that
+	err         error         // why there will be no other connection; set once
+	last        *link         // the connection that was in use last
+	pendingLoss error         // frames are gone with a connection, and that was not reported
+	dialErr     error         // why the last attempt since then has failed; nil: it has not
+	verdict     error         // of a Disconnect that ends the Client, when there was no connection to tell
+	rounds      int           // attempts since Dial that have failed, or whose connection has ended
+	ended       outcome       // of the connection that has ended since the phase is not running
 }
 
 // A clientPhase is how far a Client is in its life.
@@ -98,7 +98,7 @@ func (c *Client) awaitFirst(ctx context.Context) bool {
 		made, over := c.last != nil, c.err != nil
 		if made || over {
 			c.mu.Unlock()
-			return made // and be it that the connection has ended since
+			return made // even if the connection has ended since
 		}
 		changed := c.whenChangedLocked()
 		c.mu.Unlock()
@@ -114,7 +114,7 @@ func (c *Client) awaitFirst(ctx context.Context) bool {
 
 // Write frames msg into the write buffer. It does not wait for the network, unless
 // [Dialer].WriteBuffer bytes are waiting already: it flushes these first. A message larger than
-// WriteBuffer may go to the network at once, behind what is waiting. Write then waits while the
+// WriteBuffer may go to the network at once, after what is waiting. Write then waits while the
 // network takes some of it, and up to four milliseconds while it takes none. What is left after
 // that, or when ctx or the Client ends meanwhile, was taken all the same: it is sent in the
 // background, or reported as lost.
@@ -193,7 +193,7 @@ func send(ctx context.Context, a access, l *link, msg []byte) error {
 	default:
 		// By the time all others have run, the writer has mostly written the batch. Then to park
 		// and be woken would cost as much as all the rest. The yield is here and not further in,
-		// since each return after it is one that the processor did not foresee.
+		// since each return after it is a mispredicted branch.
 		runtime.Gosched()
 		if l.out.batches.written.Load() >= t.batch {
 			return nil
@@ -359,8 +359,8 @@ func (c *Client) whenChangedLocked() <-chan struct{} {
 func (c *Client) takeLoss() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := c.loss
-	c.loss = nil
+	err := c.pendingLoss
+	c.pendingLoss = nil
 	return err
 }
 
@@ -385,8 +385,8 @@ func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
 	}
 	c.connector.demand.begin()
 	defer c.connector.demand.end()
-	for patience := c.patience(over); ; {
-		l, changed, err := c.state(over, patience)
+	for most := c.maxRounds(over); ; {
+		l, changed, err := c.state(over, most)
 		if l != nil || err != nil {
 			return l, err
 		}
@@ -398,9 +398,9 @@ func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
 	}
 }
 
-// patience returns how many rounds, counted since Dial, may be over before a call fails that found
+// maxRounds returns how many rounds, counted since Dial, may be over before a call fails that found
 // over, if that is not nil, dead.
-func (c *Client) patience(over *link) int {
+func (c *Client) maxRounds(over *link) int {
 	switch {
 	case !c.config.failsFast():
 		return math.MaxInt
@@ -413,13 +413,13 @@ func (c *Client) patience(over *link) int {
 }
 
 // state returns the connection in use, or why there is none, or what to wait for.
-func (c *Client) state(over *link, patience int) (l *link, changed <-chan struct{}, err error) {
+func (c *Client) state(over *link, most int) (l *link, changed <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l = c.link.Load()
 	switch {
-	case c.loss != nil:
-		err, c.loss = c.loss, nil
+	case c.pendingLoss != nil:
+		err, c.pendingLoss = c.pendingLoss, nil
 		return nil, nil, err
 	case c.err != nil:
 		return nil, nil, c.err
@@ -429,7 +429,7 @@ func (c *Client) state(over *link, patience int) (l *link, changed <-chan struct
 		return nil, nil, ErrClosed
 	case l != nil && l != over:
 		return l, nil, nil
-	case c.rounds >= patience:
+	case c.rounds >= most:
 		return nil, nil, c.notConnectedLocked()
 	}
 	return nil, c.whenChangedLocked(), nil
@@ -451,5 +451,5 @@ func (c *Client) unreachable(err error) error {
 func (c *Client) withFailure(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return withReason(err, c.failure)
+	return withReason(err, c.dialErr)
 }

@@ -22,9 +22,9 @@ const (
 	// TLS, and for the peer to hang up on what was flushed.
 	closeNotify = 100 * time.Millisecond
 
-	// closeLook is how often Close looks whether such a time is over: a process that did not run
+	// closePoll is how often Close polls whether such a time is over: a process that did not run
 	// meanwhile, because it was suspended, has not seen a peer that takes nothing.
-	closeLook = 10 * time.Millisecond
+	closePoll = 10 * time.Millisecond
 )
 
 // Shutdown ends the exchange in an orderly way: it refuses further messages, waits for
@@ -36,11 +36,13 @@ const (
 // After FIN there are no pings: with a Heartbeat, a server that is then silent for its
 // Timeout is dead, and Shutdown says so.
 //
+// A connection that cannot be half-closed is read on for at most 100 ms after the flush, and then
+// closed: Shutdown returns nil, but whether the server has taken everything is not known.
+//
 // When ctx is done first, the connection is closed hard, and Shutdown returns an error
-// that Is ctx.Err(), of [ClassPermanent]: there is nothing left to try again on. A
-// connection that cannot be half-closed is closed after the flush. If ctx is done already,
-// Shutdown does nothing, and its error Is ctx.Err(). After Shutdown or Close it does nothing
-// and returns ErrClosed.
+// that Is ctx.Err(), of [ClassPermanent]: there is nothing left to try again on. If ctx is done
+// already, Shutdown does nothing, and its error Is ctx.Err(). After Shutdown or Close it does
+// nothing and returns ErrClosed.
 func (c *Client) Shutdown(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return c.opError(opClose, false, err)
@@ -49,7 +51,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		return c.opError(opClose, false, ErrClosed)
 	}
 	c.in.raiseLimit()
-	cut := context.AfterFunc(ctx, c.abort) // whoever is held up, and be it drain by a Framer
+	cut := context.AfterFunc(ctx, c.abort) // whoever is held up, even drain, by a Framer
 	l := c.link.Load()
 	if l == nil {
 		c.connecting.end() // between two connections there is nothing to wait for
@@ -67,7 +69,9 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	defer late.Stop()
 	defer context.AfterFunc(ctx, func() { late.Reset(dialGrace) })()
 	c.join(late.C)
-	err := c.shutdownError(ctx, c.outcome(l), l != nil && l.out.finState() != finUnsupported, hard)
+	fin := l != nil && l.out.finState() != finUnsupported
+	hard = hard && (fin || l == nil) // without half-close the flush was all
+	err := c.shutdownError(ctx, c.outcome(l), fin, hard)
 	if hard && err != nil {
 		err = Permanent(err) // nothing can be tried again on a connection that was closed hard
 	}
@@ -133,12 +137,12 @@ func (c *Client) Close() error {
 		<-closed
 		return nil
 	}
-	late, timer := newLookTimer(closeTime)
+	late, timer := newPollTimer(closeTime)
 	defer timer.stop()
 	l := c.link.Load()
 	c.in.close(c.closeReason())
 	if l != nil {
-		cut := afterLooks(closeFlush+closeStall, c.abort) // a Framer may hold it up
+		cut := afterPolls(closeFlush+closeStall, c.abort) // a Framer may hold it up
 		l.closeGracefully(c.done.Wait())
 		cut.stop()
 	}
@@ -156,41 +160,41 @@ func (c *Client) Close() error {
 	return c.opError(opClose, false, c.outcome(l).loss)
 }
 
-// A lookTimer is a timer for time in which this process runs. It looks at itself each closeLook. If
+// A pollTimer is a timer for time in which this process runs. It polls the clock each closePoll. If
 // that is late by more than as much again, the process has not run.
-type lookTimer struct {
+type pollTimer struct {
 	mu      sync.Mutex // guards following
 	timer   *time.Timer
-	last    time.Time // when it looked
+	last    time.Time // when it polled
 	left    time.Duration
 	stopped bool
 }
 
-// afterLooks is [time.AfterFunc] with a lookTimer.
-func afterLooks(d time.Duration, f func()) *lookTimer {
-	t := &lookTimer{last: time.Now(), left: d}
+// afterPolls is [time.AfterFunc] with a pollTimer.
+func afterPolls(d time.Duration, f func()) *pollTimer {
+	t := &pollTimer{last: time.Now(), left: d}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.timer = time.AfterFunc(closeLook, func() {
-		if t.look() {
+	t.timer = time.AfterFunc(closePoll, func() {
+		if t.poll() {
 			f()
 		}
 	})
 	return t
 }
 
-// newLookTimer returns what a lookTimer sends the time to, as [time.NewTimer] does.
-func newLookTimer(d time.Duration) (over <-chan time.Time, t *lookTimer) {
+// newPollTimer returns what a pollTimer sends the time to, as [time.NewTimer] does.
+func newPollTimer(d time.Duration) (over <-chan time.Time, t *pollTimer) {
 	c := make(chan time.Time, 1)
-	return c, afterLooks(d, func() { c <- time.Now() })
+	return c, afterPolls(d, func() { c <- time.Now() })
 }
 
-// look reports whether the time is over.
-func (t *lookTimer) look() bool {
+// poll reports whether the time is over.
+func (t *pollTimer) poll() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	t.left -= min(now.Sub(t.last), 2*closeLook)
+	t.left -= min(now.Sub(t.last), 2*closePoll)
 	t.last = now
 	switch {
 	case t.stopped:
@@ -198,11 +202,11 @@ func (t *lookTimer) look() bool {
 	case t.left <= 0:
 		return true
 	}
-	t.timer.Reset(closeLook)
+	t.timer.Reset(closePoll)
 	return false
 }
 
-func (t *lookTimer) stop() {
+func (t *pollTimer) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stopped = true

@@ -295,7 +295,7 @@ func (c *Conn) abort(err error) {
 }
 
 // handOver ends the Handshake: the methods fail from now on. It returns why the connection
-// cannot be used, if it has ended, or somebody else still talks on it.
+// cannot be used, if it has ended, or another goroutine still talks on it.
 func (c *Conn) handOver() error {
 	if !c.calls.CompareAndSwap(0, math.MinInt64/2) {
 		return errors.New("a call on the Conn has outlived the Handshake")

@@ -78,7 +78,7 @@ func (f Decimal) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 			return dst, readError(err, 1)
 		}
 		if c != f.Trailer[i] {
-			return dst, fmt.Errorf("%w: %q behind a message of %d bytes, want %q", ErrInvalidFrame, c, size, f.Trailer)
+			return dst, fmt.Errorf("%w: %q after a message of %d bytes, want %q", ErrInvalidFrame, c, size, f.Trailer)
 		}
 	}
 	return msg, nil

@@ -28,7 +28,7 @@ const (
 type inbox struct {
 	demand *demand // of those who wait here; nil: a connection is there without
 
-	ready chan struct{} // one slot: somebody waits, and there may be something
+	ready chan struct{} // one slot: a receiver waits, and there may be something
 	room  chan struct{} // one slot: the reader waits, and there may be room; made by its first wait, under mu
 
 	mu      sync.Mutex // guards following
@@ -321,8 +321,8 @@ func (in *inbox) closeLocked(s *slab) {
 	in.passOnLocked()
 }
 
-// wokeSomeoneLocked reports whether one who waits was woken since it was last asked.
-func (in *inbox) wokeSomeoneLocked() bool {
+// takeWokenLocked returns whether one who waits was woken, and sets that back.
+func (in *inbox) takeWokenLocked() bool {
 	woken := in.woken
 	in.woken = false
 	return woken
@@ -378,7 +378,7 @@ func (in *inbox) resume() (s *slab) {
 	return s
 }
 
-// giveUpLocked gives up the memory for messages if nobody needs it.
+// giveUpLocked gives up the memory for messages if no one needs it.
 func (in *inbox) giveUpLocked() {
 	if in.used == 0 && storageState(in.storage.Load()) != storageInUse {
 		in.giveUpIdleLocked()
@@ -394,7 +394,7 @@ func (in *inbox) giveUpIdleLocked() {
 		in.tidyLocked()
 		s := in.queue.head
 		if s != nil && s.loss != nil {
-			s = nil // there are no messages behind it
+			s = nil // there are no messages after it
 		}
 		if s != nil && !s.isDrained() || !in.storage.CompareAndSwap(int32(storageIdle), int32(storageGone)) {
 			return

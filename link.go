@@ -89,7 +89,7 @@ func (l *link) end(err error, finExpected bool) outcome {
 	if peerClosed {
 		err = ErrClosed // the peer's answer to our FIN
 	}
-	l.calls.ending()
+	l.calls.notePending()
 	reason := l.wire.Kill(err)
 	l.out.end()
 	hadPending, answered := l.calls.end(reason)
@@ -122,6 +122,7 @@ func (l *link) drain(done <-chan struct{}) {
 	select {
 	case <-l.out.finish():
 		if l.out.finState() == finUnsupported {
+			l.linger(l.wire.Dead(), done)
 			l.wire.Kill(ErrClosed) // with the flush all is done that can be
 		}
 	case <-l.wire.Dead():
@@ -138,31 +139,36 @@ func (l *link) closeGracefully(ended <-chan struct{}) {
 	if flushed && !l.secure {
 		return
 	}
-	if !l.awaitFIN(l.out.finish()) || flushed {
-		return
+	if l.awaitFIN(l.out.finish()) && !flushed {
+		l.linger(ended, nil)
 	}
-	// A socket that is closed with unread data on it resets the connection, and what
-	// was just flushed may be lost on the way. So the reader goes on until the peer
-	// has seen our FIN. A tunnel without half-close may have such a socket below.
-	late, timer := newLookTimer(closeNotify)
+}
+
+// linger waits until the connection has ended, or done is closed, for closeNotify at the most: a
+// socket that is closed with unread data on it resets the connection, and what was just flushed
+// may be lost on the way. So the reader goes on until the peer has seen our FIN. A tunnel without
+// half-close may have such a socket below.
+func (l *link) linger(ended, done <-chan struct{}) {
+	late, timer := newPollTimer(closeNotify)
 	defer timer.stop()
 	select {
 	case <-ended:
+	case <-done:
 	case <-late:
 	}
 }
 
 // awaitFIN waits until FIN was sent, as long as the peer takes what comes before it.
 func (l *link) awaitFIN(finished <-chan struct{}) bool {
-	look := time.NewTimer(closeLook)
-	defer look.Stop()
-	moved, still := l.wire.Progress(), 0 // looks since then
-	for range closeFlush / closeLook {
+	poll := time.NewTimer(closePoll)
+	defer poll.Stop()
+	moved, still := l.wire.Progress(), 0 // polls since then
+	for range closeFlush / closePoll {
 		select {
 		case <-finished:
 			return true
-		case <-look.C:
-			look.Reset(closeLook)
+		case <-poll.C:
+			poll.Reset(closePoll)
 		}
 		most := closeStall
 		if l.out.isFlushed() {
@@ -172,7 +178,7 @@ func (l *link) awaitFIN(finished <-chan struct{}) bool {
 		if p := l.wire.Progress(); !p.Equal(moved) {
 			moved, still = p, 0
 		}
-		if still >= int(most/closeLook) {
+		if still >= int(most/closePoll) {
 			break
 		}
 	}

@@ -44,7 +44,7 @@ type producer struct {
 	typical int   // size of the larger messages of late
 	backlog int   // bytes in the inbox as of the last new slab
 	scratch *scratchMemory
-	yields  bool  // somebody was woken: let them run before the next read
+	yields  bool  // a receiver was woken: let it run before the next read
 	replies int32 // that calls were given since the last read
 	seen    int   // messages not yet counted
 	bytes   int   // their sizes
@@ -101,16 +101,16 @@ func (t *producer) emptySlab() *slab {
 	return t.slab
 }
 
-// add takes msg, which is in the memory of storage or has outgrown it. ours says that no one
+// add takes msg, which is in the memory of storage or has outgrown it. owned says that no one
 // else has that memory. While the inbox is full add waits. If the connection dies meanwhile,
 // add takes msg all the same, and returns why there must be no other.
-func (t *producer) add(msg []byte, ours bool, from upstream) error {
+func (t *producer) add(msg []byte, owned bool, from upstream) error {
 	over := t.admit(len(msg), from)
 	s := t.slab
 	switch free := s.free(); {
 	case len(msg) == 0 || len(free) > 0 && &msg[0] == &free[0]:
 		t.addBytes(len(msg), len(msg))
-	case !ours || len(msg) <= slabBytes/2: // in the scratch memory, or outgrown
+	case !owned || len(msg) <= slabBytes/2: // in the scratch memory, or outgrown
 		t.appendCopy(msg)
 	default:
 		if s.n > 0 {
@@ -299,7 +299,7 @@ func (t *producer) publish() {
 	if t.pending > 0 {
 		t.inbox.mu.Lock()
 		t.publishLocked()
-		t.yields = t.inbox.wokeSomeoneLocked() || t.yields
+		t.yields = t.inbox.takeWokenLocked() || t.yields
 		t.inbox.mu.Unlock()
 	}
 	t.yield()
@@ -318,7 +318,7 @@ func (t *producer) rest() {
 func (t *producer) restLocked() {
 	if t.pending > 0 {
 		t.publishLocked()
-		t.yields = t.inbox.wokeSomeoneLocked() || t.yields
+		t.yields = t.inbox.takeWokenLocked() || t.yields
 	}
 	if t.slab != nil && t.slab.n == 0 {
 		t.inbox.recycleLocked(t.slab)
@@ -442,7 +442,7 @@ type roomWait struct {
 	from   upstream
 	timers *roomTimers
 	tick   <-chan time.Time
-	ticks  int              // since somebody received
+	ticks  int              // since a message was received
 	silent <-chan time.Time // when to call the upstream's whileFull; nil: whenever something else happens
 	dead   <-chan struct{}  // nil: the connection is, and over tells how long it is still read
 	over   <-chan time.Time

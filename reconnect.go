@@ -89,7 +89,7 @@ func (c *Client) attach(conn *Conn) *link {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last, c.failure = l, nil
+	c.last, c.dialErr = l, nil
 	c.connector.unhurry()
 	c.connector.demand.satisfy()
 	c.changedLocked()
@@ -109,7 +109,7 @@ func (c *Client) detach(l *link, err error) outcome {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if loss := l.out.takeLoss(); loss != nil { // under our lock, or who asks in between would not find it
-		c.loss = loss
+		c.pendingLoss = loss
 	}
 	if c.phase != clientRunning {
 		c.ended = o
@@ -125,7 +125,7 @@ func (c *Client) detach(l *link, err error) outcome {
 func (c *Client) attemptFailed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failure = err
+	c.dialErr = err
 	c.rounds++
 	c.changedLocked()
 }
@@ -134,8 +134,8 @@ func (c *Client) attemptFailed(err error) {
 // one, or else the end of the last. nil: no attempt was made.
 func (c *Client) whyNotLocked() error {
 	switch {
-	case c.failure != nil:
-		return c.failure
+	case c.dialErr != nil:
+		return c.dialErr
 	case c.last != nil:
 		return c.last.wire.Cause()
 	}

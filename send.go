@@ -31,7 +31,7 @@ const (
 type writer uint8
 
 const (
-	writerNone   writer = iota // there is nothing to write that somebody needs written
+	writerNone   writer = iota // there is nothing to write that must be written now
 	writerInline               // the goroutine of a caller, which waits for the network with a large message only
 	writerHelper               // the outbox's own, which waits
 )

@@ -27,7 +27,7 @@ type access interface {
 // was lost with the connection before, as a [LossError].
 //
 // Others may use the connection meanwhile, by the Client or by Sessions of their own: a Session
-// does not reserve it. For a dialogue that nobody is to come between, use a Client of its own.
+// does not reserve it. For a dialogue that no other call is to come between, use a Client of its own.
 //
 // A Session costs no goroutine and needs no Close. Its methods may be called concurrently.
 type Session struct {

@@ -418,6 +418,41 @@ func TestShutdownWaitsForNoAnswerToAFINThatWasNotSent(t *testing.T) {
 	})
 }
 
+// A connection that is closed with unread bytes on a socket below it resets that, and what was
+// flushed may be lost. So Shutdown reads on for a moment where there is no FIN to wait for.
+func TestShutdownWithoutHalfCloseReadsOn(t *testing.T) {
+	for name, row := range map[string]struct {
+		meanwhile func(p *testkit.Peer, cancel context.CancelFunc) // after 30 ms
+		took      time.Duration
+		arrives   bool
+	}{
+		"for 100 ms":                  {func(p *testkit.Peer, _ context.CancelFunc) { p.Send("late") }, 100 * time.Millisecond, true},
+		"until the peer hangs up":     {func(p *testkit.Peer, _ context.CancelFunc) { testkit.HangUp(p) }, 30 * time.Millisecond, false},
+		"until its context has ended": {func(_ *testkit.Peer, cancel context.CancelFunc) { cancel() }, 30 * time.Millisecond, false},
+	} {
+		t.Run(name, testkit.InBubble(func(t *testing.T) { // P2, P4, D1
+			n := tcpclienttest.NewNetwork()
+			c, p := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
+				DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn} }),
+			})
+			require.NoError(t, c.Write(t.Context(), []byte("last")))
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			began := time.Now()
+			down := testkit.Start(t, func() error { return c.Shutdown(ctx) })
+			require.Equal(t, "last", p.Receive())
+			time.Sleep(30 * time.Millisecond)
+			row.meanwhile(p, cancel)
+			require.NoError(t, down())
+			require.Equal(t, row.took, time.Since(began))
+			if row.arrives {
+				msgs, _ := testkit.ReceiveAll(t, c)
+				require.Equal(t, []string{"late"}, msgs)
+			}
+		}))
+	}
+}
+
 // The peer's own pings are answered, too, while Shutdown flushes.
 func TestShutdownAnswersPingsWhileItFlushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // P5

@@ -107,7 +107,7 @@ type tracer struct {
 	mu        sync.Mutex    // guards following
 	queue     []func()      // events not yet delivered, in order: maxEvents, and a Disconnected
 	late      int           // bytes of late replies among them
-	told      bool          // the last Connected is not dropped, and so its Disconnected is not
+	reported  bool          // the last Connected is not dropped, and so its Disconnected is not
 	delivered chan struct{} // closed when deliver has ended; nil: it does not run
 }
 
@@ -133,9 +133,9 @@ func (t *tracer) connected(address string, attempt int, took time.Duration) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.told = len(t.queue) < maxEvents
+	t.reported = len(t.queue) < maxEvents
 	if t.to.Connected != nil {
-		t.postLocked(func() { t.to.Connected(address, attempt, took) }, t.told)
+		t.postLocked(func() { t.to.Connected(address, attempt, took) }, t.reported)
 	}
 }
 
@@ -149,7 +149,7 @@ func (t *tracer) disconnected(address string, err error) {
 	if t.to != nil && t.to.Disconnected != nil {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.postLocked(func() { t.to.Disconnected(address, err) }, t.told)
+		t.postLocked(func() { t.to.Disconnected(address, err) }, t.reported)
 	}
 }
 

@@ -376,10 +376,10 @@ const recordHeader = 5
 
 // records follow the TLS records in a stream, by their headers.
 type records struct {
-	state  recordState
-	header [recordHeader]byte
-	got    int // bytes of the header that are here
-	left   int // bytes to come of what follows it
+	state      recordState
+	header     [recordHeader]byte
+	headerRead int // bytes of the header that are here
+	left       int // bytes to come of what follows it
 }
 
 // next returns the state, before a read.
@@ -396,14 +396,14 @@ func (r *records) follow(p []byte) {
 	for len(p) > 0 {
 		n := min(r.left, len(p))
 		if r.left -= n; n == 0 {
-			if n = copy(r.header[r.got:], p); r.got == 0 {
+			if n = copy(r.header[r.headerRead:], p); r.headerRead == 0 {
 				r.state = recordBegun
 			}
-			if r.got += n; r.got == recordHeader {
-				r.got, r.left = 0, int(binary.BigEndian.Uint16(r.header[3:]))
+			if r.headerRead += n; r.headerRead == recordHeader {
+				r.headerRead, r.left = 0, int(binary.BigEndian.Uint16(r.header[3:]))
 			}
 		}
-		if p = p[n:]; r.got == 0 && r.left == 0 {
+		if p = p[n:]; r.headerRead == 0 && r.left == 0 {
 			r.state = recordWhole
 		}
 	}

@@ -69,7 +69,7 @@ func (o *outbox) writeInlineLocked() (done bool) {
 
 // yieldLocked lets others join the open batch, if the rule says so. The lock is released meanwhile.
 func (o *outbox) yieldLocked() {
-	if o.batches.rule.Yields() {
+	if o.batches.rule.Next() {
 		o.mu.Unlock()
 		runtime.Gosched()
 		o.mu.Lock()

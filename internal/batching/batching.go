@@ -53,19 +53,19 @@ var recorded atomic.Uint64
 // A Rule is that of one connection. The zero Rule is ready. It is not for concurrent use.
 type Rule struct {
 	alone   int32 // batches in a row with one frame, up to maxAlone
-	asked   int32 // how often it was asked
+	begun   int32 // batches that Next has begun
 	frames  int32 // of this unit
 	batches int32
 	course  *course // nil before the end of the first unit
 }
 
-// Yields reports whether the writer of a batch is to yield.
-func (r *Rule) Yields() bool {
+// Next begins the next batch, and reports whether its writer is to yield.
+func (r *Rule) Next() bool {
 	if r.isApart() {
 		return false
 	}
-	r.asked++
-	return r.alone < maxAlone || r.asked%retryShared == 0
+	r.begun++
+	return r.alone < maxAlone || r.begun%retryShared == 0
 }
 
 func (r *Rule) isApart() bool { return r.course != nil && r.course.apart }

@@ -20,7 +20,7 @@ type load struct {
 // run has a Rule decide on that many frames, and returns how many were of a stretch apart.
 func (l load) run(r *Rule, frames int) (apart int) {
 	for n := 0; n < frames; {
-		r.Yields()
+		r.Next()
 		if !r.isApart() {
 			r.Record(l.callers)
 			time.Sleep(time.Duration(l.callers) * l.together)
@@ -140,9 +140,9 @@ func TestRuleYieldsAtOnceAfterAStretchApart(t *testing.T) {
 		var r Rule
 		l := load{4, 12 * µs, 8 * µs}
 		l.goApart(t, &r)
-		assert.False(t, r.Yields())
+		assert.False(t, r.Next())
 		l.goTogether(t, &r, 2*maxApart)
-		assert.True(t, r.Yields())
+		assert.True(t, r.Next())
 	})
 }
 
@@ -174,12 +174,12 @@ func TestRulesOfBusyConnectionsStayTogether(t *testing.T) {
 func TestWriterThatIsAloneNoLongerYields(t *testing.T) {
 	var r Rule
 	for range maxAlone {
-		assert.True(t, r.Yields())
+		assert.True(t, r.Next())
 		r.Record(1)
 	}
 	yields := func() (n int) {
 		for range 10 * retryShared {
-			if r.Yields() {
+			if r.Next() {
 				n++
 			}
 			r.Record(1)
@@ -188,8 +188,8 @@ func TestWriterThatIsAloneNoLongerYields(t *testing.T) {
 	}
 	assert.Equal(t, 10, yields())
 	assert.EqualValues(t, maxAlone, r.alone, "which would wrap some day")
-	r.asked = 1<<31 - 1 // this may
+	r.begun = 1<<31 - 1 // this may
 	assert.InDelta(t, 10, yields(), 1)
 	r.Record(2)
-	assert.True(t, r.Yields())
+	assert.True(t, r.Next())
 }

@@ -41,13 +41,13 @@ func (c *ReplyClock) Go(now time.Time) {
 // Reply records that a reply has come.
 func (c *ReplyClock) Reply() { c.graceCount = 0 }
 
-// Expired reports whether a reply that was due when the clock shows at is overdue at now, after
+// Check reports whether a reply that was due when the clock shows at is overdue at now, after
 // a wait that was to end at due. timeout is the time that it had.
 //
 // As in Monitor.Check, a timer that fires late tells that this process did not run for a while:
 // the verdict is put off, so that the socket is read afresh. Each time it takes twice as much
 // to be put off again.
-func (c *ReplyClock) Expired(now, due, at time.Time, timeout time.Duration) bool {
+func (c *ReplyClock) Check(now, due, at time.Time, timeout time.Duration) bool {
 	over := now.Sub(c.Due(at))
 	if over < 0 {
 		return false

@@ -13,8 +13,8 @@ func TestReplyClock(t *testing.T) {
 		since := c.At(at(3 * sec))
 		due := c.Due(since.Add(5 * sec))
 		require.Equal(t, at(8*sec), due)
-		require.False(t, c.Expired(at(8*sec-1), at(8*sec-1), since.Add(5*sec), 5*sec))
-		require.True(t, c.Expired(at(8*sec), due, since.Add(5*sec), 5*sec))
+		require.False(t, c.Check(at(8*sec-1), at(8*sec-1), since.Add(5*sec), 5*sec))
+		require.True(t, c.Check(at(8*sec), due, since.Add(5*sec), 5*sec))
 	})
 
 	t.Run("stands still while the reader waits for something else", func(t *testing.T) { // P5
@@ -37,7 +37,7 @@ func TestReplyClock(t *testing.T) {
 			last := at(0).Add(5 * sec)
 			now := at(5*sec + late)
 			rounds := 0
-			for !c.Expired(now, c.Due(last), last, 5*sec) {
+			for !c.Check(now, c.Due(last), last, 5*sec) {
 				grace := c.Due(last).Sub(now)
 				require.GreaterOrEqual(t, grace, minGrace)
 				require.LessOrEqual(t, grace, 5*sec)
@@ -47,7 +47,7 @@ func TestReplyClock(t *testing.T) {
 			}
 			require.Positive(t, rounds)
 			c.Reply()
-			require.False(t, c.Expired(now, now.Add(-late), last, 5*sec), "after a reply it is forgiven again")
+			require.False(t, c.Check(now, now.Add(-late), last, 5*sec), "after a reply it is put off again")
 		}
 	})
 }

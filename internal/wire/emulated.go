@@ -78,11 +78,11 @@ type result struct {
 // A pendingRead is a read of which bytes may be left over for the next call.
 type pendingRead struct {
 	pendingIO
-	maxRead int
-	buf     []byte
-	filled  bool   // the last read has filled buf: more is waiting
-	rest    []byte // read and not yet returned
-	err     error  // the error that came with rest
+	maxRead      int
+	buf          []byte
+	bufferFilled bool   // the last read has filled buf: more is waiting
+	rest         []byte // read and not yet returned
+	err          error  // the error that came with rest
 }
 
 // A pendingWrite is a write whose bytes may have been handed over although no call has
@@ -300,7 +300,7 @@ func (r *pendingRead) fill() error {
 		res.err = net.ErrClosed // whatever ended it: Close sets a deadline, too
 	}
 	r.rest, r.err = r.buf[:res.n], res.err
-	r.filled = res.n == len(r.buf)
+	r.bufferFilled = res.n == len(r.buf)
 	return nil
 }
 
@@ -309,7 +309,7 @@ func (r *pendingRead) grow() {
 	switch {
 	case r.buf == nil:
 		r.buf = make([]byte, min(minEmulatedRead, r.maxRead))
-	case r.filled && len(r.buf) < r.maxRead:
+	case r.bufferFilled && len(r.buf) < r.maxRead:
 		r.buf = make([]byte, min(4*len(r.buf), r.maxRead))
 	}
 }

@@ -239,7 +239,7 @@ type stallWatch struct {
 	timeout    time.Duration // 0: never
 	progress   time.Time     // the last progress, moved on by what does not count against the peer
 	unacked    int           // as of the last look
-	graceCount int           // how often a late deadline was forgiven since the last progress
+	graceCount int           // how often a late deadline was put off since the last progress
 }
 
 // begin begins to count.
@@ -266,7 +266,7 @@ func (s *stallWatch) due(now time.Time, slice time.Duration) time.Time {
 //
 // A deadline that fires late tells that this process did not run for a while. That time
 // was ours, not the peer's, and the network deserves another try. Each time it takes
-// twice as much to be forgiven again, so that on a machine that is always late there is a
+// twice as much to be put off again, so that on a machine that is always late there is a
 // verdict in the end.
 func (s *stallWatch) note(now, due time.Time, n, unacked int) (expired bool) {
 	acked := unacked < s.unacked
