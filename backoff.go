@@ -52,7 +52,7 @@ const (
 //
 // What the server knows of a connection ends with it: a transaction, a selected database, a
 // subscription. Logins and subscriptions belong in [Dialer].Handshake, which each new connection
-// runs.
+// runs; requests that belong together go through a [Session], which stays with one connection.
 type Backoff struct {
 	// Min is the first ceiling, Max the highest. Min 0: 100 ms, or Max if that is less.
 	// Max 0: 30 s, or Min if that is more. A server that comes back may be found that much later.

@@ -663,7 +663,7 @@ func TestCallThatGivesUp(t *testing.T) {
 		}
 	}))
 
-	t.Run("is certain of nothing once its request has landed, and of all once that was lost", testkit.InBubble(func(t *testing.T) { // P4
+	t.Run("is certain of nothing once its request is written, and of all once that was lost", testkit.InBubble(func(t *testing.T) { // P4
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		ctx, cancel := context.WithCancel(t.Context())
 		call := startCall(t, ctx, c, "x")

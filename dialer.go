@@ -98,7 +98,8 @@ type Dialer struct {
 	Heartbeat Heartbeat
 
 	// Reconnect makes the Client dial again when a connection ends. nil: the Client
-	// ends with its connection.
+	// ends with its connection. What the server knew of the old connection is lost: logins belong
+	// in Handshake, sequences of requests in a [Session].
 	Reconnect *Backoff
 
 	// Correlator puts ids into the requests of Call and finds them in the replies. nil:
@@ -169,7 +170,7 @@ type Dialer struct {
 	// Inbox is the number of bytes that are kept for Receive and Replies, where each message counts its
 	// length + 64. When the Inbox is full, TCP pushes back. One message always fits. The
 	// memory for them is mostly no more than that. Where tiny and large messages alternate it
-	// is up to twice as much, and in a fast stream of those with LengthPrefix{} five times.
+	// is up to twice as much, and in a fast stream of those with LengthPrefix{} up to eight times.
 	// 0: 256 KiB.
 	Inbox int
 
@@ -186,8 +187,8 @@ func Dial(ctx context.Context, network string, addresses ...string) (*Client, er
 // ready, Handshake included. The networks are "tcp", "tcp4", "tcp6" and "unix", or with
 // DialContext whatever that understands.
 //
-// Addresses are alternatives, tried in order, each with a Timeout of its own. If all fail,
-// the error names each, and [errors.As] finds an [OpError] with Op "dial" or "handshake".
+// Addresses are alternatives, tried in order, each with a Timeout of its own, or
+// with an equal share of the time that ctx leaves, if that is less. If all fail, the error names each, and [errors.As] finds an [OpError] with Op "dial" or "handshake".
 //
 // ctx bounds Dial, not the life of the Client. Its values are there in every later attempt and
 // Handshake; its end is not. When ctx is done, Dial returns an error

@@ -126,7 +126,9 @@
 //
 // A Client has one goroutine from Dial to Close. It has a second one while it dials, or
 // while the network has not taken all that was written, another while functions of a
-// [Trace] run, and, if TLSConfig has Renegotiation set, one more for a moment while it writes. [Client.Close] returns within a second, after the last has ended. The
+// [Trace] run, and with TLS, for a moment, one more. A connection without real deadlines has up
+// to two more (see [Dialer].DialContext). [Client.Close] returns within a second, after the last
+// has ended. The
 // garbage collector closes nothing: a Client that is not closed stays connected. Buffers
 // begin small and grow with use, up to ReadBuffer, twice WriteBuffer and Inbox, or to the
 // largest message if that is more. What large messages have needed inbound is given up when they
@@ -156,5 +158,5 @@
 // # Testing
 //
 // Package tcpclienttest has a server for tests, a network in memory that works with
-// testing/synctest, connections with faults, and a conformance suite for Framers.
+// testing/synctest, connections with faults, and conformance suites for Framers and Correlators.
 package tcpclient

@@ -167,9 +167,9 @@ func TestFirstErrorOfReaderAndWriter(t *testing.T) { // P9
 	// The kernel tells the reason of a reset once, to the reader or to the writer. The other,
 	// woken at the same time, learns EOF or EPIPE. Who has the reason may get no processor for
 	// a while.
-	const drained, starved = true, 99 * time.Millisecond
+	const late, starved = true, 99 * time.Millisecond
 	for name, test := range map[string]struct {
-		drained       bool // the write is beyond the caller's goroutine
+		late          bool // a write has timed out before: this one waits for the peer
 		writer        error
 		writerStarved time.Duration
 		reader        error
@@ -177,23 +177,23 @@ func TestFirstErrorOfReaderAndWriter(t *testing.T) { // P9
 		want          error
 		within        time.Duration
 	}{
-		"is the writer's, who knows the reason":                           {false, syscall.ECONNRESET, starved, io.EOF, 0, syscall.ECONNRESET, starved},
-		"is the drain's, which knows the reason":                          {drained, syscall.ETIMEDOUT, starved, io.EOF, 0, syscall.ETIMEDOUT, starved},
-		"is the reader's, who knows the reason":                           {false, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
-		"is the reader's, who knows the reason, beside a drain":           {drained, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
-		"is EOF when neither knows, and the reader is late":               {false, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
-		"is EOF when neither knows, and the reader is later than a drain": {drained, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
-		"is EOF when neither knows, and the writer is late":               {false, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
-		"is EOF when neither knows, and the drain is late":                {drained, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
+		"is the writer's, who knows the reason":                                {false, syscall.ECONNRESET, starved, io.EOF, 0, syscall.ECONNRESET, starved},
+		"is the writer's, who knows the reason, after a timeout":               {late, syscall.ETIMEDOUT, starved, io.EOF, 0, syscall.ETIMEDOUT, starved},
+		"is the reader's, who knows the reason":                                {false, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
+		"is the reader's, who knows the reason, after a timeout of the writer": {late, syscall.EPIPE, 0, syscall.ETIMEDOUT, starved, syscall.ETIMEDOUT, starved},
+		"is EOF when neither knows, and the reader is late":                    {false, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
+		"is EOF when neither knows, and the reader is late, after a timeout":   {late, syscall.EPIPE, 0, io.EOF, time.Millisecond, io.EOF, time.Millisecond},
+		"is EOF when neither knows, and the writer is late":                    {false, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
+		"is EOF when neither knows, and the writer is late, after a timeout":   {late, syscall.EPIPE, time.Millisecond, io.EOF, 0, io.EOF, time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				reset := make(chan struct{})
-				inline := test.drained
+				timesOut := test.late
 				c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {
 					w.OnWrite = func([]byte) (int, error) {
-						if inline {
-							inline = false
+						if timesOut {
+							timesOut = false
 							return 0, os.ErrDeadlineExceeded
 						}
 						<-reset
@@ -219,7 +219,7 @@ func TestFirstErrorOfReaderAndWriter(t *testing.T) { // P9
 		})
 	}
 
-	t.Run("is the drain's, which knows the reason, on a connection without deadlines", func(t *testing.T) {
+	t.Run("is the writer's, who knows the reason, on a connection without deadlines", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			reset := make(chan struct{})
 			c, _, _ := testkit.ConnectHooked(t, tcpclient.Dialer{}, func(w *testkit.HookedConn) {

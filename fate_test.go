@@ -261,7 +261,7 @@ func TestLoss(t *testing.T) {
 }
 
 func TestUnsentOnBothWaysThroughSend(t *testing.T) {
-	t.Run("is exact for the one who leads, after messages of Writes", func(t *testing.T) { // P4
+	t.Run("is exact for the one who writes, after messages of Writes", func(t *testing.T) { // P4
 		before := len(testkit.Frame("written"))
 		sendWays(t, func(t *testing.T, d tcpclient.Dialer) {
 			for cut := range before + len(testkit.Frame("sent")) {

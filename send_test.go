@@ -37,8 +37,8 @@ func (asItIs) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	return append(dst, b), err
 }
 
-// A Framer may have nothing to write for a message. Whoever sends that leads a flight
-// without bytes, and what comes after it goes on.
+// A Framer may have nothing to write for a message. Its batch is
+// written without bytes, and what comes after it goes on.
 func TestFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
 	ops := map[string]func(ctx context.Context, c *tcpclient.Client) error{
 		"Send": func(ctx context.Context, c *tcpclient.Client) error { return c.Send(ctx, nil) },
@@ -83,8 +83,8 @@ func TestFrameWithoutBytesIsSentLikeAnyOther(t *testing.T) { // P7
 	})
 }
 
-// Those who lead may have no patience either. Whoever gives up leading does not leave it to the
-// next, who may be gone, too: no caller would ever write.
+// Also the contexts of those who write may end soon. What they leave is written by the helper and
+// not by the next caller, who may be gone, too: no caller would ever write.
 func TestSendersWhoseContextsEndSoonDoNotStarveEachOther(t *testing.T) { // P2, P5
 	for name, op := range map[string]func(ctx context.Context, c *tcpclient.Client){
 		"Send": func(ctx context.Context, c *tcpclient.Client) { c.Send(ctx, nil) },

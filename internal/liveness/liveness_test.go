@@ -162,13 +162,13 @@ func TestMonitor(t *testing.T) {
 				due := since0(m.Next())
 				require.Greater(t, due, now, "the next read has no time to find what is in the socket")
 				require.GreaterOrEqual(t, due, now+minGrace)
-				require.LessOrEqual(t, due, now+15*sec, "the lease is longer than the peer ever had to answer")
+				require.LessOrEqual(t, due, now+15*sec, "the grace is longer than the peer ever had to answer")
 				require.Equal(t, HeartbeatExpired, m.wakes(due, Outbound{}))
 			})
 		}
 	}
 
-	t.Run("a ping is not repeated while it is out, whatever lease was granted", func(t *testing.T) {
+	t.Run("a ping is not repeated while it is out, whatever grace was granted", func(t *testing.T) {
 		m := newMonitor(1*sec, 10*sec, 0, true)
 		m.waits(0, false)
 		require.Equal(t, SendPing, m.wakes(1*sec, Outbound{}))
