@@ -168,9 +168,9 @@ func TestCallsInOrder(t *testing.T) {
 				if open[0] == nil {
 					late++
 				} else {
-					require.Equal(t, fmt.Sprint(i), resultOf(k, open[0]), "with %d outstanding", standing)
+					requireSame(t, fmt.Sprint(i), resultOf(k, open[0]), "with %d outstanding", standing)
 				}
-				require.Equal(t, late, k.count.lateReplies.Load(), "reply %d with %d outstanding", i, standing)
+				requireSame(t, late, k.count.lateReplies.Load(), "reply %d with %d outstanding", i, standing)
 				open = open[1:]
 				if i%3 == 0 { // the middle one goes: its own place waits for a late reply
 					gone := len(open) / 2
