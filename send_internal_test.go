@@ -74,12 +74,25 @@ func (ready) canTry() bool                    { return true }
 func (ready) readerCanTry() bool              { return true }
 func (r ready) tryWrite(b *batch) (done bool) { return r.write(b) }
 
+// A tried is ready, and the test says what its network takes at once.
+type tried struct {
+	ready
+	try func(b *batch) (done bool)
+}
+
+func (t tried) tryWrite(b *batch) (done bool) { return t.try(b) }
+
 // newTestOutbox is the writing side of a connection over raw, without a reader.
 func newTestOutbox(d *Dialer, raw net.Conn, over func(*plainTransport) transport) *outbox {
+	return newTestOutboxAfter(nil, d, raw, over)
+}
+
+// newTestOutboxAfter is newTestOutbox after a connection that has left a loss to report.
+func newTestOutboxAfter(loss error, d *Dialer, raw net.Conn, over func(*plainTransport) transport) *outbox {
 	c := d.config()
 	w := wire.New(raw, c.writeTimeout, c.readBuffer, newFrameWatch(0))
 	count := new(counters)
-	return newOutbox(c, c.framing, w, over(newPlainTransport(w)), newCalls(&callSettings{}, count, new(tracer), w, newInbox(1<<20, nil)), count, nil)
+	return newOutbox(c, c.framing, w, over(newPlainTransport(w)), newCalls(&callSettings{}, count, new(tracer), w, newInbox(1<<20, nil)), count, loss)
 }
 
 func readyTransport(t *plainTransport) transport { return ready{t} }
@@ -154,25 +167,32 @@ func TestJoin(t *testing.T) {
 	})
 
 	t.Run("is certain of a frame whose batch was sealed, and not begun when the connection died", func(t *testing.T) { // P4
-		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), readyTransport)
+		dies := false
+		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), func(p *plainTransport) transport {
+			return tried{ready{p}, func(b *batch) (done bool) {
+				if !dies {
+					return p.write(b)
+				}
+				p.wire.Kill(io.ErrUnexpectedEOF)
+				return false // and has not begun, like the helper that finds the wire dead
+			}}
+		})
 		_, err := o.send(t.Context(), []byte("first"))
 		require.NoError(t, err)
+		dies = true
 		first, second := joinBoth(t, o, "writer", "other")
-		o.sealLocked() // as the helper does, which then looks at the wire
-		o.writer = writerNone
-		o.mu.Unlock()
-		o.wire.Kill(io.ErrUnexpectedEOF)
-		o.end()
+		require.False(t, o.writeInlineLocked())
 		for _, frame := range []ticket{first, second} {
 			unsent, err := o.await(t.Context(), frame)
 			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 			require.True(t, unsent)
 		}
-		o.wire.Join()
+		requireOutboxEnds(t, o)
 	})
 
 	for name, test := range map[string]struct {
 		d       Dialer
+		loss    error
 		prepare func(o *outbox)
 		msg     string
 	}{
@@ -181,10 +201,10 @@ func TestJoin(t *testing.T) {
 		"is empty, for another":       {d: Dialer{Framer: Lines{}}},
 		"comes to a full WriteBuffer": {d: Dialer{WriteBuffer: 4}, prepare: func(o *outbox) { o.write(context.Background(), nil) }},
 		"comes after Shutdown":        {prepare: (*outbox).seal},
-		"has a loss to report":        {prepare: func(o *outbox) { o.loss.err = &LossError{Messages: 1, Err: io.EOF} }},
+		"has a loss to report":        {loss: &LossError{Messages: 1, Err: io.EOF}},
 	} {
 		t.Run("leaves all as it is for a message that "+name, func(t *testing.T) { // P4, P6
-			o := newTestOutbox(&test.d, newCutOff(t, 1<<20), readyTransport)
+			o := newTestOutboxAfter(test.loss, &test.d, newCutOff(t, 1<<20), readyTransport)
 			if test.prepare != nil {
 				test.prepare(o)
 			}
@@ -250,7 +270,7 @@ func TestBatch(t *testing.T) {
 // holds apart.
 type heldTransport struct {
 	ready
-	tries, writes chan chan struct{}
+	tries, writes chan chan struct{} // nil: these are not held
 }
 
 func (h *heldTransport) tryWrite(b *batch) (done bool) {
@@ -265,9 +285,35 @@ func (h *heldTransport) write(b *batch) (done bool) {
 
 // hold says that a write is here, and waits until that is let go.
 func hold(held chan chan struct{}) {
+	if held == nil {
+		return
+	}
 	letGo := make(chan struct{})
 	held <- letGo
 	<-letGo
+}
+
+// newBusyOutbox is newTestOutbox while someone writes: a Send of a frame of 5 bytes, which the network
+// takes only after release. That returns when what others have asked for meanwhile is written, too.
+func newBusyOutbox(t testing.TB, d *Dialer, raw net.Conn) (o *outbox, release func()) {
+	held := &heldTransport{tries: make(chan chan struct{})}
+	o = newTestOutbox(d, raw, func(p *plainTransport) transport {
+		held.ready = ready{p}
+		return held
+	})
+	sent := make(chan error, 1)
+	go func() {
+		_, err := o.send(context.Background(), []byte("1"))
+		sent <- err
+	}()
+	letGo := <-held.tries
+	held.tries = nil
+	return o, func() {
+		t.Helper()
+		close(letGo)
+		require.NoError(t, <-sent)
+		o.running.Wait()
+	}
 }
 
 func TestInlineWriter(t *testing.T) {
@@ -585,22 +631,23 @@ func TestLend(t *testing.T) {
 		}
 	})
 
-	for name, prepare := range map[string]func(o *outbox){
-		"another writes": func(o *outbox) { o.writer, o.limit = writerHelper, minLent-1 },
-		"a Write would not fill more than a buffer": func(o *outbox) { o.limit = minLent },
+	for name, prepare := range map[string]func(t *testing.T, raw net.Conn) (o *outbox, release func()){
+		"another writes": func(t *testing.T, raw net.Conn) (*outbox, func()) {
+			return newBusyOutbox(t, &Dialer{WriteBuffer: minLent - 1}, raw)
+		},
+		"a Write would not fill more than a buffer": func(t *testing.T, raw net.Conn) (*outbox, func()) {
+			return newTestOutbox(&Dialer{WriteBuffer: minLent}, raw, lendingTransport), func() {}
+		},
 	} {
 		t.Run("copies a message if "+name, func(t *testing.T) { // P3, P12
-			o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), lendingTransport)
-			o.mu.Lock()
-			prepare(o)
-			o.mu.Unlock()
+			o, release := prepare(t, newCutOff(t, 1<<20))
 			_, err := o.write(t.Context(), pattern)
 			require.NoError(t, err)
 			o.mu.Lock()
 			require.Nil(t, o.batches.open.loan)
 			require.Equal(t, frameHeader+minLent, len(o.batches.open.bytes))
-			o.writer = writerNone
 			o.mu.Unlock()
+			release()
 			require.NoError(t, o.flush(t.Context()))
 			requireOutboxEnds(t, o)
 		})
@@ -835,16 +882,11 @@ func TestWriter(t *testing.T) {
 // acknowledged what came before it.
 func TestOutbound(t *testing.T) {
 	t.Run("says that a ping is not queued if the reader can write it, and nothing is under way", func(t *testing.T) { // P5
-		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), readyTransport)
+		o, release := newBusyOutbox(t, new(Dialer), newCutOff(t, 1<<20))
 		defer requireOutboxEnds(t, o)
-		require.Equal(t, liveness.Outbound{}, o.outbound())
-		o.mu.Lock()
-		o.writer = writerHelper
-		o.mu.Unlock()
 		assert.Equal(t, liveness.Outbound{Queued: true}, o.outbound())
-		o.mu.Lock()
-		o.writer = writerNone
-		o.mu.Unlock()
+		release()
+		require.Equal(t, liveness.Outbound{Acked: 5, Handed: o.wire.HandedAt()}, o.outbound())
 	})
 
 	t.Run("says that a ping is queued if it takes the helper to write it", func(t *testing.T) { // P5
@@ -854,17 +896,13 @@ func TestOutbound(t *testing.T) {
 	})
 
 	t.Run("says that a ping is behind until it was handed over", func(t *testing.T) { // P5
-		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), readyTransport)
+		o, release := newBusyOutbox(t, new(Dialer), newCutOff(t, 1<<20))
 		defer requireOutboxEnds(t, o)
-		o.mu.Lock()
-		o.writer = writerHelper // someone writes
-		o.mu.Unlock()
 		_, err := o.writeControl([]byte("ping"))
-		require.NoError(t, err)
+		assert.NoError(t, err)
 		assert.Equal(t, liveness.Outbound{Queued: true, Behind: true}, o.outbound())
-		o.mu.Lock()
-		o.writeInlineLocked()
-		require.Equal(t, liveness.Outbound{Acked: 8, Handed: o.wire.HandedAt()}, o.outbound())
+		release()
+		require.Equal(t, liveness.Outbound{Acked: 5 + 8, Handed: o.wire.HandedAt()}, o.outbound())
 	})
 
 	t.Run("over a socket says that a ping is queued and behind until its bytes are acknowledged", func(t *testing.T) { // P5
@@ -901,7 +939,7 @@ func TestOutbound(t *testing.T) {
 		}
 		for filled := 0; !stuck(); filled += 128 << 10 {
 			require.Less(t, filled, 64<<20)
-			_, err := o.wire.TryWrite(make([]byte, 128<<10))
+			_, err := o.write(t.Context(), make([]byte, 128<<10))
 			require.NoError(t, err)
 		}
 		out := o.outbound()
@@ -909,7 +947,6 @@ func TestOutbound(t *testing.T) {
 		require.False(t, out.Behind, "there is no ping")
 		require.Equal(t, o.wire.Handed()-int64(o.wire.Unacknowledged()), out.Acked)
 
-		o.transport = newPlainTransport(o.wire) // which has not written these
 		_, err = o.writeControl([]byte("ping"))
 		require.NoError(t, err)
 		eventually("the ping is handed over", func() bool { return o.control.left.Load() == 0 })
@@ -947,13 +984,11 @@ func TestHandedAtOfASocket(t *testing.T) {
 
 func TestPingThatIsDropped(t *testing.T) {
 	t.Run("is one that no pong answers", func(t *testing.T) { // P5, P6
-		o := newTestOutbox(new(Dialer), newCutOff(t, 1<<30), readyTransport)
+		o, release := newBusyOutbox(t, new(Dialer), newCutOff(t, 1<<30)) // and the peer does not read
 		defer requireOutboxEnds(t, o)
+		defer release()
 		h := &Heartbeat{Interval: time.Hour, Ping: func() []byte { return []byte("ping") }}
 		w := newHeartbeatWatch(h, 0, o, o.calls)
-		o.mu.Lock()
-		o.writer = writerHelper // someone writes, and the peer does not read
-		o.mu.Unlock()
 		for taken := true; taken; {
 			var err error
 			taken, err = o.writeControl(make([]byte, 1<<10))
@@ -964,8 +999,5 @@ func TestPingThatIsDropped(t *testing.T) {
 		w.monitor.Message()
 		_, ok := w.pong()
 		require.False(t, ok)
-		o.mu.Lock()
-		o.writer = writerNone
-		o.mu.Unlock()
 	})
 }
