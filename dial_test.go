@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -451,6 +452,84 @@ func TestDialContextConnectionWithoutAddress(t *testing.T) {
 			require.Equal(t, c.remote, client.RemoteAddr())
 		}))
 	}
+
+	for name, handshake := range map[string]func(context.Context, *tcpclient.Conn) error{
+		"":                   nil,
+		", with a Handshake": testkit.Login,
+	} {
+		t.Run("of a socket that was reset before is one that failed"+name+", and the next is used", func(t *testing.T) { // P8, F5, C7
+			stale := resetSocket(t)
+			l := testkit.ListenTCP(t)
+			l.Each(func(conn net.Conn) {
+				p := testkit.NewPeer(t, conn)
+				if handshake != nil {
+					assert.Equal(t, "login", p.Receive())
+					p.Send("welcome")
+				}
+				p.Send("hello")
+			})
+			backoff := testkit.FastBackoff()
+			backoff.FirstDial = true
+			rec := testkit.NewRecorder()
+			attempts := 0
+			c := l.Dial(t, tcpclient.Dialer{
+				DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+					if attempts++; attempts == 1 {
+						return stale, nil
+					}
+					return new(net.Dialer).DialContext(ctx, network, address)
+				},
+				Handshake: handshake, Reconnect: backoff, Trace: rec.Trace(),
+			})
+			var losses []error // without a Handshake the first read of it may be the one that fails
+			msg, err := c.Receive(testkit.Within(t, testkit.Patience))
+			if err != nil {
+				losses = append(losses, err)
+				msg, err = c.Receive(testkit.Within(t, testkit.Patience))
+			}
+			require.NoError(t, err)
+			require.Equal(t, "hello", string(msg))
+			require.NoError(t, c.Close())
+			require.Equal(t, 2, attempts)
+			for _, e := range rec.All("ConnectFailed") {
+				losses = append(losses, e.Err)
+			}
+			require.Len(t, losses, 1)
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(losses[0]))
+			if handshake != nil {
+				require.Len(t, rec.All("Connected"), 1, "the attempt failed")
+			}
+		})
+	}
+}
+
+// resetSocket returns a connection that its peer has reset before it was made of its socket: it has no
+// remote address.
+func resetSocket(t *testing.T) net.Conn {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no net.FileConn")
+	}
+	l := testkit.ListenTCP(t)
+	near, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	defer near.Close()
+	far := l.AcceptPeer(t)
+	file, err := near.(*net.TCPConn).File()
+	require.NoError(t, err)
+	defer file.Close()
+	far.Reset()
+	var conn net.Conn
+	testkit.Eventually(t, "the reset has come", func() bool {
+		conn, err = net.FileConn(file)
+		require.NoError(t, err)
+		if conn.RemoteAddr() == nil {
+			return true
+		}
+		require.NoError(t, conn.Close())
+		return false
+	})
+	return conn
 }
 
 func TestHookThatReturnsErrClosed(t *testing.T) {
@@ -506,15 +585,22 @@ func TestHookThatReturnsErrClosed(t *testing.T) {
 }
 
 func TestDialContextValues(t *testing.T) {
-	t.Run("are there in every later Handshake, and the end of the context is not", testkit.InBubble(func(t *testing.T) { // P2
+	t.Run("are there in every later DialContext and Handshake, and the end of the context is not", testkit.InBubble(func(t *testing.T) { // P2, C8
 		type key struct{}
 		n := tcpclienttest.NewNetwork()
 		l := testkit.ListenNetwork(t, n)
-		values := make(chan any, 2)
-		d := tcpclient.Dialer{DialContext: n.DialContext, Reconnect: &tcpclient.Backoff{}, Handshake: func(ctx context.Context, _ *tcpclient.Conn) error {
-			values <- ctx.Value(key{})
-			return ctx.Err()
-		}}
+		values := make(chan any, 4)
+		d := tcpclient.Dialer{
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				values <- ctx.Value(key{})
+				return n.DialContext(ctx, network, address)
+			},
+			Reconnect: &tcpclient.Backoff{},
+			Handshake: func(ctx context.Context, _ *tcpclient.Conn) error {
+				values <- ctx.Value(key{})
+				return ctx.Err()
+			},
+		}
 		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "trace"))
 		c, err := d.Dial(ctx, "tcp", l.Addr().String())
 		require.NoError(t, err)
@@ -523,7 +609,7 @@ func TestDialContextValues(t *testing.T) {
 		cancel()
 		testkit.HangUp(p)
 		p = l.AcceptPeer(t)
-		for range 2 {
+		for range 4 {
 			require.Equal(t, "trace", <-values)
 		}
 		_, err = c.Receive(t.Context())

@@ -425,7 +425,8 @@ func (in *inbox) lose(err error) {
 	}
 }
 
-// finish makes err follow what is in the queue, unless something does already.
+// finish makes err follow what is in the queue, unless something does already. The reader has closed
+// its slab before: one that is open and empty would hide the end from those who wait.
 func (in *inbox) finish(err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

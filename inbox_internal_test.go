@@ -2,6 +2,8 @@ package tcpclient
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -144,6 +146,123 @@ func TestSlab(t *testing.T) {
 		require.Equal(t, first, string(msg))
 		in.release(&at)
 	})
+
+	t.Run("is anybody else's only when what was read after its messages is copied", func(t *testing.T) { // P1
+		in, p := newTestInbox(1 << 20)
+		in.demand = newDemand()
+		p.typical = minDirect
+		p.rotate(nil)
+		large, next := strings.Repeat("a", 50<<10), "the start of the next frame"
+		frames := append(binary.BigEndian.AppendUint32(nil, uint32(len(large))), large+next...)
+		left, err := p.cut(p.slab.lay(frames), 1<<20, new(calmUpstream))
+		require.NoError(t, err)
+		require.Equal(t, len(next), left)
+		rest := p.slab.free()[:left]
+
+		// The test is the one who waits. It is woken while the slab is being closed, and holds up the
+		// reader there: what it is to do with the memory it does at once.
+		in.waiting, in.demand.waiting = 1, 1
+		in.demand.mu.Lock()
+		rotated := make(chan struct{})
+		go func() {
+			defer close(rotated)
+			p.rotate(rest)
+		}()
+		<-in.ready
+		clear(rest)
+		in.demand.mu.Unlock()
+		<-rotated
+		in.waiting = 0
+		require.Equal(t, next, string(p.slab.free()[:left]))
+
+		msg, err := in.receive(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, large, string(msg))
+		require.Same(t, &rest[0], &msg[:len(msg)+1][len(msg)], "who received owns all of it")
+	})
+}
+
+// A gatedContext holds whoever waits for its end before it begins to: past the lock of the inbox,
+// where it counts as waiting, and not yet in its select.
+type gatedContext struct {
+	context.Context
+	gate <-chan struct{}
+}
+
+func (c gatedContext) Done() <-chan struct{} {
+	<-c.gate
+	return c.Context.Done()
+}
+
+// While those who wait are not in their select yet, one signal is all that fits into ready. Each who
+// took something wakes the next.
+func TestInboxWakesAllForWhatCameBeforeTheirSelect(t *testing.T) {
+	type event struct {
+		name  string
+		comes func(in *inbox, p *producer)
+	}
+	end := errors.New("the end")
+	loss := event{"a loss", func(_ *inbox, p *producer) { p.lose(errors.New("a loss")) }}
+	message := event{"a message", func(_ *inbox, p *producer) {
+		_ = p.put("a message", new(calmUpstream)) // there is room
+		p.publish()
+	}}
+	finish := event{"the end", func(in *inbox, p *producer) {
+		p.closeSlab()
+		in.finish(end)
+	}}
+
+	receivers := map[string]func(ctx context.Context, in *inbox) (string, error){
+		"receive": func(ctx context.Context, in *inbox) (string, error) {
+			msg, err := in.receive(ctx, nil)
+			return string(msg), err
+		},
+		"advance": func(ctx context.Context, in *inbox) (string, error) {
+			var at cursor
+			defer in.release(&at)
+			msg, err := in.advance(ctx, &at)
+			return string(msg), err
+		},
+	}
+	for name, receive := range receivers {
+		for _, events := range [][2]event{
+			{loss, message}, {loss, loss}, {loss, finish},
+			{message, message}, {message, loss}, {message, finish},
+			{finish, finish},
+		} {
+			t.Run(fmt.Sprintf("%s: %s, then %s", name, events[0].name, events[1].name), func(t *testing.T) { // P8
+				synctest.Test(t, func(t *testing.T) {
+					in, p := newTestInbox(1 << 20)
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					gate := make(chan struct{})
+					var got []string // guarded by in.mu
+					for range events {
+						go func() {
+							msg, err := receive(gatedContext{ctx, gate}, in)
+							in.mu.Lock()
+							defer in.mu.Unlock()
+							if err != nil {
+								msg = err.Error()
+							}
+							got = append(got, msg)
+						}()
+					}
+					synctest.Wait()
+					require.EqualValues(t, 2, in.waiting)
+					for _, e := range events {
+						e.comes(in, p)
+					}
+					require.Len(t, in.ready, 1)
+					close(gate)
+					synctest.Wait()
+					in.mu.Lock()
+					defer in.mu.Unlock()
+					require.ElementsMatch(t, []string{events[0].name, events[1].name}, got, "one sleeps beside what there is")
+				})
+			})
+		}
+	}
 }
 
 // ended returns a context that is done.

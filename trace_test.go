@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -562,4 +563,53 @@ func TestTraceWhoseFunctionBlocks(t *testing.T) {
 			require.ErrorIs(t, last.Err, tcpclient.ErrClosed)
 		}))
 	}
+
+	t.Run("keeps a bounded number of bytes of late replies", testkit.InBubble(func(t *testing.T) { // P6, F7
+		const most, size, many = 1 << 20, 100 << 10, 64
+		text := strings.Repeat("a", 2*most)
+		release := make(chan struct{})
+		defer close(release)
+		var told []int // sizes
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{
+			Framer: tcpclient.LengthPrefix{MaxSize: 4 * most},
+			Trace: &tcpclient.Trace{LateReply: func(reply []byte) {
+				<-release
+				told = append(told, len(reply))
+			}},
+		})
+		comesLate := func(size int) {
+			giveUp(t, c, "request")
+			p.Receive()
+			p.Send(text[:size])
+			synctest.Wait()
+		}
+		tell := func(n int) {
+			for range n {
+				release <- struct{}{}
+			}
+			synctest.Wait()
+		}
+
+		comesLate(size) // the reader has its memory for such messages
+		tell(1)
+		before := testkit.MemoryInUse()
+		for range many {
+			comesLate(size)
+		}
+		require.Less(t, testkit.MemoryInUse()-before, int64(4*most))
+		const kept = most / size // the one that is being told included
+		require.EqualValues(t, many-kept, c.Stats().TraceDropped)
+		require.EqualValues(t, 1+many, c.Stats().LateReplies, "what is not told is counted")
+		tell(kept)
+		require.Equal(t, slices.Repeat([]int{size}, 1+kept), told)
+
+		comesLate(2 * most) // one always may, and nothing beside it
+		comesLate(1)
+		require.EqualValues(t, many-kept+1, c.Stats().TraceDropped)
+		tell(1)
+		comesLate(most)
+		tell(1)
+		require.Equal(t, []int{2 * most, most}, told[1+kept:], "told, they are no longer in the way")
+		require.EqualValues(t, many-kept+1, c.Stats().TraceDropped)
+	}))
 }

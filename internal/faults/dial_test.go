@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"math/big"
 	"net"
 	"net/netip"
@@ -437,7 +438,39 @@ func faultPorts(t *testing.T) {
 		_, err := tcpclient.Dial(t.Context(), "tcp", l.Addr().String())
 		requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
 		require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
+		require.Greater(t, firstWait(t, l.Addr().String()), time.Minute, "the longest at once, drawn from 292 years: only time frees ports")
+
+		// The same error, since this host has no IPv6, of one address of two. (C6)
+		const noIPv6 = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
+		if _, err := os.Stat(noIPv6); err != nil {
+			t.Skip("this kernel has no IPv6 to disable")
+		}
+		require.NoError(t, os.WriteFile(noIPv6, []byte("1"), 0))
+		require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("41000 41009"), 0))
+		_, err = tcpclient.Dial(t.Context(), "tcp", "[::1]:9")
+		require.ErrorIs(t, err, syscall.EADDRNOTAVAIL)
+		require.Less(t, firstWait(t, "[::1]:9", closedPort(t)), time.Minute, "as after any other failure")
 	})
+}
+
+// firstWait returns how long a Client waits after its first attempt, which fails: next to no time, unless
+// it begins with the longest wait.
+func firstWait(t *testing.T, addresses ...string) (wait time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	waits := make(chan time.Duration, 1)
+	_, err := (&tcpclient.Dialer{
+		Reconnect: &tcpclient.Backoff{Min: 1, Max: math.MaxInt64, FirstDial: true},
+		Trace: &tcpclient.Trace{Waiting: func(attempt int, delay time.Duration) {
+			if attempt == 2 {
+				waits <- delay
+				cancel()
+			}
+		}},
+	}).Dial(ctx, "tcp", addresses...)
+	require.ErrorIs(t, err, context.Canceled)
+	return <-waits
 }
 
 func faultTLSStall(t *testing.T) {
