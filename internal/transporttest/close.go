@@ -1,9 +1,13 @@
 package transporttest
 
 import (
+	"bufio"
+	"context"
+	"fmt"
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -230,5 +234,61 @@ func Close(t *testing.T, tr testkit.Transport) {
 				}
 			}
 		}
+	})
+}
+
+// EndWhileAWriteFrameHangs is for code of the user that holds the writing side: it does not keep the
+// connection open. What it wrote is lost then, and that is told. In a bubble the time of Close would
+// not pass: to wait for a lock, as Close does here, is not durable.
+func EndWhileAWriteFrameHangs(t *testing.T, tr testkit.Transport) {
+	// start returns a Client in whose Framer a Write hangs until it is let go.
+	start := func(t *testing.T) (c *tcpclient.Client, p *testkit.Peer, letGo func(), write func() error) {
+		inside, leave := make(chan struct{}), make(chan struct{})
+		letGo = sync.OnceFunc(func() { close(leave) })
+		c, p = tr.Connect(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Write: func(w *bufio.Writer, msg []byte) error {
+			close(inside)
+			<-leave
+			return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
+		}}})
+		t.Cleanup(letGo) // before the Client is closed
+		write = testkit.Start(t, func() error { return c.Write(t.Context(), []byte("hang")) })
+		<-inside
+		return c, p, letGo, write
+	}
+
+	t.Run("by Close", func(t *testing.T) { // P4, P7
+		testkit.SkipIfShort(t)
+		c, p, letGo, write := start(t)
+		began := time.Now()
+		closed := testkit.Start(t, c.Close)
+		testkit.RequireFast(t, "the peer's Read", func() {
+			msgs, err := p.All()
+			assert.Empty(t, msgs)
+			assert.Error(t, err)
+		})
+		assert.Less(t, time.Since(began), testkit.CloseTime)
+		letGo()
+		require.NoError(t, write(), "it was taken before Close was called")
+		require.ErrorContains(t, closed(), "messages that were written are lost")
+	})
+
+	t.Run("by a Shutdown whose context ends", func(t *testing.T) { // P2, P4
+		c, p, letGo, write := start(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		down := testkit.Start(t, func() error { return c.Shutdown(ctx) })
+		testkit.WaitBlocked(t, "(*Client).Shutdown", "sync.(*Mutex).Lock")
+		cancel()
+		testkit.RequireFast(t, "the peer's Read", func() {
+			msgs, err := p.All()
+			assert.Empty(t, msgs)
+			assert.Error(t, err)
+		})
+		letGo()
+		require.NoError(t, write(), "it was taken before Shutdown was called")
+		err := down()
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+		told := fmt.Sprint(err, c.Close())
+		require.Equal(t, 1, strings.Count(told, "messages that were written are lost"), told)
 	})
 }
