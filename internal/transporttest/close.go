@@ -3,9 +3,12 @@ package transporttest
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -291,4 +294,71 @@ func EndWhileAWriteFrameHangs(t *testing.T, tr testkit.Transport) {
 		told := fmt.Sprint(err, c.Close())
 		require.Equal(t, 1, strings.Count(told, "messages that were written are lost"), told)
 	})
+}
+
+// CloseWhileReceiving is for a Close while others receive.
+func CloseWhileReceiving(t *testing.T, tr testkit.Transport) {
+	l := tr.Listen(t)
+	for i := range 50 {
+		c, p := l.Connect(t, tcpclient.Dialer{})
+		if i%2 == 0 {
+			go p.Write(testkit.Frames(testkit.Numbered(20, 10)...))
+		}
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				for {
+					if _, err := c.Receive(t.Context()); err != nil {
+						assert.ErrorIs(t, err, tcpclient.ErrClosed)
+						assert.ErrorIs(t, err, net.ErrClosed)
+						assert.NotErrorIs(t, err, tcpclient.ErrDisconnected)
+						assert.NotErrorIs(t, err, io.EOF)
+						return
+					}
+				}
+			})
+		}
+		for range rand.IntN(20) {
+			runtime.Gosched()
+		}
+		assert.NoError(t, c.Close())
+		testkit.RequireFast(t, "Receive", wg.Wait)
+	}
+}
+
+// CloseWhileFlushing is for a Close while a flush is stuck.
+func CloseWhileFlushing(t *testing.T, tr testkit.Transport) {
+	c, _ := tr.ConnectSmall(t, tcpclient.Dialer{})
+	testkit.Stall(t, c)
+	require.NoError(t, c.Write(t.Context(), []byte("x")))
+	flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
+	testkit.WaitBlocked(t, "(*Client).Flush")
+	began := time.Now()
+	c.Close()
+	require.ErrorIs(t, flush(), tcpclient.ErrClosed)
+	require.Less(t, time.Since(began), testkit.CloseTime)
+}
+
+// CloseTwice is for many a Close and Shutdown at once.
+func CloseTwice(t *testing.T, tr testkit.Transport) {
+	for range 10 {
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		require.NoError(t, c.Write(t.Context(), []byte("x")))
+		go p.All()
+		var wg sync.WaitGroup
+		for i := range 6 {
+			wg.Go(func() {
+				if i%3 == 0 {
+					err := c.Shutdown(testkit.Within(t, time.Second))
+					if err != nil {
+						assert.True(t, errors.Is(err, tcpclient.ErrClosed) || errors.Is(err, context.DeadlineExceeded), err)
+					}
+					return
+				}
+				assert.NoError(t, c.Close())
+			})
+		}
+		testkit.RequireFast(t, "Close", wg.Wait)
+		require.NoError(t, c.Close())
+	}
 }
