@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -163,16 +162,6 @@ func (h *hook) reading() tcpclient.Framer {
 	}}
 }
 
-// writing is a Framer that hangs before it writes the message "hang".
-func (h *hook) writing() tcpclient.Framer {
-	return testkit.FuncFramer{Write: func(w *bufio.Writer, msg []byte) error {
-		if string(msg) == "hang" {
-			h.hang()
-		}
-		return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
-	}}
-}
-
 func newHook(t testing.TB) *hook {
 	h := &hook{make(chan struct{}), make(chan struct{})}
 	t.Cleanup(h.letGo)
@@ -319,56 +308,8 @@ func TestCloseWithAStuckReader(t *testing.T) {
 	}))
 }
 
-// Code of the user that holds the writing side does not keep the connection open. What it wrote
-// is lost then, and that is told. In a bubble the time of Close would not pass: to wait for a lock,
-// as Close does here, is not durable.
 func TestConnectionEndsWhileAWriteFrameHangs(t *testing.T) {
-	// start returns a Client in whose Framer a Write hangs.
-	start := func(t *testing.T, tr testkit.Transport) (c *tcpclient.Client, p *testkit.Peer, hanging *hook, write func() error) {
-		hanging = newHook(t)
-		c, p = tr.Connect(t, tcpclient.Dialer{Framer: hanging.writing()})
-		t.Cleanup(hanging.letGo) // before the Client is closed
-		write = testkit.Start(t, func() error { return c.Write(t.Context(), []byte("hang")) })
-		<-hanging.inside
-		return c, p, hanging, write
-	}
-	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("by Close", func(t *testing.T) { // P4, P7
-			testkit.SkipIfShort(t)
-			c, p, hanging, write := start(t, tr)
-			began := time.Now()
-			closed := testkit.Start(t, c.Close)
-			testkit.RequireFast(t, "the peer's Read", func() {
-				msgs, err := p.All()
-				assert.Empty(t, msgs)
-				assert.Error(t, err)
-			})
-			assert.Less(t, time.Since(began), testkit.CloseTime)
-			hanging.letGo()
-			require.NoError(t, write(), "it was taken before Close was called")
-			require.ErrorContains(t, closed(), "messages that were written are lost")
-		})
-
-		t.Run("by a Shutdown whose context ends", func(t *testing.T) { // P2, P4
-			c, p, hanging, write := start(t, tr)
-			ctx, cancel := context.WithCancel(t.Context())
-			down := testkit.Start(t, func() error { return c.Shutdown(ctx) })
-			testkit.WaitBlocked(t, "(*Client).Shutdown", "sync.(*Mutex).Lock")
-			cancel()
-			testkit.RequireFast(t, "the peer's Read", func() {
-				msgs, err := p.All()
-				assert.Empty(t, msgs)
-				assert.Error(t, err)
-			})
-			hanging.letGo()
-			require.NoError(t, write(), "it was taken before Shutdown was called")
-			err := down()
-			require.ErrorIs(t, err, context.Canceled)
-			require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
-			told := err.Error() + errorText(c.Close())
-			require.Equal(t, 1, strings.Count(told, "messages that were written are lost"), told)
-		})
-	})
+	testkit.EachTransportParallel(t, transporttest.EndWhileAWriteFrameHangs)
 }
 
 func TestCloseInTrace(t *testing.T) {

@@ -179,8 +179,8 @@ func TestForeignConnectionPassesTheTestsOfSockets(t *testing.T) {
 		}}
 	}}
 	for name, test := range transporttest.Tests {
-		if name == "Shutdown" {
-			continue
+		if name == "Shutdown" || name == "HalfClose" || name == "LargeMessagesBeforeFIN" {
+			continue // it has no CloseWrite
 		}
 		t.Run(name, func(t *testing.T) { // D1
 			if name != "Helper" { // which counts goroutines

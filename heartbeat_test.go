@@ -80,7 +80,7 @@ func TestHeartbeat(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: testkit.Pinging()})
 			start := time.Now()
 			p.SetReadDeadline(start.Add(time.Hour))
-			pushEvery(t, p, time.Second)
+			p.PushEvery(t, time.Second)
 			go func() {
 				for range c.Messages(t.Context()) {
 				}
@@ -479,15 +479,9 @@ func TestHeartbeat(t *testing.T) {
 			})
 		}
 		for _, tr := range testkit.Transports {
-			t.Run(tr.Name+", while the peer talks", func(t *testing.T) { // A1
+			t.Run(tr.Name+", while the peer talks", func(t *testing.T) {
 				t.Parallel()
-				c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: testkit.RealHeartbeat(50*time.Millisecond, time.Minute)})
-				p.SetReadDeadline(time.Now().Add(testkit.Patience))
-				pushEvery(t, p, 5*time.Millisecond)
-				go testkit.ReceiveAll(t, c)
-				for range 5 {
-					require.Equal(t, "ping", p.Receive())
-				}
+				transporttest.PingsWhilePeerTalks(t, tr)
 			})
 		}
 		synctest.Test(t, func(t *testing.T) {
@@ -503,24 +497,6 @@ func TestHeartbeat(t *testing.T) {
 			testkit.RequireHeartbeatTimeout(t, err)
 			require.Equal(t, 55*time.Second, time.Since(start))
 		})
-	})
-}
-
-// pushEvery makes p send a message every d, until the test or the connection ends.
-func pushEvery(t *testing.T, p *testkit.Peer, d time.Duration) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			if _, err := p.Write(testkit.Frame("push")); err != nil {
-				return
-			}
-			time.Sleep(d)
-		}
-	}()
-	t.Cleanup(func() {
-		testkit.HangUp(p.Conn)
-		<-done
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 )
 
 // Requests that are outstanding: how many there may be, and what becomes of replies that come
@@ -263,15 +264,6 @@ func drain(t *testing.T, c *tcpclient.Client) (end func() error) {
 	return testkit.Start(t, func() error { _, err := testkit.ReceiveAll(t, c); return err })
 }
 
-func requireReplyTimeout(t *testing.T, err error) {
-	t.Helper()
-	require.ErrorIs(t, err, tcpclient.ErrReplyTimeout)
-	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-	require.NotErrorIs(t, err, context.DeadlineExceeded)
-	require.True(t, testkit.OpError(t, err).Timeout())
-	require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-}
-
 func TestReplyTimeout(t *testing.T) {
 	const timeout = 5 * time.Second
 
@@ -287,10 +279,10 @@ func TestReplyTimeout(t *testing.T) {
 				time.Sleep(time.Minute) // nothing is owed
 				began := time.Now()
 				_, err := c.Call(t.Context(), []byte(header+"request"))
-				requireReplyTimeout(t, err)
+				testkit.RequireReplyTimeout(t, err)
 				require.False(t, testkit.OpError(t, err).Unsent)
 				require.Equal(t, timeout, time.Since(began))
-				requireReplyTimeout(t, ended())
+				testkit.RequireReplyTimeout(t, ended())
 				lost()
 			}
 		})
@@ -313,7 +305,7 @@ func TestReplyTimeout(t *testing.T) {
 				}
 			}
 			_, err := c.Receive(t.Context())
-			requireReplyTimeout(t, err)
+			testkit.RequireReplyTimeout(t, err)
 			require.Equal(t, timeout, time.Since(began))
 		})
 	})
@@ -333,7 +325,7 @@ func TestReplyTimeout(t *testing.T) {
 			require.Equal(t, fmt.Sprint(i), reply)
 		}
 		_, err := calls[3]()
-		requireReplyTimeout(t, err)
+		testkit.RequireReplyTimeout(t, err)
 		require.Equal(t, 12*time.Second+timeout, time.Since(began))
 	}))
 
@@ -353,7 +345,7 @@ func TestReplyTimeout(t *testing.T) {
 		_, err = third()
 		require.NoError(t, err)
 		_, err = second()
-		requireReplyTimeout(t, err)
+		testkit.RequireReplyTimeout(t, err)
 		require.Equal(t, time.Second+timeout, time.Since(began))
 	}))
 
@@ -392,7 +384,7 @@ func TestReplyTimeout(t *testing.T) {
 			require.NoError(t, err)
 		}
 		_, err := c.Receive(t.Context())
-		requireReplyTimeout(t, err)
+		testkit.RequireReplyTimeout(t, err)
 		require.Equal(t, time.Minute+timeout, time.Since(began))
 	}))
 
@@ -428,26 +420,14 @@ func TestReplyTimeout(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 			}
 			_, err := call()
-			requireReplyTimeout(t, err)
+			testkit.RequireReplyTimeout(t, err)
 			require.WithinRange(t, time.Now(), began.Add(timeout), began.Add(timeout+frameTimeout+time.Second/5))
-			requireReplyTimeout(t, ended())
+			testkit.RequireReplyTimeout(t, ended())
 		}
 	}))
 
-	t.Run("holds on every transport", func(t *testing.T) { // P5, D1
-		testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-			for _, k := range []tcpclient.Correlator{nil, tcpclient.IDPrefix{}} {
-				c, p := tr.Connect(t, tcpclient.Dialer{Correlator: k, ReplyTimeout: 100 * time.Millisecond})
-				go p.All()
-				for range 20 { // what TLS sends by itself is no reason to begin later
-					require.NoError(t, c.Send(t.Context(), make([]byte, 8)))
-				}
-				began := time.Now()
-				_, err := c.Call(t.Context(), []byte("request"))
-				requireReplyTimeout(t, err)
-				require.GreaterOrEqual(t, time.Since(began), 100*time.Millisecond)
-			}
-		})
+	t.Run("holds on every transport", func(t *testing.T) {
+		testkit.EachTransportParallel(t, transporttest.ReplyTimeout)
 	})
 
 	t.Run("a negative one is refused by Dial", func(t *testing.T) {
@@ -492,7 +472,7 @@ func TestCallsThatLostReplies(t *testing.T) {
 				t.Logf("answered %v after the last id was taken", answered)
 				require.InDelta(t, want, answered, float64(10*time.Millisecond))
 				_, err := c.Receive(t.Context())
-				requireReplyTimeout(t, err)
+				testkit.RequireReplyTimeout(t, err)
 			}))
 		}
 	}
@@ -506,7 +486,7 @@ func TestCallsThatLostReplies(t *testing.T) {
 		_, err := c.Call(testkit.Within(t, 4*time.Second), []byte("lost, too"))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		_, err = c.Receive(t.Context())
-		requireReplyTimeout(t, err)
+		testkit.RequireReplyTimeout(t, err)
 		require.Equal(t, 10*time.Second, time.Since(began))
 	}))
 
@@ -517,7 +497,7 @@ func TestCallsThatLostReplies(t *testing.T) {
 		_, err := c.Call(testkit.Within(t, time.Minute), []byte("lost"))
 		require.ErrorIs(t, err, context.DeadlineExceeded, "as long as a Call waits nothing ends it")
 		_, err = c.Receive(t.Context())
-		requireReplyTimeout(t, err)
+		testkit.RequireReplyTimeout(t, err)
 		require.Equal(t, time.Minute+10*time.Millisecond, time.Since(began))
 	}))
 
@@ -639,7 +619,7 @@ func TestHeartbeatRests(t *testing.T) {
 		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat, ReplyTimeout: 10 * time.Second})
 		began := time.Now()
 		_, err := c.Call(t.Context(), []byte("?"))
-		requireReplyTimeout(t, err)
+		testkit.RequireReplyTimeout(t, err)
 		require.Equal(t, 10*time.Second, time.Since(began))
 	}))
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -603,29 +604,7 @@ func TestContextThatEndsOnADyingConnectionSaysWhy(t *testing.T) {
 func TestDisconnect(t *testing.T) {
 	readOnly := errors.New("READONLY")
 
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("is a loss with its cause, and the next connection is dialed", func(t *testing.T) {
-			l := tr.Listen(t)
-			rec := testkit.NewRecorder()
-			c, _ := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Min: time.Hour, Max: time.Hour}, Trace: rec.Trace()})
-			for range 5 { // of a wait of an hour there would be no end
-				require.NoError(t, c.Write(t.Context(), []byte("lost")))
-				c.Disconnect(readOnly)
-				p := l.AcceptPeer(t)
-				_, err := c.Receive(t.Context())
-				require.ErrorIs(t, err, readOnly)
-				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-				err = c.Flush(t.Context())
-				require.ErrorIs(t, err, readOnly)
-				require.ErrorAs(t, err, new(*tcpclient.LossError))
-				testkit.RequireAlive(t, c, p)
-			}
-			require.NoError(t, c.Close())
-			require.ErrorIs(t, rec.All("Disconnected")[0].Err, readOnly)
-			rec.RequireOrder(t, 1)
-		})
-	})
+	testkit.EachTransport(t, transporttest.Disconnect)
 
 	t.Run("a Call in flight ends with the cause", testkit.InBubble(func(t *testing.T) {
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{}})

@@ -14,71 +14,18 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
 
-// sessionMethods calls each method of s that talks, and returns their errors.
-func sessionMethods(ctx context.Context, s *tcpclient.Session) map[string]error {
-	_, call := s.Call(ctx, []byte("call"))
-	return map[string]error{
-		"Write": s.Write(ctx, []byte("write")),
-		"Flush": s.Flush(ctx),
-		"Send":  s.Send(ctx, []byte("send")),
-		"Call":  call,
-	}
-}
-
-func session(t *testing.T, c *tcpclient.Client) *tcpclient.Session {
-	s, err := c.Session()
-	require.NoError(t, err)
-	return s
-}
-
 func TestSession(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		t.Run("writes, flushes, sends and calls as its Client does", func(t *testing.T) { // P3
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			s := session(t, c)
-			require.NoError(t, s.Write(t.Context(), []byte("one")))
-			require.NoError(t, s.Write(t.Context(), []byte("two")))
-			require.NoError(t, s.Flush(t.Context()))
-			require.NoError(t, s.Send(t.Context(), []byte("three")))
-			for _, want := range []string{"one", "two", "three"} {
-				require.Equal(t, want, p.Receive())
-			}
-			reply := testkit.Start(t, func() string {
-				reply, _ := s.Call(t.Context(), []byte("question"))
-				return string(reply)
-			})
-			require.Equal(t, "question", p.Receive())
-			p.Send("answer")
-			require.Equal(t, "answer", reply())
-		})
-
-		t.Run("fails for good when its connection has ended, and the next has nothing of it", func(t *testing.T) { // P4, B7
-			l := tr.Listen(t)
-			c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
-			s := session(t, c)
-			testkit.HangUp(p)
-			next := l.AcceptPeer(t)
-			testkit.RequireAliveAfterLoss(t, c, next)
-			for method, err := range sessionMethods(t.Context(), s) {
-				require.ErrorIs(t, err, tcpclient.ErrDisconnected, method)
-				require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), method)
-				require.True(t, testkit.OpError(t, err).Unsent, method)
-			}
-			require.NoError(t, c.Send(t.Context(), []byte("of the Client")))
-			require.Equal(t, "of the Client", next.Receive())
-			require.NoError(t, session(t, c).Send(t.Context(), []byte("of another Session")))
-			require.Equal(t, "of another Session", next.Receive())
-		})
-	})
+	testkit.EachTransport(t, transporttest.Session)
 
 	t.Run("reports what it has written and lost, once", testkit.InBubble(func(t *testing.T) { // P4
 		l := testkit.ListenMemory(t)
 		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
-		s := session(t, c)
+		s := testkit.Session(t, c)
 		require.NoError(t, s.Write(t.Context(), []byte("BEGIN")))
 		require.NoError(t, s.Write(t.Context(), []byte("UPDATE")))
 		testkit.HangUp(p)
@@ -100,7 +47,7 @@ func TestSession(t *testing.T) {
 	t.Run("of a Call that waits, ends with its connection", testkit.InBubble(func(t *testing.T) { // P4
 		l := testkit.ListenMemory(t)
 		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff(), MaxInFlight: 1})
-		s := session(t, c)
+		s := testkit.Session(t, c)
 		first := testkit.Start(t, func() error { _, err := s.Call(t.Context(), []byte("in flight")); return err })
 		require.Equal(t, "in flight", p.Receive())
 		second := testkit.Start(t, func() error { _, err := s.Call(t.Context(), []byte("waits for room")); return err })
@@ -117,7 +64,7 @@ func TestSession(t *testing.T) {
 
 	t.Run("does nothing with a context that is done", func(t *testing.T) { // P2
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
-		for method, err := range sessionMethods(testkit.Canceled(t), session(t, c)) {
+		for method, err := range transporttest.SessionMethods(testkit.Canceled(t), testkit.Session(t, c)) {
 			require.ErrorIs(t, err, context.Canceled, method)
 		}
 		testkit.RequireAlive(t, c, p)
@@ -130,14 +77,14 @@ func TestSession(t *testing.T) {
 		t.Run("is closed with its Client, by "+name, func(t *testing.T) { // P7
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
 			go p.Echo()
-			s := session(t, c)
+			s := testkit.Session(t, c)
 			ended := testkit.Start(t, func() error { return end(c) })
 			testkit.Eventually(t, "the Client takes no more", func() bool { return errors.Is(s.Send(t.Context(), nil), tcpclient.ErrClosed) })
 			_, err := c.Session()
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
 			p.Close()
 			require.NoError(t, ended())
-			for method, err := range sessionMethods(t.Context(), s) {
+			for method, err := range transporttest.SessionMethods(t.Context(), s) {
 				require.ErrorIs(t, err, tcpclient.ErrClosed, method)
 			}
 			_, err = c.Session()
@@ -199,7 +146,7 @@ func TestSessionWithoutConnection(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		synctest.Wait()
-		session(t, c)
+		testkit.Session(t, c)
 		time.Sleep(time.Hour)
 		require.EqualValues(t, 1, connections.Load())
 	}))
@@ -247,7 +194,7 @@ func TestSessionWithoutConnection(t *testing.T) {
 		_, err = c.Session()
 		require.ErrorIs(t, err, refused)
 		time.Sleep(time.Minute)
-		session(t, c)
+		testkit.Session(t, c)
 	}))
 }
 
@@ -316,7 +263,7 @@ func TestSessionAndItsClient(t *testing.T) {
 	t.Run("a context that is done does not hide that the connection of a Session has ended", testkit.InBubble(func(t *testing.T) { // P2, P9
 		l := testkit.ListenMemory(t)
 		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Min: time.Hour, Max: time.Hour}})
-		s := session(t, c)
+		s := testkit.Session(t, c)
 		p.Reset()
 		synctest.Wait()
 		ctx := testkit.Canceled(t)

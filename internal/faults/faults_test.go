@@ -64,3 +64,13 @@ func beside(test func(t *testing.T)) func(t *testing.T) {
 		test(t)
 	}
 }
+
+// onEach makes a row of a test of one transport.
+func onEach(test func(t *testing.T, tr testkit.Transport)) func(t *testing.T) {
+	return func(t *testing.T) { testkit.EachTransport(t, test) }
+}
+
+// besideOnEach is onEach beside the other rows.
+func besideOnEach(test func(t *testing.T, tr testkit.Transport)) func(t *testing.T) {
+	return beside(func(t *testing.T) { testkit.EachTransportParallel(t, test) })
+}

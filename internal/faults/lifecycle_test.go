@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"runtime"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -25,13 +25,13 @@ import (
 
 // lifecycleFaults are the rows L of FAULTS.md.
 var lifecycleFaults = map[string]func(t *testing.T){
-	"L1 Close while others receive":            faultCloseReceive,
-	"L2 Close while a flush is stuck":          beside(faultCloseFlush),
+	"L1 Close while others receive":            onEach(transporttest.CloseWhileReceiving),
+	"L2 Close while a flush is stuck":          besideOnEach(transporttest.CloseWhileFlushing),
 	"L3 context ends during the TLS handshake": faultCancelTLS,
 	"L5 Close in callbacks":                    faultCloseInCallbacks,
-	"L6 Close twice and at once":               beside(faultCloseTwice),
+	"L6 Close twice and at once":               besideOnEach(transporttest.CloseTwice),
 	"L7 many writers":                          faultManyWriters,
-	"L8 several receive at once":               faultManyReceivers,
+	"L8 several receive at once":               onEach(transporttest.ManyReceivers),
 	"L9 context is done already":               faultDoneContext,
 	"L10 context ends in a wait":               faultContextEnds,
 	"L17 Framer panics while reading":          faultFramerPanics,
@@ -40,51 +40,6 @@ var lifecycleFaults = map[string]func(t *testing.T){
 	"L17 Framer gives up":                      faultFramerGivesUp,
 	"L17 Framer needs a look at much":          faultFramerPeeks,
 	"L18 nothing is left behind":               alone(faultLeftBehind),
-}
-
-func faultCloseReceive(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		l := tr.Listen(t)
-		for i := range 50 {
-			c, p := l.Connect(t, tcpclient.Dialer{})
-			if i%2 == 0 {
-				go p.Write(testkit.Frames(testkit.Numbered(20, 10)...))
-			}
-			var wg sync.WaitGroup
-			for range 3 {
-				wg.Go(func() {
-					for {
-						if _, err := c.Receive(t.Context()); err != nil {
-							assert.ErrorIs(t, err, tcpclient.ErrClosed)
-							assert.ErrorIs(t, err, net.ErrClosed)
-							assert.NotErrorIs(t, err, tcpclient.ErrDisconnected)
-							assert.NotErrorIs(t, err, io.EOF)
-							return
-						}
-					}
-				})
-			}
-			for range rand.IntN(20) {
-				runtime.Gosched()
-			}
-			assert.NoError(t, c.Close())
-			testkit.RequireFast(t, "Receive", wg.Wait)
-		}
-	})
-}
-
-func faultCloseFlush(t *testing.T) {
-	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		c, _ := tr.ConnectSmall(t, tcpclient.Dialer{})
-		testkit.Stall(t, c)
-		require.NoError(t, c.Write(t.Context(), []byte("x")))
-		flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
-		testkit.WaitBlocked(t, "(*Client).Flush")
-		began := time.Now()
-		c.Close()
-		require.ErrorIs(t, flush(), tcpclient.ErrClosed)
-		require.Less(t, time.Since(began), testkit.CloseTime)
-	})
 }
 
 func faultCancelTLS(t *testing.T) {
@@ -168,31 +123,6 @@ func faultCloseInCallbacks(t *testing.T) {
 	}
 }
 
-func faultCloseTwice(t *testing.T) {
-	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		for range 10 {
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			require.NoError(t, c.Write(t.Context(), []byte("x")))
-			go p.All()
-			var wg sync.WaitGroup
-			for i := range 6 {
-				wg.Go(func() {
-					if i%3 == 0 {
-						err := c.Shutdown(testkit.Within(t, time.Second))
-						if err != nil {
-							assert.True(t, errors.Is(err, tcpclient.ErrClosed) || errors.Is(err, context.DeadlineExceeded), err)
-						}
-						return
-					}
-					assert.NoError(t, c.Close())
-				})
-			}
-			testkit.RequireFast(t, "Close", wg.Wait)
-			require.NoError(t, c.Close())
-		}
-	})
-}
-
 func faultManyWriters(t *testing.T) {
 	const writers, each = 64, 15
 	pattern := testkit.Pattern(each * 70)
@@ -221,62 +151,6 @@ func faultManyWriters(t *testing.T) {
 		}
 		wg.Wait()
 	}
-}
-
-func faultManyReceivers(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
-		const n = 2000
-		go p.Write(testkit.Frames(testkit.Numbered(n, 50)...))
-		var mu sync.Mutex
-		got := make(map[string]int)
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		take := func(msg []byte) {
-			mu.Lock()
-			defer mu.Unlock()
-			if got[string(msg)]++; len(got) == n {
-				cancel()
-			}
-		}
-		for range 3 {
-			wg.Go(func() {
-				for {
-					msg, err := c.Receive(ctx)
-					if err != nil {
-						assert.ErrorIs(t, err, context.Canceled)
-						return
-					}
-					take(msg)
-				}
-			})
-			wg.Go(func() {
-				for msg, err := range c.Messages(ctx) {
-					if err == nil {
-						take(msg)
-					}
-				}
-			})
-			wg.Go(func() {
-				var buf []byte
-				for {
-					var err error
-					if buf, err = c.ReceiveInto(ctx, buf); err != nil {
-						return
-					}
-					take(buf)
-				}
-			})
-		}
-		testkit.RequireFast(t, "receivers", wg.Wait)
-		cancel()
-		require.Len(t, got, n)
-		for msg, times := range got {
-			require.Equal(t, 1, times)
-			require.Len(t, msg, 50)
-			require.Equal(t, strings.Repeat(msg[7:8], 43), msg[7:], "torn")
-		}
-	})
 }
 
 func faultDoneContext(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
+	"github.com/seed-d0aa0aa7/tcpclient/internal/transporttest"
 	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/require"
 )
@@ -31,22 +32,22 @@ var streamFaults = map[string]func(t *testing.T){
 	"S2 every split point":                            faultSplit,
 	"S3 many frames in one read":                      faultCoalesced,
 	"S4 frames around the size of the read buffer":    faultStraddle,
-	"S5 FIN between frames":                           faultFIN,
-	"S6 FIN inside a frame":                           faultFINInside,
+	"S5 FIN between frames":                           onEach(transporttest.FIN),
+	"S6 FIN inside a frame":                           onEach(transporttest.FINInside),
 	"S7 RST inside a frame":                           faultRST,
-	"S15 stalled peer":                                beside(faultStalled),
+	"S15 stalled peer":                                besideOnEach(transporttest.StalledPeer),
 	"S16 slow reader":                                 slow(faultSlowReader),
 	"S17 frame that trickles for ever":                beside(faultTrickle),
 	"S18 partial write, then an error":                faultPartialWrite,
 	"S19 short write without an error":                faultShortWrite,
-	"S20 server half-close":                           faultHalfClose,
-	"S21 client half-close":                           faultClientHalfClose,
+	"S20 server half-close":                           onEach(transporttest.PeerHalfClose),
+	"S21 client half-close":                           onEach(transporttest.HalfClose),
 	"S23 reads that return data and an error":         faultDataAndError,
 	"S23 reads that return nothing":                   faultEmptyReads,
 	"S23 reads that lie":                              faultLyingReads,
-	"S24 data after Close":                            faultDataAfterClose,
+	"S24 data after Close":                            onEach(transporttest.DataAfterClose),
 	"S25 context ends inside a frame":                 faultContextInside,
-	"S26 write to a peer that has gone":               faultGonePeer,
+	"S26 write to a peer that has gone":               onEach(transporttest.GonePeer),
 	"writes that lie":                                 faultLyingWrites,
 	"Y14 net.Pipe":                                    func(t *testing.T) { faultPipe(t, nil) },
 	"Y14 connection that refuses deadlines":           func(t *testing.T) { faultPipe(t, noDeadlines) },
@@ -134,45 +135,6 @@ func faultStraddle(t *testing.T) {
 	}
 }
 
-func faultFIN(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		c, p := tr.Connect(t, tcpclient.Dialer{})
-		p.Send("one", "two")
-		p.HalfClose()
-		got, err := testkit.ReceiveAll(t, c)
-		require.Equal(t, []string{"one", "two"}, got)
-		require.ErrorIs(t, err, io.EOF)
-		require.NotErrorIs(t, err, io.ErrUnexpectedEOF)
-		require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-	})
-}
-
-func faultFINInside(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		l := tr.Listen(t)
-		stream := testkit.Frames("one", "two!")
-		for cut := range stream {
-			c, p := l.Connect(t, tcpclient.Dialer{})
-			p.Raw(stream[:cut])
-			p.HalfClose()
-			got, err := testkit.ReceiveAll(t, c)
-			if cut >= 7 {
-				require.Equal(t, []string{"one"}, got)
-			} else {
-				require.Empty(t, got)
-			}
-			if cut == 0 || cut == 7 {
-				require.ErrorIs(t, err, io.EOF)
-			} else {
-				require.ErrorIs(t, err, io.ErrUnexpectedEOF, "cut at %d", cut)
-				require.NotErrorIs(t, err, io.EOF)
-			}
-			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
-			require.NoError(t, c.Close())
-		}
-	})
-}
-
 func faultRST(t *testing.T) {
 	for _, name := range []string{"tcp", "tls", "memory"} {
 		tr := testkit.TransportNamed(name)
@@ -195,22 +157,6 @@ func faultRST(t *testing.T) {
 			}
 		}
 	}
-}
-
-func faultStalled(t *testing.T) {
-	testkit.EachTransportParallel(t, func(t *testing.T, tr testkit.Transport) {
-		c, p := tr.ConnectSmall(t, tcpclient.Dialer{WriteTimeout: 100 * time.Millisecond})
-		testkit.Stall(t, c)
-		err := c.Send(t.Context(), []byte("more"))
-		require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)
-		require.True(t, testkit.OpError(t, err).Unsent, "it lay after what was stuck")
-		go io.Copy(io.Discard, p) // too late
-		for range 3 {
-			require.ErrorIs(t, c.Send(t.Context(), []byte("again")), tcpclient.ErrWriteTimeout)
-		}
-		_, err = c.Receive(t.Context())
-		require.ErrorIs(t, err, tcpclient.ErrWriteTimeout)
-	})
 }
 
 func faultSlowReader(t *testing.T) {
@@ -334,34 +280,6 @@ func faultLyingWrites(t *testing.T) {
 	}
 }
 
-func faultHalfClose(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		c, p := tr.Connect(t, tcpclient.Dialer{})
-		p.HalfClose()
-		_, err := c.Receive(t.Context())
-		require.ErrorIs(t, err, io.EOF)
-		testkit.Eventually(t, "the connection is over both ways", func() bool {
-			return errors.Is(c.Send(t.Context(), []byte("late")), io.EOF)
-		})
-	})
-}
-
-func faultClientHalfClose(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		c, p := tr.Connect(t, tcpclient.Dialer{})
-		done := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
-		_, err := p.Next()
-		require.Equal(t, io.EOF, err, "FIN, after a close_notify with TLS")
-		want := testkit.Numbered(500, 1000)
-		p.Send(want...)
-		p.HalfClose()
-		require.NoError(t, done())
-		got, err := testkit.ReceiveAll(t, c)
-		require.Equal(t, want, got)
-		require.ErrorIs(t, err, tcpclient.ErrClosed)
-	})
-}
-
 func faultContextInside(t *testing.T) {
 	for _, read := range []func(c *tcpclient.Client, ctx context.Context) ([]byte, error){
 		(*tcpclient.Client).Receive,
@@ -453,48 +371,6 @@ func faultLyingReads(t *testing.T) {
 		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
 		require.NoError(t, c.Close())
 	}
-}
-
-func faultDataAfterClose(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		c, p := tr.Connect(t, tcpclient.Dialer{})
-		sender := testkit.Start(t, func() error {
-			for {
-				if _, err := p.Write(testkit.Frame("more")); err != nil {
-					return err
-				}
-			}
-		})
-		_, err := c.Receive(t.Context())
-		require.NoError(t, err)
-		require.NoError(t, c.Close())
-		for range 3 {
-			_, err := c.Receive(t.Context())
-			require.ErrorIs(t, err, tcpclient.ErrClosed)
-			require.NotErrorIs(t, err, tcpclient.ErrDisconnected)
-		}
-		require.Error(t, sender())
-	})
-}
-
-func faultGonePeer(t *testing.T) {
-	testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
-		for range 10 {
-			c, p := tr.Connect(t, tcpclient.Dialer{})
-			go testkit.HangUp(p.Conn)
-			// The first ones may be handed over, which does not mean that they arrive.
-			for {
-				err := c.Send(t.Context(), []byte("anybody there?"))
-				if err == nil {
-					continue
-				}
-				require.ErrorIs(t, err, tcpclient.ErrDisconnected)
-				break
-			}
-			require.ErrorIs(t, c.Send(t.Context(), []byte("again")), tcpclient.ErrDisconnected)
-			require.NoError(t, c.Close(), "what was handed over is not lost in our hands")
-		}
-	})
 }
 
 // noDeadlines is a connection as an SSH channel is: it refuses deadlines. It hides what

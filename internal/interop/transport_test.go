@@ -17,9 +17,26 @@ import (
 
 // without says which of the tests a tunnel cannot pass, by what it is.
 var without = map[string]map[string]string{
-	"yamux":     {"Shutdown": "a client's stream has no CloseWrite"},
-	"socks5":    {"Shutdown": "the connection of golang.org/x/net/proxy has no CloseWrite"},
-	"websocket": {"Shutdown": "no half-close", "AnswersBeforeFIN": "no half-close: after the peer's close frame nothing can be sent"},
+	"yamux": {
+		"Shutdown":               "a client's stream has no CloseWrite",
+		"HalfClose":              "a client's stream has no CloseWrite",
+		"LargeMessagesBeforeFIN": "a client's stream has no CloseWrite",
+		"DataAfterClose":         "the peer's Write fails at no Close of the client's: it waits for its window to open",
+	},
+	"smux": {
+		"DataAfterClose": "the peer's Write fails at no Close of the client's: it waits for its window to open",
+	},
+	"socks5": {
+		"Shutdown":               "the connection of golang.org/x/net/proxy has no CloseWrite",
+		"HalfClose":              "the connection of golang.org/x/net/proxy has no CloseWrite",
+		"LargeMessagesBeforeFIN": "the connection of golang.org/x/net/proxy has no CloseWrite",
+	},
+	"websocket": {
+		"Shutdown":               "no half-close",
+		"HalfClose":              "no half-close",
+		"LargeMessagesBeforeFIN": "no half-close",
+		"AnswersBeforeFIN":       "no half-close: after the peer's close frame nothing can be sent",
+	},
 }
 
 func TestTransport(t *testing.T) { // D1

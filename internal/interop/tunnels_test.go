@@ -213,6 +213,7 @@ func listenWebSocket(t testing.TB) *testkit.Listener {
 			case q.conns <- end:
 			case <-q.closed:
 				ws.CloseNow()
+				end.Close() // with what it has read
 			}
 		}),
 	}

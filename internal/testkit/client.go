@@ -21,6 +21,14 @@ func OpError(t testing.TB, err error) *tcpclient.OpError {
 	return e
 }
 
+// Session begins one.
+func Session(t testing.TB, c *tcpclient.Client) *tcpclient.Session {
+	t.Helper()
+	s, err := c.Session()
+	require.NoError(t, err)
+	return s
+}
+
 // ReceiveAll returns the messages until the error that ends them.
 func ReceiveAll(t testing.TB, c *tcpclient.Client) (msgs []string, end error) {
 	for {
@@ -152,6 +160,16 @@ func RealHeartbeat(interval, timeout time.Duration) tcpclient.Heartbeat {
 	h := Pinging()
 	h.Interval, h.Timeout = interval, timeout
 	return h
+}
+
+// RequireReplyTimeout wants err to be that of a connection that ended because no reply had come.
+func RequireReplyTimeout(t testing.TB, err error) {
+	t.Helper()
+	require.ErrorIs(t, err, tcpclient.ErrReplyTimeout)
+	require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+	require.NotErrorIs(t, err, context.DeadlineExceeded)
+	require.True(t, OpError(t, err).Timeout())
+	require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
 }
 
 // RequireHeartbeatTimeout wants err to be the heartbeat's verdict and nothing else.

@@ -135,6 +135,24 @@ func (p *Peer) Answer() {
 	}
 }
 
+// PushEvery sends a message every d, until the test or the connection ends.
+func (p *Peer) PushEvery(t testing.TB, d time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			if _, err := p.Write(Frame("push")); err != nil {
+				return
+			}
+			time.Sleep(d)
+		}
+	}()
+	t.Cleanup(func() {
+		HangUp(p.Conn)
+		<-done
+	})
+}
+
 // NewPeer makes a Peer of a connection, which is closed with the test.
 func NewPeer(t testing.TB, conn net.Conn) *Peer {
 	t.Cleanup(func() { HangUp(conn) })

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
@@ -120,6 +121,21 @@ func CallsAndPushes(t *testing.T, tr testkit.Transport) {
 		c.Close()
 		testkit.HangUp(p.Conn)
 		wg.Wait()
+	}
+}
+
+// ReplyTimeout is for a Call whose reply does not come.
+func ReplyTimeout(t *testing.T, tr testkit.Transport) { // P5, D1
+	for _, k := range []tcpclient.Correlator{nil, tcpclient.IDPrefix{}} {
+		c, p := tr.Connect(t, tcpclient.Dialer{Correlator: k, ReplyTimeout: 100 * time.Millisecond})
+		go p.All()
+		for range 20 { // what TLS sends by itself is no reason to begin later
+			require.NoError(t, c.Send(t.Context(), make([]byte, 8)))
+		}
+		began := time.Now()
+		_, err := c.Call(t.Context(), []byte("request"))
+		testkit.RequireReplyTimeout(t, err)
+		require.GreaterOrEqual(t, time.Since(began), 100*time.Millisecond)
 	}
 }
 

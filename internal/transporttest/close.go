@@ -1,9 +1,16 @@
 package transporttest
 
 import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -231,4 +238,127 @@ func Close(t *testing.T, tr testkit.Transport) {
 			}
 		}
 	})
+}
+
+// EndWhileAWriteFrameHangs is for code of the user that holds the writing side: it does not keep the
+// connection open. What it wrote is lost then, and that is told. In a bubble the time of Close would
+// not pass: to wait for a lock, as Close does here, is not durable.
+func EndWhileAWriteFrameHangs(t *testing.T, tr testkit.Transport) {
+	// start returns a Client in whose Framer a Write hangs until it is let go.
+	start := func(t *testing.T) (c *tcpclient.Client, p *testkit.Peer, letGo func(), write func() error) {
+		inside, leave := make(chan struct{}), make(chan struct{})
+		letGo = sync.OnceFunc(func() { close(leave) })
+		c, p = tr.Connect(t, tcpclient.Dialer{Framer: testkit.FuncFramer{Write: func(w *bufio.Writer, msg []byte) error {
+			close(inside)
+			<-leave
+			return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
+		}}})
+		t.Cleanup(letGo) // before the Client is closed
+		write = testkit.Start(t, func() error { return c.Write(t.Context(), []byte("hang")) })
+		<-inside
+		return c, p, letGo, write
+	}
+
+	t.Run("by Close", func(t *testing.T) { // P4, P7
+		testkit.SkipIfShort(t)
+		c, p, letGo, write := start(t)
+		began := time.Now()
+		closed := testkit.Start(t, c.Close)
+		testkit.RequireFast(t, "the peer's Read", func() {
+			msgs, err := p.All()
+			assert.Empty(t, msgs)
+			assert.Error(t, err)
+		})
+		assert.Less(t, time.Since(began), testkit.CloseTime)
+		letGo()
+		require.NoError(t, write(), "it was taken before Close was called")
+		require.ErrorContains(t, closed(), "messages that were written are lost")
+	})
+
+	t.Run("by a Shutdown whose context ends", func(t *testing.T) { // P2, P4
+		c, p, letGo, write := start(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		down := testkit.Start(t, func() error { return c.Shutdown(ctx) })
+		testkit.WaitBlocked(t, "(*Client).Shutdown", "sync.(*Mutex).Lock")
+		cancel()
+		testkit.RequireFast(t, "the peer's Read", func() {
+			msgs, err := p.All()
+			assert.Empty(t, msgs)
+			assert.Error(t, err)
+		})
+		letGo()
+		require.NoError(t, write(), "it was taken before Shutdown was called")
+		err := down()
+		require.ErrorIs(t, err, context.Canceled)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+		told := fmt.Sprint(err, c.Close())
+		require.Equal(t, 1, strings.Count(told, "messages that were written are lost"), told)
+	})
+}
+
+// CloseWhileReceiving is for a Close while others receive.
+func CloseWhileReceiving(t *testing.T, tr testkit.Transport) {
+	l := tr.Listen(t)
+	for i := range 50 {
+		c, p := l.Connect(t, tcpclient.Dialer{})
+		if i%2 == 0 {
+			go p.Write(testkit.Frames(testkit.Numbered(20, 10)...))
+		}
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				for {
+					if _, err := c.Receive(t.Context()); err != nil {
+						assert.ErrorIs(t, err, tcpclient.ErrClosed)
+						assert.ErrorIs(t, err, net.ErrClosed)
+						assert.NotErrorIs(t, err, tcpclient.ErrDisconnected)
+						assert.NotErrorIs(t, err, io.EOF)
+						return
+					}
+				}
+			})
+		}
+		for range rand.IntN(20) {
+			runtime.Gosched()
+		}
+		assert.NoError(t, c.Close())
+		testkit.RequireFast(t, "Receive", wg.Wait)
+	}
+}
+
+// CloseWhileFlushing is for a Close while a flush is stuck.
+func CloseWhileFlushing(t *testing.T, tr testkit.Transport) {
+	c, _ := tr.ConnectSmall(t, tcpclient.Dialer{})
+	testkit.Stall(t, c)
+	require.NoError(t, c.Write(t.Context(), []byte("x")))
+	flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
+	testkit.WaitBlocked(t, "(*Client).Flush")
+	began := time.Now()
+	c.Close()
+	require.ErrorIs(t, flush(), tcpclient.ErrClosed)
+	require.Less(t, time.Since(began), testkit.CloseTime)
+}
+
+// CloseTwice is for many a Close and Shutdown at once.
+func CloseTwice(t *testing.T, tr testkit.Transport) {
+	for range 10 {
+		c, p := tr.Connect(t, tcpclient.Dialer{})
+		require.NoError(t, c.Write(t.Context(), []byte("x")))
+		go p.All()
+		var wg sync.WaitGroup
+		for i := range 6 {
+			wg.Go(func() {
+				if i%3 == 0 {
+					err := c.Shutdown(testkit.Within(t, time.Second))
+					if err != nil {
+						assert.True(t, errors.Is(err, tcpclient.ErrClosed) || errors.Is(err, context.DeadlineExceeded), err)
+					}
+					return
+				}
+				assert.NoError(t, c.Close())
+			})
+		}
+		testkit.RequireFast(t, "Close", wg.Wait)
+		require.NoError(t, c.Close())
+	}
 }

@@ -54,3 +54,14 @@ func AnswersBeforeFIN(t *testing.T, tr testkit.Transport) {
 		require.NoError(t, c.Close())
 	}
 }
+
+// PingsWhilePeerTalks is for pings to a peer that sends all the time.
+func PingsWhilePeerTalks(t *testing.T, tr testkit.Transport) { // A1
+	c, p := tr.Connect(t, tcpclient.Dialer{Heartbeat: testkit.RealHeartbeat(50*time.Millisecond, time.Minute)})
+	p.SetReadDeadline(time.Now().Add(testkit.Patience))
+	p.PushEvery(t, 5*time.Millisecond)
+	go testkit.ReceiveAll(t, c)
+	for range 5 {
+		require.Equal(t, "ping", p.Receive())
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -420,4 +421,59 @@ func Messages(t *testing.T, tr testkit.Transport) {
 		}
 		require.Equal(t, 2, n)
 	})
+}
+
+// ManyReceivers is for several goroutines that receive at once.
+func ManyReceivers(t *testing.T, tr testkit.Transport) {
+	c, p := tr.Connect(t, tcpclient.Dialer{Inbox: 1000})
+	const n = 2000
+	go p.Write(testkit.Frames(testkit.Numbered(n, 50)...))
+	var mu sync.Mutex
+	got := make(map[string]int)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	take := func(msg []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		if got[string(msg)]++; len(got) == n {
+			cancel()
+		}
+	}
+	for range 3 {
+		wg.Go(func() {
+			for {
+				msg, err := c.Receive(ctx)
+				if err != nil {
+					assert.ErrorIs(t, err, context.Canceled)
+					return
+				}
+				take(msg)
+			}
+		})
+		wg.Go(func() {
+			for msg, err := range c.Messages(ctx) {
+				if err == nil {
+					take(msg)
+				}
+			}
+		})
+		wg.Go(func() {
+			var buf []byte
+			for {
+				var err error
+				if buf, err = c.ReceiveInto(ctx, buf); err != nil {
+					return
+				}
+				take(buf)
+			}
+		})
+	}
+	testkit.RequireFast(t, "receivers", wg.Wait)
+	cancel()
+	require.Len(t, got, n)
+	for msg, times := range got {
+		require.Equal(t, 1, times)
+		require.Len(t, msg, 50)
+		require.Equal(t, strings.Repeat(msg[7:8], 43), msg[7:], "torn")
+	}
 }

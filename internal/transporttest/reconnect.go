@@ -1,8 +1,10 @@
 package transporttest
 
 import (
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
@@ -64,5 +66,32 @@ func Reconnect(t *testing.T, tr testkit.Transport) {
 			}
 			require.Equal(t, []string{"a", "b"}, got)
 		}
+	})
+}
+
+// Disconnect is for Client.Disconnect.
+func Disconnect(t *testing.T, tr testkit.Transport) {
+	readOnly := errors.New("READONLY")
+
+	t.Run("is a loss with its cause, and the next connection is dialed", func(t *testing.T) { // P4, P8, P9
+		l := tr.Listen(t)
+		rec := testkit.NewRecorder()
+		c, _ := l.Connect(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Min: time.Hour, Max: time.Hour}, Trace: rec.Trace()})
+		for range 5 { // of a wait of an hour there would be no end
+			require.NoError(t, c.Write(t.Context(), []byte("lost")))
+			c.Disconnect(readOnly)
+			p := l.AcceptPeer(t)
+			_, err := c.Receive(t.Context())
+			require.ErrorIs(t, err, readOnly)
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err))
+			err = c.Flush(t.Context())
+			require.ErrorIs(t, err, readOnly)
+			require.ErrorAs(t, err, new(*tcpclient.LossError))
+			testkit.RequireAlive(t, c, p)
+		}
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, rec.All("Disconnected")[0].Err, readOnly)
+		rec.RequireOrder(t, 1)
 	})
 }

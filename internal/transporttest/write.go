@@ -1,6 +1,7 @@
 package transporttest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"io"
@@ -129,4 +130,62 @@ func Helper(t *testing.T, tr testkit.Transport) {
 	require.True(t, bytes.Equal(msg, got), "another message")
 	testkit.Eventually(t, "the helper has ended", func() bool { return testkit.Helpers() == 0 })
 	testkit.RequireAlive(t, c, p)
+}
+
+// FrameWithoutBytes is for a message that its Framer writes nothing for: it is written like any
+// other, in a batch without bytes, and what comes after it goes on.
+func FrameWithoutBytes(t *testing.T, tr testkit.Transport) { // P7
+	ops := map[string]func(ctx context.Context, c *tcpclient.Client) error{
+		"Send": func(ctx context.Context, c *tcpclient.Client) error { return c.Send(ctx, nil) },
+		"Call": func(ctx context.Context, c *tcpclient.Client) error {
+			_, err := c.Call(ctx, nil)
+			return err
+		},
+		"Write and Flush": func(ctx context.Context, c *tcpclient.Client) error {
+			if err := c.Write(ctx, nil); err != nil {
+				return err
+			}
+			return c.Flush(ctx)
+		},
+	}
+	for name, op := range ops {
+		t.Run(name, func(t *testing.T) {
+			l := tr.Listen(t)
+			accepted := make(chan *testkit.Peer, 1)
+			go func() { accepted <- l.AcceptPeer(t) }()
+			c, err := l.TryDial(t.Context(), tcpclient.Dialer{Framer: asItIs{}})
+			require.NoError(t, err)
+			p := <-accepted
+			done := testkit.Start(t, func() (err error) {
+				assert.NotPanics(t, func() { err = op(t.Context(), c) })
+				return err
+			})
+			if name == "Call" {
+				testkit.Eventually(t, "the request is written", func() bool { return c.Stats().MessagesSent > 0 })
+				p.Raw([]byte("y"))
+			}
+			assert.NoError(t, done())
+			testkit.RequireFast(t, "Send and Close after it", func() {
+				assert.NoError(t, c.Send(t.Context(), []byte("x")))
+				assert.NoError(t, c.Close())
+			})
+			b, err := p.In.ReadByte()
+			require.NoError(t, err)
+			require.Equal(t, byte('x'), b)
+		})
+	}
+}
+
+// asItIs is a Framer whose frames are the bytes of their messages: of an empty message
+// there is nothing.
+type asItIs struct{}
+
+func (asItIs) WriteFrame(w *bufio.Writer, msg []byte) error {
+	_, err := w.Write(msg)
+	return err
+}
+
+func (asItIs) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
+	b, err := r.ReadByte()
+	return append(dst, b), err
 }
