@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"net"
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
@@ -89,9 +88,6 @@ var oursPool = contender{
 	does:  "call",
 	aside: true,
 	dial: func(env *environment) (client, error) {
-		if env.writes != nil {
-			return nil, errUnfit // it dials by itself
-		}
 		o, err := dialOurs(env)
 		if err != nil {
 			return nil, err
@@ -118,9 +114,6 @@ type ours struct {
 func dialOurs(env *environment) (*ours, error) { return dialOursWith(env, tcpclient.Dialer{}) }
 
 func dialOursWith(env *environment, d tcpclient.Dialer) (*ours, error) {
-	if env.writes != nil {
-		d.DialContext = func(context.Context, string, string) (net.Conn, error) { return env.conn() }
-	}
 	if env.calls {
 		d.Correlator = tcpclient.IDPrefix{}
 	}
