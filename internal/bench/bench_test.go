@@ -91,7 +91,7 @@ func TestTargets(t *testing.T) {
 		if got, want := target.of(r, oursContender.name), []float64{1.1, 1}; !slices.Equal(got, want) {
 			t.Errorf("multiples %v, want %v", got, want)
 		}
-		if got, want := target.verdict(r, []float64{1.1, 1}), "met in 1 of 2 rounds; because"; got != want {
+		if got, want := target.verdict(r, []float64{1.1, 1}), "no (1 of 2 rounds); because"; got != want {
 			t.Errorf("verdict %q, want %q", got, want)
 		}
 		target.atLeast, target.bound = true, 2

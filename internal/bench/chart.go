@@ -30,7 +30,7 @@ var (
 	others = color.RGBA{0xb4, 0xb9, 0xbf, 0xff}
 )
 
-// hues tell lines of other contenders apart.
+// hues tell lines of other contenders apart. On paper each has a contrast of 3 or more.
 var hues = map[string]color.RGBA{
 	"naive":        {0xc6, 0x5b, 0x1f, 0xff},
 	"hand-made":    {0x4b, 0x4b, 0x9b, 0xff},
@@ -40,8 +40,8 @@ var hues = map[string]color.RGBA{
 	"websocket":    {0xb3, 0x3a, 0x5b, 0xff},
 	"nats.go":      {0x4f, 0x8f, 0x4a, 0xff},
 	"net/rpc":      {0x7a, 0x7f, 0x87, 0xff},
-	"rueidis":      {0xd2, 0x9b, 0x17, 0xff},
-	"rueidis 20µs": {0x6b, 0x4e, 0x0a, 0xff},
+	"rueidis":      {0xa8, 0x74, 0x08, 0xff},
+	"rueidis 20µs": {0xa8, 0x74, 0x08, 0xff}, // and dashed
 }
 
 func hue(contender string) color.RGBA {
@@ -258,6 +258,8 @@ func lines(pl *plan, r *results, title, axis, of, workloads string) *plot.Plot {
 			if of == "goroutines" {
 				name = "floor: one goroutine, in batches"
 			}
+		case c.name == rueidisDelayed.name:
+			line.Dashes = []vg.Length{vg.Points(3), vg.Points(2)}
 		case c.name == natsContender.name && strings.HasPrefix(workloads, "send"):
 			line.Dashes = []vg.Length{vg.Points(1), vg.Points(3)}
 			name = "nats.go: queues only"

@@ -318,8 +318,8 @@ func profile(files string) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	runtime.SetMutexProfileFraction(10)
-	runtime.SetBlockProfileRate(int(10 * time.Microsecond))
+	runtime.SetMutexProfileFraction(1)
+	runtime.SetBlockProfileRate(int(time.Microsecond))
 	if err := pprof.StartCPUProfile(f); err != nil {
 		return nil, err
 	}

@@ -30,7 +30,8 @@ func (c contender) family() string {
 	return name
 }
 
-// always is the context of every Send: it can be cancelled, and is not.
+// always is the context of every call: it can be cancelled, and is not. All clients share it, as in most
+// programs, so that it is no memory of an idle one.
 var always, _ = context.WithCancel(context.Background())
 
 // A client does the work. All messages of a phase have one size. Only one goroutine calls

@@ -5,6 +5,7 @@
 //	go run . -all                        everything, into ../../BENCHMARKS.md and charts/
 //	go run . -quick                      a look at whether all still works
 //	go run . -run 'in/' -only tcpclient,netpoll -rounds 3
+//	go run . -run 'call/.*conc=64$' -procs 1,4,8 -profiles /tmp/profiles
 //
 // The floor is a net.Conn with bufio, without locks and contexts. Results are multiples
 // of the floor of the same round: contenders take turns, each measurement in a fresh pair

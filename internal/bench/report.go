@@ -118,7 +118,7 @@ func (w workload) row(c contender, s summary) string {
 		name = "**" + name + "**"
 	}
 	if w.work == nil {
-		return fmt.Sprintf("| %s | %s | %s | %.0f |", name, number(s.Memory/1024), number(s.Stack/1024), s.Goroutines)
+		return fmt.Sprintf("| %s | %s | %s | %.0f |", name, number(s.Memory/1024), few(s.Stack/1024), s.Goroutines)
 	}
 	row := fmt.Sprintf("| %s | %s | %s | %s – %s | %s | %s | %s |", name,
 		number(s.Nanos), number(s.ratio), number(s.low), number(s.high), number(s.CPU), few(s.Allocs), few(s.Writes))
@@ -230,7 +230,7 @@ func writeOverview(out io.Writer, p *plan, r *results) {
 const (
 	readsItself = "the caller reads the socket itself, alone, and cannot be interrupted"
 	loopReads   = "its event loop reads, and wakes the caller: one switch of goroutines less"
-	oneWriter   = "no lock and no context: it may be used by one goroutine only"
+	oneWriter   = "no lock and no context: one goroutine may write, and one may read"
 	cProgram    = "its server is a C program"
 	nothingMore = "no contexts, no limits, no end in order"
 	writesEach  = "each request is written by itself, and the server begins with the first at once; here that is tried now and then, and kept while it takes a tenth less time"
@@ -246,7 +246,7 @@ var reasons = []struct{ workload, contender, why string }{
 	{`^in`, `^netpoll$`, "messages are read in place by the only reader there may be: no hand-over between goroutines, no context"},
 	{`^in`, `^yamux$`, "bytes, not messages: the frames are cut as the floor cuts them"},
 	{`^(out|both)`, `^netpoll$`, oneWriter},
-	{`^out`, `^yamux$`, "bufio in front of the stream takes the frames; " + oneWriter},
+	{`^out`, `^yamux$`, "bufio in front of the stream takes the frames, without a lock or a context, by one goroutine only"},
 	{`^out`, `^go-msgio$`, "without a context; errors are found at the end"},
 	{`^send`, `^nats\.go$`, "Publish queues: it returns before anything is written, and its error, if there is one, is never the caller's"},
 	{`^send/size=64/conc=1$`, `^(naive|hand-made|go-msgio|netpoll|websocket)$`, "one goroutine gains nothing from sharing system calls"},
@@ -362,8 +362,8 @@ On a real network the round trip comes on top; processor time and what one conne
 ## Targets
 
 What the library is to reach, and whether it does on this machine. A multiple is the median of those of each round, in which both were measured
-one after the other; so is what stands beside it. A row that is not met says in how many rounds it was, and what stands in the way, as far as
-that is known ([DESIGN.md](DESIGN.md) has the measurements).
+one after the other; so is what stands beside it. Where not all rounds agree, their number follows. What stands in the way is said as far as
+it is known ([DESIGN.md](DESIGN.md) has the measurements).
 
 `)
 	writeTargets(out, r)

@@ -32,6 +32,7 @@ const (
 
 	readerWakes = "a message goes from the goroutine that reads to the caller's: a prototype in which the caller read the socket, without deadlines, Heartbeat or Close, took 0.94 to 0.96 of this"
 	batchWaits  = "requests that share a write wait for each other; one by one they take 2.5 times as long from a server on the same processor"
+	triedOut    = "to write each request by itself, so that the server begins with the first, is tried now and then, and kept while it takes a tenth less time"
 	staysShared = "from 8 callers on requests mostly share a write, on purpose: one by one they would take 6 to 12 % less time, and 1.8 times the processor time"
 	copyOrNot   = "on a busy machine 64 KiB took 1.05 to 1.15 of naive's processor time, from the caller's memory or not"
 )
@@ -39,8 +40,8 @@ const (
 // targets are those of the design (#16 among them).
 var targets = []target{
 	{what: "ping-pong", workload: pingpong64, per: floorName, bound: 1.05, beside: []string{"naive", "netpoll"}, why: readerWakes},
-	{what: "ping-pong", workload: pingpong64, per: "naive", bound: 1.05, beside: []string{"go-msgio"}, why: readerWakes},
-	{what: "`Call` ×1", workload: call1, per: "naive", bound: 1.05, beside: []string{"hand-made", "go-msgio"}, why: readerWakes},
+	{what: "ping-pong", workload: pingpong64, per: "naive", bound: 1.05, beside: []string{"go-msgio"}},
+	{what: "`Call` ×1", workload: call1, per: "naive", bound: 1.05, beside: []string{"hand-made", "go-msgio"}},
 	{what: "stream in, `Messages`", workload: "in/size=64", per: floorName, bound: 1.5, beside: []string{"netpoll", "yamux"}},
 	{what: "stream in, `ReceiveInto`", workload: "in/size=64", contender: oursInto.name, per: floorName, bound: 2.5, beside: []string{"go-msgio"}},
 	{what: "stream out", workload: "out/size=64", per: floorName, bound: 2, beside: []string{"yamux", "netpoll"}},
@@ -63,7 +64,7 @@ var targets = []target{
 	{what: "`Call` ×8, processor time", workload: call8, field: cpu, per: "naive", bound: 1, beside: []string{"hand-made", "go-msgio"}},
 	{what: "`Call` ×8, one processor for both", workload: call8 + oneProcessorSuffix, per: "naive", bound: 1, beside: []string{"hand-made", "go-msgio"}, why: batchWaits},
 	{what: "`Call` ×8, one for both, processor time", workload: call8 + oneProcessorSuffix, field: cpu, per: "naive", bound: 1, beside: []string{"hand-made", "go-msgio"}},
-	{what: "`Call` ×4, server works", workload: "work/size=64/conc=4", per: "naive", bound: 1, beside: []string{"hand-made", "go-msgio"}},
+	{what: "`Call` ×4, server works", workload: "work/size=64/conc=4", per: "naive", bound: 1, beside: []string{"hand-made", "go-msgio"}, why: triedOut},
 	{what: "`Call` ×8, server works", workload: "work/size=64/conc=8", per: "naive", bound: 1, beside: []string{"hand-made", "go-msgio"}, why: staysShared},
 	{what: "`Call` ×8, server works, one for both", workload: "work/size=64/conc=8" + oneProcessorSuffix, per: "naive", bound: 1, beside: []string{"hand-made", "go-msgio"}},
 
@@ -155,7 +156,7 @@ func (t *target) text() string {
 	return fmt.Sprintf("≤ %v × %s", t.bound, t.per)
 }
 
-// verdict says whether it is met, in how many rounds, and what stands in the way if it is not.
+// verdict says whether it is met, in how many rounds if not in all or none, and what stands in the way.
 func (t *target) verdict(r *results, values []float64) string {
 	met := 0
 	for _, v := range values {
@@ -163,24 +164,25 @@ func (t *target) verdict(r *results, values []float64) string {
 			met++
 		}
 	}
-	rounds := fmt.Sprintf("met in %d of %d rounds", met, len(values))
+	rounds := ""
+	if met > 0 && met < len(values) {
+		rounds = fmt.Sprintf(" (%d of %d rounds)", met, len(values))
+	}
 	switch least := t.of(r, handmadeContender.name); {
-	case t.isMet(median(values)) && met == len(values):
-		return "met"
 	case t.isMet(median(values)):
-		return "met, in " + strings.TrimPrefix(rounds, "met in ")
-	case slices.Contains(t.beside, handmadeContender.name) && len(least) > 0 && !t.isMet(median(least)):
-		return fmt.Sprintf("%s; hand-made, the least that a group commit can be, is at %s itself", rounds, few(median(least)))
+		return "yes" + rounds
 	case t.why != "":
-		return rounds + "; " + t.why
+		return "no" + rounds + "; " + t.why
+	case slices.Contains(t.beside, handmadeContender.name) && len(least) > 0 && !t.isMet(median(least)):
+		return fmt.Sprintf("no%s; hand-made, the least that a group commit can be, is at %s itself", rounds, few(median(least)))
 	}
 	fmt.Fprintf(os.Stderr, "bench: %s, %s: not met, and no reason\n", t.workload, t.text())
-	return rounds + "; what stands in the way is not known"
+	return "no" + rounds + "; what stands in the way is not known"
 }
 
 // writeTargets writes what is wanted, and what is reached.
 func writeTargets(out io.Writer, r *results) {
-	fmt.Fprint(out, "| | target | here | beside it | |\n|---|---|--:|---|---|\n")
+	fmt.Fprint(out, "| | target | here | beside it | met? What stands in the way |\n|---|---|--:|---|---|\n")
 	var workloads []string
 	for _, t := range targets {
 		values := t.of(r, cmp.Or(t.contender, oursContender.name))
@@ -196,7 +198,7 @@ func writeTargets(out io.Writer, r *results) {
 		}
 		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n", t.what, t.text(), few(median(values)), strings.Join(beside, ", "), t.verdict(r, values))
 	}
-	fmt.Fprint(out, "| 10 000 reconnects | no goroutine, descriptor, timer left | | | rows B2 to B4 of [FAULTS.md](FAULTS.md) |\n")
+	fmt.Fprint(out, "| 10 000 reconnects | no goroutine, descriptor, timer left | | | tested: [FAULTS.md](FAULTS.md), B2 to B4 |\n")
 	fmt.Fprintf(out, "\n%s", r.noise(workloads))
 }
 
