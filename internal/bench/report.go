@@ -251,7 +251,7 @@ var reasons = []struct{ workload, contender, why string }{
 	{`^send`, `^nats\.go$`, "Publish queues: it returns before anything is written, and its error, if there is one, is never the caller's"},
 	{`^send/size=64/conc=1$`, `^(naive|hand-made|go-msgio|netpoll|websocket)$`, "one goroutine gains nothing from sharing system calls"},
 	{`^call/.*conc=1$`, `^(naive|hand-made|go-msgio|netpoll)$`, "one call at a time gains nothing from sharing system calls"},
-	{`^call/.*(conc=1|/cpus=1)$`, `^rueidis`, cProgram},
+	{`^call/.*conc=1$`, `^rueidis`, cProgram},
 	{`^call`, `^rueidis$`, cProgram + ", and each request is written by itself: few of them overlap with it"},
 	{`^(send/size=64/|call|work)`, `^hand-made$`, nothingMore},
 	{`^work.*conc=[24]$`, `^(naive|go-msgio|netpoll)$`, writesEach},

@@ -78,11 +78,12 @@ func conc(name string, quick int, work func(*job, client) (phase, error), conc .
 
 const oneProcessorSuffix = "/cpus=1"
 
-// oneProcessor has client and server share one: nothing overlaps there.
+// oneProcessor has client and server share one: nothing overlaps there. It is for those who share
+// the server, too.
 func oneProcessor(all []workload) []workload {
 	for i := range all {
 		all[i].name += oneProcessorSuffix
-		all[i].one = true
+		all[i].one, all[i].prefix = true, true
 	}
 	return all
 }
