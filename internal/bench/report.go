@@ -21,13 +21,11 @@ import (
 type summary struct {
 	measurement              // medians
 	ratio, low, high float64 // to the floor of the same round: median, smallest, largest
-	rounds           int
 }
 
 // summarize takes medians; ok is false if there is no good measurement.
 func (r *results) summarize(workload, contender string) (s summary, ok bool) {
-	s.rounds = len(r.values(workload, contender, cost))
-	if s.rounds == 0 {
+	if len(r.values(workload, contender, cost)) == 0 {
 		return s, false
 	}
 	of := func(f field) float64 { return median(r.values(workload, contender, f)) }
@@ -435,7 +433,7 @@ It needs redis-server for rueidis and, for pinning, taskset; both are in Debian.
 - Client and server are two processes, the program itself in another role; for Redis, a redis-server. Each measurement
   has a fresh pair. Every process starts at a random offset of heap and stack: an unlucky alignment changes a tight
   loop by more than what is measured here.
-- Pinned%s: for round trips and at /cpus=1 client and server on one processor, for streams and concurrent use one each, GOMAXPROCS=1
+- Pinned%s, but with -procs: for round trips and at /cpus=1 client and server on one processor, for streams and concurrent use one each, GOMAXPROCS=1
   both. Unpinned, the time of a wake-up across processors would be most of what is seen.
 - Contenders take turns in a new order each round: %d rounds of %v each, after a warm-up of an eighth of that; calls to a server that works
   take %v, in which a client may learn. On each of 1000 connections there are 20 trips, on each of 10 000 there are 5, however long that takes. Goroutines, the
