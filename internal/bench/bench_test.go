@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,11 +50,53 @@ func TestQuick(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(text, []byte("| **tcpclient** |")) {
-		t.Errorf("the report has no row for tcpclient:\n%s", text)
+	for _, row := range []string{"| **tcpclient** |", "| `Send` ×64 |", "Noise: in these rows"} {
+		if !bytes.Contains(text, []byte(row)) {
+			t.Errorf("the report has no %q:\n%s", row, text)
+		}
 	}
 	images, err := filepath.Glob(filepath.Join(dir, "internal/bench/charts/*.svg"))
 	if err != nil || len(images) < 4 {
 		t.Errorf("charts drawn: %q, %v", images, err)
 	}
+}
+
+func TestTargets(t *testing.T) {
+	t.Run("are of what is measured", func(t *testing.T) {
+		for _, target := range targets {
+			i := slices.IndexFunc(workloads, func(w workload) bool { return w.name == target.workload })
+			if i < 0 {
+				t.Errorf("no workload %q", target.workload)
+				continue
+			}
+			for _, name := range append([]string{cmp.Or(target.contender, oursContender.name), cmp.Or(target.per, floorName)}, target.beside...) {
+				if c, ok := contenderNamed(name); !ok || !takesPart(c, workloads[i]) {
+					t.Errorf("%s: %q is not measured", target.workload, name)
+				}
+			}
+		}
+	})
+	t.Run("take the median of pairs", func(t *testing.T) {
+		nanos := func(all ...float64) (rounds []measurement) {
+			for _, x := range all {
+				rounds = append(rounds, measurement{Nanos: x})
+			}
+			return rounds
+		}
+		r := &results{rounds: map[pair][]measurement{
+			{pingpong64, floorName}:          nanos(100, 200, 300),
+			{pingpong64, oursContender.name}: append(nanos(110, 200), measurement{Err: "broken pipe"}),
+		}}
+		target := target{workload: pingpong64, per: floorName, bound: 1.05, why: "because"}
+		if got, want := target.of(r, oursContender.name), []float64{1.1, 1}; !slices.Equal(got, want) {
+			t.Errorf("multiples %v, want %v", got, want)
+		}
+		if got, want := target.verdict(r, []float64{1.1, 1}), "no (1 of 2 rounds); because"; got != want {
+			t.Errorf("verdict %q, want %q", got, want)
+		}
+		target.atLeast, target.bound = true, 2
+		if got, want := target.of(r, oursContender.name), []float64{1 / 1.1, 1}; !slices.Equal(got, want) {
+			t.Errorf("at least %v, want %v", got, want)
+		}
+	})
 }

@@ -30,7 +30,7 @@ var (
 	others = color.RGBA{0xb4, 0xb9, 0xbf, 0xff}
 )
 
-// hues tell lines of other contenders apart.
+// hues tell lines of other contenders apart. On paper each has a contrast of 3 or more.
 var hues = map[string]color.RGBA{
 	"naive":        {0xc6, 0x5b, 0x1f, 0xff},
 	"hand-made":    {0x4b, 0x4b, 0x9b, 0xff},
@@ -40,8 +40,8 @@ var hues = map[string]color.RGBA{
 	"websocket":    {0xb3, 0x3a, 0x5b, 0xff},
 	"nats.go":      {0x4f, 0x8f, 0x4a, 0xff},
 	"net/rpc":      {0x7a, 0x7f, 0x87, 0xff},
-	"rueidis":      {0xd2, 0x9b, 0x17, 0xff},
-	"rueidis 20µs": {0xe0, 0xbd, 0x63, 0xff},
+	"rueidis":      {0xa8, 0x74, 0x08, 0xff},
+	"rueidis 20µs": {0xa8, 0x74, 0x08, 0xff}, // and dashed
 }
 
 func hue(contender string) color.RGBA {
@@ -67,11 +67,12 @@ func charts(dir string, p *plan, r *results) (names []string, err error) {
 		names = append(names, name)
 		err = draft(p, vg.Length(rows)*0.27*vg.Inch+1.3*vg.Inch, filepath.Join(dir, name))
 	}
-	for _, chart := range []struct{ file, title, axis, word string }{
-		{"send.svg", "Send from many goroutines on one connection, 64 bytes", "ns per message, until it was written (less is better)", "send"},
-		{"call.svg", "Call from many goroutines on one connection, 64 bytes", "ns per call (less is better)", "call"},
+	for _, chart := range []struct{ file, title, axis, of, workloads string }{
+		{"send.svg", "Send from many goroutines on one connection, 64 bytes", "ns per message, until it was written (less is better)", "goroutines", "send/size=64/conc="},
+		{"call.svg", "Call from many goroutines on one connection, 64 bytes", "ns per call (less is better)", "goroutines", "call/size=64/conc="},
+		{"conns.svg", "Round trips on many connections at once, 64 bytes", "µs per round trip (less is better)", "connections", "conns/size=64/conns="},
 	} {
-		save(chart.file, lines(p, r, chart.title, chart.axis, chart.word), 11)
+		save(chart.file, lines(p, r, chart.title, chart.axis, chart.of, chart.workloads), 11)
 	}
 	for _, chart := range []struct{ file, title, axis, workload string }{
 		{"in.svg", "Receiving a stream of 64-byte messages", "ns per message (less is better)", "in/size=64"},
@@ -216,21 +217,27 @@ func (b barChart) Plot(c draw.Canvas, p *plot.Plot) {
 	}
 }
 
-// lines shows how a cost falls or rises with the number of callers.
-func lines(pl *plan, r *results, title, axis, word string) *plot.Plot {
-	p := canvas(title+"\n"+axis, "goroutines")
+// lines shows how a cost falls or rises with the number of callers or connections, which follows
+// workloads in the names of these.
+func lines(pl *plan, r *results, title, axis, of, workloads string) *plot.Plot {
+	p := canvas(title+"\n"+axis, of)
+	unit := 1.0
+	if strings.HasPrefix(axis, "µs") {
+		unit = 1e3
+	}
 	var ticks callerTicks
 	low, high, drawn := math.Inf(1), 0.0, 0
 	for _, c := range pl.contenders {
 		var points plotter.XYs
 		for _, w := range pl.workloads {
-			if !strings.HasPrefix(w.name, word+"/") || strings.HasSuffix(w.name, oneProcessorSuffix) {
+			if number, ok := strings.CutPrefix(w.name, workloads); !ok || number != fmt.Sprint(w.conc) {
 				continue
 			}
 			ticks = append(ticks, w.conc)
 			if s, ok := r.summarize(w.name, c.name); ok {
-				points = append(points, plotter.XY{X: float64(w.conc), Y: s.Nanos})
-				low, high = min(low, s.Nanos), max(high, s.Nanos)
+				cost := s.Nanos / unit
+				points = append(points, plotter.XY{X: float64(w.conc), Y: cost})
+				low, high = min(low, cost), max(high, cost)
 			}
 		}
 		if len(points) < 2 {
@@ -248,8 +255,12 @@ func lines(pl *plan, r *results, title, axis, word string) *plot.Plot {
 			line.Width, marks.Radius = vg.Points(3), vg.Points(4)
 		case c.name == floorName:
 			line.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
-			name = "floor: one goroutine, in batches"
-		case c.name == natsContender.name && word == "send":
+			if of == "goroutines" {
+				name = "floor: one goroutine, in batches"
+			}
+		case c.name == rueidisDelayed.name:
+			line.Dashes = []vg.Length{vg.Points(3), vg.Points(2)}
+		case c.name == natsContender.name && strings.HasPrefix(workloads, "send"):
 			line.Dashes = []vg.Length{vg.Points(1), vg.Points(3)}
 			name = "nats.go: queues only"
 		}
@@ -314,6 +325,8 @@ func number(x float64) string {
 		return thousands(int(math.Round(x)))
 	case x >= 9.95:
 		return fmt.Sprintf("%.1f", x)
+	case x > 0 && x < 0.095:
+		return fmt.Sprintf("%.2g", x)
 	}
 	return fmt.Sprintf("%.2f", x)
 }

@@ -12,7 +12,8 @@ import (
 	"runtime/debug"
 	"runtime/pprof"
 	"slices"
-	"sync/atomic"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -26,9 +27,8 @@ type assignment struct {
 	Addr      string
 	Small     bool // servers: small buffers
 	Span      time.Duration
-	Idle      int  // clients of the idle workload; 0: as many as it says
-	Count     bool // count system calls instead of time
-	Profile   string
+	Idle      int    // clients of the idle workload; 0: as many as it says
+	Profiles  string // the first part of the names of files for profiles; "": none
 }
 
 // A measurement is what a client has found.
@@ -42,6 +42,7 @@ type measurement struct {
 	Writes     float64 `json:",omitempty"` // system calls per message
 	Goroutines float64 `json:",omitempty"` // per idle client
 	Memory     float64 `json:",omitempty"` // bytes of heap and stack per idle client
+	Stack      float64 `json:",omitempty"` // bytes of stack among them
 	Unfit      bool    `json:",omitempty"`
 	Err        string  `json:",omitempty"`
 }
@@ -118,14 +119,11 @@ func (a *assignment) measure() (m measurement, err error) {
 	}
 	j := &job{workload: workloads[i], floor: c.family() == floorName, dial: c.dial}
 	j.env = environment{addr: a.Addr, calls: j.calls && c.family() != floorName}
-	if a.Count {
-		j.env.writes = new(atomic.Int64)
-	}
 	if j.work == nil {
 		if a.Idle > 0 {
 			j.conc = a.Idle
 		}
-		return j.idle()
+		return j.idle(a.Profiles)
 	}
 	cl, err := c.dial(&j.env)
 	if err != nil {
@@ -140,32 +138,41 @@ func (a *assignment) measure() (m measurement, err error) {
 	if err != nil {
 		return m, err
 	}
-	if a.Profile != "" {
-		f, err := os.Create(a.Profile)
-		if err != nil {
+	stop, err := profile(a.Profiles)
+	if err != nil {
+		return m, err
+	}
+	if j.trips > 0 {
+		j.note(n) // what it costs to look at the clock is nothing beside a trip among so many
+	}
+	if m, err = j.time(run, n); err != nil {
+		return m, err
+	}
+	if err := stop(); err != nil {
+		return m, err
+	}
+	if !j.latencies() {
+		return m, nil
+	}
+	if j.trips == 0 { // once more, since to look at the clock costs something
+		n = max(j.conc, min(n/2, 1<<14))
+		j.note(n)
+		if err := run(n, func() {}); err != nil {
 			return m, err
 		}
-		defer f.Close()
-		pprof.StartCPUProfile(f)
-		defer pprof.StopCPUProfile()
 	}
-	m, err = j.time(run, n)
-	if err != nil || a.Count || !(j.one || j.calls) {
-		return m, err
-	}
-	// Once more for the latencies, since to look at the clock costs something.
-	n = min(n, 1<<16)
-	j.latencies = make([][]int64, max(1, j.conc))
-	for g := range j.latencies {
-		j.latencies[g] = make([]int64, 0, n/len(j.latencies)+1)
-	}
-	if err := run(n); err != nil {
-		return m, err
-	}
-	all := slices.Concat(j.latencies...)
+	all := slices.Concat(j.noted...)
 	slices.Sort(all)
 	m.P50, m.P99 = quantile(all, 0.50), quantile(all, 0.99)
 	return m, nil
+}
+
+// note has the next phase note latencies, n of them.
+func (j *job) note(n int) {
+	j.noted = make([][]int64, max(1, j.conc))
+	for g := range j.noted {
+		j.noted[g] = make([]int64, 0, n/len(j.noted)+1)
+	}
 }
 
 func quantile(sorted []int64, q float64) float64 {
@@ -181,16 +188,19 @@ func (j *job) calibrate(run phase, span time.Duration) (int, error) {
 	if j.one {
 		warm = max(64, j.conc)
 	}
-	if err := run(warm); err != nil {
+	if err := run(warm, func() {}); err != nil {
 		return 0, err
 	}
+	if j.trips > 0 {
+		return j.trips * j.conc, nil
+	}
 	for n := warm; ; n *= 2 {
-		start := time.Now()
-		if err := run(n); err != nil {
+		var began time.Time
+		if err := run(n, func() { began = time.Now() }); err != nil {
 			return 0, err
 		}
-		took := time.Since(start)
-		if took >= span/4 || n > 1<<28 {
+		took := time.Since(began)
+		if took >= span/8 || n > 1<<28 {
 			n = int(math.Ceil(float64(n) * float64(span) / float64(max(took, 1))))
 			k := max(1, j.conc)
 			return (n + k - 1) / k * k, nil
@@ -202,51 +212,72 @@ func (j *job) calibrate(run phase, span time.Duration) (int, error) {
 func (j *job) time(run phase, n int) (m measurement, err error) {
 	runtime.GC()
 	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	if j.env.writes != nil {
-		j.env.writes.Store(0)
-	}
-	cpu, start := cpuTime(), time.Now()
-	err = run(n)
-	wall, used := time.Since(start), cpuTime()-cpu
+	var writes int64
+	var cpu time.Duration
+	var began time.Time
+	err = run(n, func() {
+		runtime.ReadMemStats(&before)
+		writes, _ = writeCalls()
+		cpu, began = cpuTime(), time.Now()
+	})
+	wall, used := time.Since(began), cpuTime()-cpu
+	written, _ := writeCalls()
 	runtime.ReadMemStats(&after)
 	per := func(x float64) float64 { return x / float64(n) }
-	m = measurement{
+	return measurement{
 		N:      n,
 		Nanos:  per(float64(wall)),
 		CPU:    per(float64(used)),
 		Allocs: per(float64(after.Mallocs - before.Mallocs)),
 		Bytes:  per(float64(after.TotalAlloc - before.TotalAlloc)),
+		Writes: per(float64(written - writes)),
+	}, err
+}
+
+// writeCalls returns how many write and writev this process has made; ok is false if the system
+// does not say.
+func writeCalls() (calls int64, ok bool) {
+	text, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		return 0, false
 	}
-	if j.env.writes != nil {
-		m.Writes = per(float64(j.env.writes.Load()))
-	}
-	return m, err
+	_, rest, _ := strings.Cut(string(text), "syscw: ")
+	line, _, _ := strings.Cut(rest, "\n")
+	calls, err = strconv.ParseInt(line, 10, 64)
+	return calls, err == nil
 }
 
 // idle measures clients that have exchanged one message and then do nothing.
-func (j *job) idle() (m measurement, err error) {
+func (j *job) idle(profiles string) (m measurement, err error) {
+	if profiles != "" {
+		runtime.MemProfileRate = 1 // each allocation
+	}
 	first, err := j.idler() // what is made once for all is not counted
 	if err != nil {
 		return m, err
 	}
 	defer first.Close()
-	before, goroutines := memory(), runtime.NumGoroutine()
 	clients := make([]client, j.conc)
-	before += int64(16 * len(clients))
+	before, goroutines := memory(), runtime.NumGoroutine()
 	for i := range clients {
 		if clients[i], err = j.idler(); err != nil {
 			return m, err
 		}
 	}
+	after := memory()
 	n := float64(len(clients))
+	stack := float64(after.StackInuse) - float64(before.StackInuse)
 	m = measurement{
 		N:          len(clients),
-		Memory:     float64(memory()-before) / n,
+		Memory:     (float64(after.HeapAlloc) - float64(before.HeapAlloc) + stack) / n,
+		Stack:      stack / n,
 		Goroutines: float64(runtime.NumGoroutine()-goroutines) / n,
 	}
+	if profiles != "" {
+		err = writeProfile("heap", profiles)
+	}
 	runtime.KeepAlive(clients)
-	return m, nil
+	return m, err
 }
 
 // idler dials a client and makes one round trip.
@@ -277,12 +308,41 @@ func (j *job) idler() (client, error) {
 // Send and Receive.
 type brief interface{ Brief() error }
 
-// memory returns the bytes of heap and stack in use.
-func memory() int64 {
+// memory returns what is in use.
+func memory() (m runtime.MemStats) {
 	time.Sleep(20 * time.Millisecond) // for goroutines that are about to end
 	runtime.GC()
 	debug.FreeOSMemory()
-	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc + m.StackInuse)
+	return m
+}
+
+// profile begins profiles of processor time and of what waits for locks; stop writes them to files
+// whose names begin so.
+func profile(files string) (stop func() error, err error) {
+	if files == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(files + ".cpu")
+	if err != nil {
+		return nil, err
+	}
+	runtime.SetMutexProfileFraction(1)
+	runtime.SetBlockProfileRate(int(time.Microsecond))
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return errors.Join(f.Close(), writeProfile("mutex", files), writeProfile("block", files))
+	}, nil
+}
+
+// writeProfile writes what the runtime has of that name.
+func writeProfile(name, files string) error {
+	f, err := os.Create(files + "." + name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup(name).WriteTo(f, 0), f.Close())
 }

@@ -5,6 +5,7 @@
 //	go run . -all                        everything, into ../../BENCHMARKS.md and charts/
 //	go run . -quick                      a look at whether all still works
 //	go run . -run 'in/' -only tcpclient,netpoll -rounds 3
+//	go run . -run 'call/.*conc=64$' -procs 1,4,8 -profiles /tmp/profiles
 //
 // The floor is a net.Conn with bufio, without locks and contexts. Results are multiples
 // of the floor of the same round: contenders take turns, each measurement in a fresh pair
@@ -21,6 +22,7 @@ import (
 	"os"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -38,7 +40,8 @@ func main() {
 	out := flag.String("out", "", "`directory` to write BENCHMARKS.md and internal/bench/charts into")
 	flag.IntVar(&p.rounds, "rounds", 9, "measurements of each contender")
 	flag.DurationVar(&p.span, "span", 150*time.Millisecond, "length of one measurement")
-	flag.StringVar(&p.profile, "cpuprofile", "", "`file` for the profile of the client measured last")
+	flag.StringVar(&p.profiles, "profiles", "", "`directory` for profiles of each client in its last round: cpu, mutex, block; heap of idle ones")
+	procs := flag.String("procs", "", "comma-separated `numbers`: each workload once for each, with a client that is not pinned and has that GOMAXPROCS")
 	list := flag.Bool("list", false, "list workloads and contenders")
 	flag.Parse()
 
@@ -53,8 +56,19 @@ func main() {
 		fatal(err)
 	}
 	for _, w := range workloads {
-		if match.MatchString(w.name) && (!*quick || w.quick || *run != "") {
+		if !match.MatchString(w.name) || *quick && !w.quick && *run == "" {
+			continue
+		}
+		if *procs == "" {
 			p.workloads = append(p.workloads, w)
+			continue
+		}
+		for number := range strings.SplitSeq(*procs, ",") {
+			k, err := strconv.Atoi(number)
+			if err != nil || k < 1 {
+				fatal(fmt.Errorf("-procs %s: a number of 1 or more is wanted", *procs))
+			}
+			p.workloads = append(p.workloads, w.withProcs(k))
 		}
 	}
 	for _, c := range contenders {
@@ -74,6 +88,11 @@ func main() {
 	if !*all && !*quick && *run == "" && *only == "" {
 		flag.Usage()
 		os.Exit(2)
+	}
+	if p.profiles != "" {
+		if err := os.MkdirAll(p.profiles, 0o777); err != nil {
+			fatal(err)
+		}
 	}
 	began := time.Now()
 	results, err := p.execute(os.Stderr)

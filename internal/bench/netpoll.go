@@ -17,10 +17,8 @@ var netpollContender = contender{
 	wire:   "prefix",
 	does:   "pingpong in out both send call work idle conns",
 	less:   "no contexts; one goroutine may write, so that Send takes a mutex here (its mux.ShardQueue merges writes, and tells nobody whether they succeeded); not for Windows",
+	sends:  true,
 	dial: func(env *environment) (client, error) {
-		if env.writes != nil {
-			return nil, errUnfit // it does not write through a net.Conn
-		}
 		conn, err := netpoll.DialConnection("tcp", env.addr, 10*time.Second)
 		if err != nil {
 			return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"net"
 	"time"
 
 	"github.com/seed-d0aa0aa7/tcpclient"
@@ -36,7 +35,7 @@ var oursReceive = contender{
 	does: "in",
 	dial: func(env *environment) (client, error) {
 		o, err := dialOurs(env)
-		return oursReceiver{o, func() ([]byte, error) { return o.Client.Receive(o.ctx) }}, err
+		return oursReceiver{o, func() ([]byte, error) { return o.Client.Receive(always) }}, err
 	},
 }
 
@@ -62,7 +61,7 @@ var oursSession = contender{
 			return nil, err
 		}
 		s, err := o.Session()
-		return oursCaller{o, func(request []byte) ([]byte, error) { return s.Call(o.ctx, request) }}, err
+		return oursCaller{o, func(request []byte) ([]byte, error) { return s.Call(always, request) }}, err
 	},
 }
 
@@ -75,7 +74,7 @@ var oursReplies = contender{
 	dial: func(env *environment) (client, error) {
 		o, err := dialOursWith(env, tcpclient.Dialer{More: func([]byte) bool { return false }})
 		return oursCaller{o, func(request []byte) (reply []byte, err error) {
-			for reply, err = range o.Replies(o.ctx, request) {
+			for reply, err = range o.Replies(always, request) {
 			}
 			return reply, err
 		}}, err
@@ -89,9 +88,6 @@ var oursPool = contender{
 	does:  "call",
 	aside: true,
 	dial: func(env *environment) (client, error) {
-		if env.writes != nil {
-			return nil, errUnfit // it dials by itself
-		}
 		o, err := dialOurs(env)
 		if err != nil {
 			return nil, err
@@ -102,7 +98,7 @@ var oursPool = contender{
 				return conn.Send(ctx, order{op: opEcho, count: math.MaxInt32}.encode())
 			},
 		}
-		p, err := pool.Dial(o.ctx, &d, "tcp", 4, env.addr)
+		p, err := pool.Dial(always, &d, "tcp", 4, env.addr)
 		return oursPooled{o, p}, err
 	},
 }
@@ -110,17 +106,12 @@ var oursPool = contender{
 // ours has the Client's own Send.
 type ours struct {
 	*tcpclient.Client
-	ctx    context.Context
-	cancel context.CancelFunc
-	buf    []byte
+	buf []byte
 }
 
 func dialOurs(env *environment) (*ours, error) { return dialOursWith(env, tcpclient.Dialer{}) }
 
 func dialOursWith(env *environment, d tcpclient.Dialer) (*ours, error) {
-	if env.writes != nil {
-		d.DialContext = func(context.Context, string, string) (net.Conn, error) { return env.conn() }
-	}
 	if env.calls {
 		d.Correlator = tcpclient.IDPrefix{}
 	}
@@ -131,24 +122,22 @@ func dialOursWith(env *environment, d tcpclient.Dialer) (*ours, error) {
 			IsPong:   func(msg []byte) bool { return string(msg) == "ping" },
 		}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	c, err := d.Dial(ctx, "tcp", env.addr)
+	c, err := d.Dial(always, "tcp", env.addr)
 	if err != nil {
-		cancel()
 		return nil, err
 	}
-	return &ours{Client: c, ctx: ctx, cancel: cancel}, nil
+	return &ours{Client: c}, nil
 }
 
-func (o *ours) Call(request []byte) ([]byte, error) { return o.Client.Call(o.ctx, request) }
+func (o *ours) Call(request []byte) ([]byte, error) { return o.Client.Call(always, request) }
 
 func (o *ours) Receive() (msg []byte, err error) {
-	o.buf, err = o.ReceiveInto(o.ctx, o.buf)
+	o.buf, err = o.ReceiveInto(always, o.buf)
 	return o.buf, err
 }
 
 func (o *ours) In(n int) (bytes int, err error) {
-	for msg, err := range o.Messages(o.ctx) {
+	for msg, err := range o.Messages(always) {
 		if err != nil {
 			return bytes, err
 		}
@@ -162,16 +151,11 @@ func (o *ours) In(n int) (bytes int, err error) {
 
 func (o *ours) Out(msg []byte, n int) error {
 	for range n {
-		if err := o.Write(o.ctx, msg); err != nil {
+		if err := o.Write(always, msg); err != nil {
 			return err
 		}
 	}
-	return o.Flush(o.ctx)
-}
-
-func (o *ours) Close() error {
-	defer o.cancel()
-	return o.Client.Close()
+	return o.Flush(always)
 }
 
 // oursReceiver is another way to receive a stream.
@@ -211,6 +195,6 @@ func (o oursPooled) Begin(order) error { return nil }
 
 func (o oursPooled) Acknowledged() error { return nil }
 
-func (o oursPooled) Call(request []byte) ([]byte, error) { return o.pool.Call(o.ctx, request) }
+func (o oursPooled) Call(request []byte) ([]byte, error) { return o.pool.Call(always, request) }
 
 func (o oursPooled) Close() error { return errors.Join(o.pool.Close(), o.ours.Close()) }

@@ -21,14 +21,17 @@ import (
 // patience is how long a child may take for one measurement.
 const patience = 90 * time.Second
 
+// longSpans is how many spans a long workload is measured for.
+const longSpans = 4
+
 // A plan is what is to be measured.
 type plan struct {
 	workloads  []workload
 	contenders []contender
 	rounds     int
 	span       time.Duration
-	idle       int // clients of the idle workloads; 0: as many as these say
-	profile    string
+	idle       int    // clients of the idle workloads; 0: as many as these say
+	profiles   string // a directory; "": none
 }
 
 // main returns p without what is in the tables of all results only.
@@ -41,10 +44,9 @@ func (p *plan) main() *plan {
 // A pair names what was measured.
 type pair struct{ workload, contender string }
 
-// results are the measurements of all rounds, and the one that counted system calls.
+// results are the measurements of all rounds.
 type results struct {
 	rounds   map[pair][]measurement // in round order; failed ones have an Err
-	counts   map[pair]measurement
 	count    int
 	failures int
 }
@@ -55,25 +57,14 @@ func (p *plan) execute(log io.Writer) (*results, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &results{rounds: make(map[pair][]measurement), counts: make(map[pair]measurement)}
+	r := &results{rounds: make(map[pair][]measurement)}
 	for _, w := range p.workloads {
 		fmt.Fprintf(log, "%-26s", w.name)
 		for round := range p.rounds {
-			if round > 0 && w.work == nil && !strings.Contains(w.name, "=1000") || round > 2 && strings.HasSuffix(w.name, "=10000") {
-				break
-			}
 			fmt.Fprintf(log, " %d", round+1)
 			for _, i := range rand.Perm(len(p.contenders)) {
-				c := p.contenders[i]
-				if !takesPart(c, w) || w.work == nil && round >= 3 {
-					continue
-				}
-				m := p.measure(self, c, w, false)
-				r.add(log, pair{w.name, c.name}, m)
-				if round == 0 && (w.work != nil && !w.one || w.calls) {
-					if m := p.measure(self, c, w, true); m.Err == "" && !m.Unfit {
-						r.counts[pair{w.name, c.name}] = m
-					}
+				if c := p.contenders[i]; takesPart(c, w) {
+					r.add(log, pair{w.name, c.name}, p.measure(self, c, w))
 				}
 			}
 		}
@@ -84,7 +75,7 @@ func (p *plan) execute(log io.Writer) (*results, error) {
 
 func takesPart(c contender, w workload) bool {
 	word, _, _ := strings.Cut(w.name, "/")
-	if strings.HasSuffix(w.name, "=10000") && c.wire != "prefix" {
+	if w.prefix && c.wire != "prefix" {
 		return false
 	}
 	for _, does := range strings.Fields(c.does) {
@@ -108,30 +99,35 @@ func (r *results) add(log io.Writer, p pair, m measurement) {
 }
 
 // measure runs one server and one client.
-func (p *plan) measure(self string, c contender, w workload, count bool) measurement {
+func (p *plan) measure(self string, c contender, w workload) measurement {
 	a := assignment{
-		Contender: c.name, Workload: w.name, Span: p.span, Count: count, Idle: p.idle,
-		Small:   strings.HasPrefix(w.name, "idle") || strings.HasPrefix(w.name, "conns"),
-		Profile: p.profile,
+		Contender: c.name, Workload: w.base(), Span: p.span, Idle: p.idle,
+		Small: strings.HasPrefix(w.name, "idle") || strings.HasPrefix(w.name, "conns"),
 	}
 	if c.heavy && w.work == nil && a.Idle == 0 {
 		a.Idle = 100
 	}
-	if count {
-		a.Span = p.span / 8
+	if w.long {
+		a.Span *= longSpans
 	}
-	cpus := [2]int{0, min(1, runtime.NumCPU()-1)} // of the server, of the client
+	if p.profiles != "" {
+		a.Profiles = filepath.Join(p.profiles, strings.NewReplacer("/", "-", " ", "-").Replace(w.name+" "+c.name))
+	}
+	server, client := "0", fmt.Sprint(min(1, runtime.NumCPU()-1))
 	if w.one {
-		cpus[0] = cpus[1]
+		server = client
 	}
-	s, err := startServer(self, c.wire, cpus[0], a)
+	if w.procs > 0 {
+		client = ""
+	}
+	s, err := startServer(self, c.wire, server, a)
 	if err != nil {
 		return measurement{Err: err.Error()}
 	}
 	defer s.stop()
 	a.Addr = s.addr
 
-	cmd := child(self, "client", cpus[1])
+	cmd := child(self, "client", client, max(1, w.procs))
 	stdin, err := json.Marshal(a)
 	if err != nil {
 		return measurement{Err: err.Error()}
@@ -150,10 +146,10 @@ func (p *plan) measure(self string, c contender, w workload, count bool) measure
 	return m
 }
 
-// child is this program again, on one processor if that can be had.
-func child(self, role string, cpu int) *exec.Cmd {
+// child is this program again.
+func child(self, role, cpu string, procs int) *exec.Cmd {
 	cmd := pinned(cpu, self)
-	cmd.Env = append(os.Environ(), roleVariable+"="+role, "GOMAXPROCS=1",
+	cmd.Env = append(os.Environ(), roleVariable+"="+role, fmt.Sprint("GOMAXPROCS=", procs),
 		"GORACE=atexit_sleep_ms=0") // else each child of a test with -race sleeps a second
 	cmd.Stderr = os.Stderr
 	return cmd
@@ -163,11 +159,12 @@ func child(self, role string, cpu int) *exec.Cmd {
 // and the report says so.
 var taskset, _ = exec.LookPath("taskset")
 
-func pinned(cpu int, name string, args ...string) *exec.Cmd {
-	if taskset == "" {
+// pinned is a command that runs on that processor; "": on any.
+func pinned(cpu, name string, args ...string) *exec.Cmd {
+	if taskset == "" || cpu == "" {
 		return exec.Command(name, args...)
 	}
-	return exec.Command(taskset, append([]string{"-c", fmt.Sprint(cpu), name}, args...)...)
+	return exec.Command(taskset, append([]string{"-c", cpu, name}, args...)...)
 }
 
 // A serverProcess is one of ours, a redis-server or a natsd.
@@ -178,7 +175,7 @@ type serverProcess struct {
 	once sync.Once
 }
 
-func startServer(self, wire string, cpu int, a assignment) (*serverProcess, error) {
+func startServer(self, wire, cpu string, a assignment) (*serverProcess, error) {
 	switch wire {
 	case "redis":
 		return startRedis(cpu)
@@ -188,7 +185,7 @@ func startServer(self, wire string, cpu int, a assignment) (*serverProcess, erro
 			return nil, err
 		}
 	}
-	cmd := child(self, "server", cpu)
+	cmd := child(self, "server", cpu, 1)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -228,7 +225,7 @@ var natsd = sync.OnceValues(func() (string, error) {
 })
 
 // startRedis starts a redis-server that keeps nothing.
-func startRedis(cpu int) (*serverProcess, error) {
+func startRedis(cpu string) (*serverProcess, error) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		return nil, err

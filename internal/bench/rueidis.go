@@ -46,25 +46,21 @@ func dialRueidis(env *environment, delay time.Duration) (client, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	return &rueidisClient{c: c, ctx: ctx, cancel: cancel}, nil
+	return &rueidisClient{c: c}, nil
 }
 
 type rueidisClient struct {
 	callsOnly
-	c      rueidis.Client
-	ctx    context.Context
-	cancel context.CancelFunc
+	c rueidis.Client
 }
 
 func (r *rueidisClient) Call(request []byte) ([]byte, error) {
-	return r.c.Do(r.ctx, r.c.B().Echo().Message(rueidis.BinaryString(request)).Build()).AsBytes()
+	return r.c.Do(always, r.c.B().Echo().Message(rueidis.BinaryString(request)).Build()).AsBytes()
 }
 
 func (r *rueidisClient) RoundTrip(msg []byte) ([]byte, error) { return r.Call(msg) }
 
 func (r *rueidisClient) Close() error {
-	r.cancel()
 	r.c.Close()
 	return nil
 }

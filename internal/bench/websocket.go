@@ -18,14 +18,12 @@ var websocketContender = contender{
 	less:   "a context that ends takes the connection with it; masks what it sends; needs WebSocket at the server",
 	dial: func(env *environment) (client, error) {
 		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return env.conn() }}
-		ctx, cancel := context.WithCancel(context.Background())
-		conn, _, err := websocket.Dial(ctx, "ws://"+env.addr, &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+		conn, _, err := websocket.Dial(always, "ws://"+env.addr, &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
 		if err != nil {
-			cancel()
 			return nil, err
 		}
 		conn.SetReadLimit(-1)
-		w := &websocketClient{conn: conn, ctx: ctx, cancel: cancel}
+		w := &websocketClient{conn: conn}
 		if env.calls {
 			return withCalls(w), nil
 		}
@@ -34,10 +32,8 @@ var websocketContender = contender{
 }
 
 type websocketClient struct {
-	conn   *websocket.Conn
-	ctx    context.Context
-	cancel context.CancelFunc
-	buf    []byte
+	conn *websocket.Conn
+	buf  []byte
 }
 
 func (w *websocketClient) Send(ctx context.Context, msg []byte) error {
@@ -45,7 +41,7 @@ func (w *websocketClient) Send(ctx context.Context, msg []byte) error {
 }
 
 func (w *websocketClient) Receive() ([]byte, error) {
-	_, r, err := w.conn.Reader(w.ctx)
+	_, r, err := w.conn.Reader(always)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +64,4 @@ func (w *websocketClient) Receive() ([]byte, error) {
 func (w *websocketClient) In(n int) (int, error)       { return receiveAll(w, n) }
 func (w *websocketClient) Out(msg []byte, n int) error { return sendAll(w, msg, n) }
 
-func (w *websocketClient) Close() error {
-	defer w.cancel()
-	return w.conn.CloseNow()
-}
+func (w *websocketClient) Close() error { return w.conn.CloseNow() }

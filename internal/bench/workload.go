@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,25 +12,30 @@ import (
 
 // A workload is what all contenders do alike.
 type workload struct {
-	name  string // first the word that contender.does has
-	size  int
-	conc  int  // goroutines, or connections
-	one   bool // client and server share one processor: round trips
-	quick bool // part of -quick
-	calls bool
-	work  func(j *job, c client) (phase, error)
+	name   string // first the word that contender.does has
+	size   int
+	conc   int  // goroutines, or connections
+	one    bool // client and server share one processor: round trips
+	quick  bool // part of -quick
+	calls  bool
+	long   bool // measured for four spans: one is no more than the time in which a client learns
+	prefix bool // only for contenders whose server is that of the length prefix
+	trips  int  // of each connection, however long they take; 0: as many as fill a span
+	procs  int  // GOMAXPROCS of a client that is not pinned; 0: 1, and pinned
+	work   func(j *job, c client) (phase, error)
 }
 
-// A phase does n units of work, beginning with an order to the server.
-type phase func(n int) error
+// A phase does n units of work. It tells the server what comes, prepares, and calls start: what
+// is before that is not measured.
+type phase func(n int, start func()) error
 
 // A job is one measurement in a client process.
 type job struct {
 	workload
-	floor     bool
-	env       environment
-	dial      func(*environment) (client, error)
-	latencies [][]int64 // one for each goroutine; nil: not asked for
+	floor bool
+	env   environment
+	dial  func(*environment) (client, error)
+	noted [][]int64 // latencies, one slice for each goroutine; nil: not asked for
 }
 
 var workloads = slices.Concat(
@@ -38,13 +44,18 @@ var workloads = slices.Concat(
 	sizes("out", 64, out, 64, 1<<10, 64<<10, 1<<20),
 	sizes("both", 1<<10, both, 1<<10, 64<<10),
 	conc("send", 64, send, 1, 8, 64, 512),
+	[]workload{
+		{name: "send/size=65536/conc=1", size: 64 << 10, conc: 1, quick: true, prefix: true, work: send},
+		{name: "send/size=1048576/conc=1", size: 1 << 20, conc: 1, prefix: true, work: send},
+	},
 	conc("call", 64, call, 1, 2, 4, 8, 16, 64, 512),
 	oneProcessor(conc("call", 0, call, 2, 4, 8, 16)),
 	conc("work", 4, callWork, 2, 4, 8, 16),
+	oneProcessor(conc("work", 0, callWork, 4, 8, 16)),
 	conns(1, 10, 100, 1000, 10000),
 	[]workload{
 		{name: "idle/conns=1000", conc: 1000, one: true, quick: true},
-		{name: "idle/conns=10000", conc: 10000, one: true},
+		{name: "idle/conns=10000", conc: 10000, one: true, prefix: true},
 	},
 )
 
@@ -59,7 +70,7 @@ func conc(name string, quick int, work func(*job, client) (phase, error), conc .
 	for _, k := range conc {
 		all = append(all, workload{
 			name: fmt.Sprintf("%s/size=64/conc=%d", name, k), size: 64, conc: k,
-			one: name == "call" && k == 1, quick: k == quick, calls: name != "send", work: work,
+			one: name == "call" && k == 1, quick: k == quick, calls: name != "send", long: name == "work", work: work,
 		})
 	}
 	return all
@@ -67,19 +78,36 @@ func conc(name string, quick int, work func(*job, client) (phase, error), conc .
 
 const oneProcessorSuffix = "/cpus=1"
 
-// oneProcessor has client and server share one: nothing overlaps there.
+// oneProcessor has client and server share one: nothing overlaps there. It is for those who share
+// the server, too.
 func oneProcessor(all []workload) []workload {
 	for i := range all {
 		all[i].name += oneProcessorSuffix
-		all[i].one = true
+		all[i].one, all[i].prefix = true, true
 	}
 	return all
 }
 
+const procsSuffix = "/procs="
+
+// withProcs returns w for a client that is not pinned and has that GOMAXPROCS.
+func (w workload) withProcs(procs int) workload {
+	w.name += procsSuffix + fmt.Sprint(procs)
+	w.procs = procs
+	return w
+}
+
+// base is the name without what withProcs has added to it.
+func (w workload) base() string {
+	name, _, _ := strings.Cut(w.name, procsSuffix)
+	return name
+}
+
 func conns(counts ...int) (all []workload) {
+	trips := map[int]int{1000: 20, 10000: 5}
 	for _, k := range counts {
 		all = append(all, workload{
-			name: fmt.Sprintf("conns/size=64/conns=%d", k), size: 64, conc: k, one: true, quick: k == 10, work: manyConns,
+			name: fmt.Sprintf("conns/size=64/conns=%d", k), size: 64, conc: k, one: true, quick: k == 10, trips: trips[k], work: manyConns,
 		})
 	}
 	return all
@@ -106,17 +134,18 @@ func pingpong(j *job, c client) (phase, error) {
 			return err
 		}
 	}
-	return func(n int) error {
+	return func(n int, start func()) error {
 		if err := begin(c, order{opEcho, j.size, n}); err != nil {
 			return err
 		}
+		start()
 		return j.repeat(0, n, trip)
 	}, nil
 }
 
 // repeat calls f n times for goroutine g, and notes how long each takes if asked to.
 func (j *job) repeat(g, n int, f func() error) error {
-	if j.latencies == nil {
+	if j.noted == nil {
 		for range n {
 			if err := f(); err != nil {
 				return err
@@ -129,14 +158,15 @@ func (j *job) repeat(g, n int, f func() error) error {
 		if err := f(); err != nil {
 			return err
 		}
-		j.latencies[g] = append(j.latencies[g], int64(time.Since(start)))
+		j.noted[g] = append(j.noted[g], int64(time.Since(start)))
 	}
 	return nil
 }
 
 // in receives a stream.
 func in(j *job, c client) (phase, error) {
-	return func(n int) error {
+	return func(n int, start func()) error {
+		start() // the server begins at once
 		if err := begin(c, order{opSource, j.size, n}); err != nil {
 			return err
 		}
@@ -151,10 +181,11 @@ func in(j *job, c client) (phase, error) {
 // out writes a stream and waits until the server has it.
 func out(j *job, c client) (phase, error) {
 	msg := make([]byte, j.size)
-	return func(n int) error {
+	return func(n int, start func()) error {
 		if err := begin(c, order{opSink, j.size, n}); err != nil {
 			return err
 		}
+		start()
 		if err := c.Out(msg, n); err != nil {
 			return err
 		}
@@ -165,10 +196,11 @@ func out(j *job, c client) (phase, error) {
 // both sends a stream and receives its echo at the same time.
 func both(j *job, c client) (phase, error) {
 	msg := make([]byte, j.size)
-	return func(n int) error {
+	return func(n int, start func()) error {
 		if err := begin(c, order{opEcho, j.size, n}); err != nil {
 			return err
 		}
+		start()
 		sent := make(chan error, 1)
 		go func() { sent <- c.Out(msg, n) }()
 		_, err := c.In(n)
@@ -179,19 +211,20 @@ func both(j *job, c client) (phase, error) {
 // send has many goroutines Send on one connection.
 func send(j *job, c client) (phase, error) {
 	msg := make([]byte, j.size)
-	return func(n int) error {
+	return func(n int, start func()) error {
 		if err := begin(c, order{opSink, j.size, n}); err != nil {
 			return err
 		}
 		var err error
 		if b, ok := c.(batcher); ok && j.floor {
+			start()
 			for ; n > 0 && err == nil; n -= j.conc {
 				err = b.SendBatch(msg, min(n, j.conc))
 			}
 		} else {
 			// Nothing is between the loop and Send: after a switch of goroutines each return is one
 			// that the processor did not foresee.
-			err = j.share(n, func(_, k int) error {
+			err = j.share(n, start, func(_, k int) error {
 				for range k {
 					if err := c.Send(always, msg); err != nil {
 						return err
@@ -215,11 +248,12 @@ func callWork(j *job, c client) (phase, error) { return callTo(opWork, j, c) }
 
 func callTo(op byte, j *job, c client) (phase, error) {
 	msg := make([]byte, j.size)
-	return func(n int) error {
+	return func(n int, start func()) error {
 		if err := begin(c, order{op, j.size + 8, n}); err != nil {
 			return err
 		}
 		if b, ok := c.(batcher); ok && j.floor {
+			start()
 			for n > 0 {
 				k := min(n, j.conc)
 				n -= k
@@ -233,7 +267,7 @@ func callTo(op byte, j *job, c client) (phase, error) {
 		if !ok {
 			return errUnfit
 		}
-		return j.share(n, func(g, k int) error {
+		return j.share(n, start, func(g, k int) error {
 			return j.repeat(g, k, func() error {
 				_, err := caller.Call(msg)
 				return err
@@ -243,28 +277,47 @@ func callTo(op byte, j *job, c client) (phase, error) {
 }
 
 // share divides n units of work among the goroutines: f does k of them for goroutine g.
-func (j *job) share(n int, f func(g, k int) error) error {
-	var wg sync.WaitGroup
-	var failed atomic.Pointer[error]
-	for g := range j.conc {
+func (j *job) share(n int, start func(), f func(g, k int) error) error {
+	return together(j.conc, start, func(int) error { return nil }, func(g int) error {
 		k := n / j.conc
 		if g < n%j.conc {
 			k++
 		}
-		wg.Go(func() {
-			if err := f(g, k); err != nil {
+		return f(g, k)
+	})
+}
+
+// together has k goroutines prepare, calls start, and has them work.
+func together(k int, start func(), prepare, work func(g int) error) error {
+	var ready, done sync.WaitGroup
+	var failed atomic.Pointer[error]
+	begin := make(chan struct{})
+	ready.Add(k)
+	for g := range k {
+		done.Go(func() {
+			err := prepare(g)
+			ready.Done()
+			<-begin
+			if err == nil {
+				err = work(g)
+			}
+			if err != nil {
 				failed.Store(&err)
 			}
 		})
 	}
-	wg.Wait()
+	ready.Wait()
+	start()
+	close(begin)
+	done.Wait()
 	if err := failed.Load(); err != nil {
 		return *err
 	}
 	return nil
 }
 
-// manyConns plays ping-pong on many connections at once, a goroutine each.
+// manyConns plays ping-pong on many connections at once, a goroutine each. The order to the
+// server and a first trip, for which stacks and buffers grow, are not measured.
 func manyConns(j *job, first client) (phase, error) {
 	clients := []client{first}
 	for len(clients) < j.conc {
@@ -275,31 +328,22 @@ func manyConns(j *job, first client) (phase, error) {
 		clients = append(clients, c)
 	}
 	msg := make([]byte, j.size)
-	return func(n int) error {
+	trip := func(c client) error {
+		if err := c.Send(always, msg); err != nil {
+			return err
+		}
+		_, err := c.Receive()
+		return err
+	}
+	return func(n int, start func()) error {
 		per := max(1, n/len(clients))
-		var wg sync.WaitGroup
-		var failed atomic.Pointer[error]
-		for g, c := range clients {
-			wg.Go(func() {
-				err := begin(c, order{opEcho, j.size, per})
-				if err == nil {
-					err = j.repeat(g, per, func() error {
-						if err := c.Send(always, msg); err != nil {
-							return err
-						}
-						_, err := c.Receive()
-						return err
-					})
-				}
-				if err != nil {
-					failed.Store(&err)
-				}
-			})
-		}
-		wg.Wait()
-		if err := failed.Load(); err != nil {
-			return *err
-		}
-		return nil
+		return together(len(clients), start, func(g int) error {
+			if err := begin(clients[g], order{opEcho, j.size, 1 + per}); err != nil {
+				return err
+			}
+			return trip(clients[g])
+		}, func(g int) error {
+			return j.repeat(g, per, func() error { return trip(clients[g]) })
+		})
 	}, nil
 }
