@@ -602,6 +602,56 @@ func faultLeftBehind(t *testing.T) {
 		})
 	})
 
+	t.Run("no goroutine for a Call, a loop over Replies or a Session", func(t *testing.T) { // P6
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+			const each = 50
+			c, p := tr.Connect(t, tcpclient.Dialer{
+				Correlator: tcpclient.IDPrefix{},
+				More:       func(reply []byte) bool { return string(reply) == "row" },
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			var users sync.WaitGroup
+			call := func(caller interface {
+				Call(ctx context.Context, request []byte) ([]byte, error)
+			}) {
+				_, err := caller.Call(ctx, []byte("call"))
+				assert.ErrorIs(t, err, context.Canceled)
+			}
+			var looping sync.WaitGroup
+			looping.Add(each)
+			for range each {
+				users.Go(func() { call(c) })
+				users.Go(func() {
+					rows := 0
+					for row, err := range c.Replies(ctx, []byte("search")) {
+						if err != nil {
+							assert.ErrorIs(t, err, context.Canceled)
+							break
+						}
+						assert.Equal(t, "row", string(row))
+						if rows++; rows == 2 {
+							looping.Done()
+						}
+					}
+				})
+				s, err := c.Session()
+				require.NoError(t, err)
+				users.Go(func() { call(s) })
+			}
+			for range 3 * each {
+				if request := p.Receive(); strings.HasSuffix(request, "search") {
+					row := request[:8] + "row"
+					p.Send(row, row)
+				}
+			}
+			testkit.RequireFast(t, "one of the loops", looping.Wait)
+			require.Equal(t, 3*each, c.Stats().InFlight)
+			testkit.Eventually(t, "the one goroutine reads", func() bool { return testkit.Goroutines() == 1 })
+			cancel()
+			testkit.RequireFast(t, "one of the users", users.Wait)
+		})
+	})
+
 	t.Run("timers", func(t *testing.T) {
 		// A bubble panics when something is left in it that will never run.
 		synctest.Test(t, func(t *testing.T) {
