@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"runtime"
@@ -610,43 +611,43 @@ func faultLeftBehind(t *testing.T) {
 				More:       func(reply []byte) bool { return string(reply) == "row" },
 			})
 			ctx, cancel := context.WithCancel(t.Context())
-			var users sync.WaitGroup
-			call := func(caller interface {
-				Call(ctx context.Context, request []byte) ([]byte, error)
-			}) {
-				_, err := caller.Call(ctx, []byte("call"))
-				assert.ErrorIs(t, err, context.Canceled)
-			}
-			var looping sync.WaitGroup
-			looping.Add(each)
+			var users, reading sync.WaitGroup
 			for range each {
-				users.Go(func() { call(c) })
-				users.Go(func() {
-					rows := 0
-					for row, err := range c.Replies(ctx, []byte("search")) {
-						if err != nil {
-							assert.ErrorIs(t, err, context.Canceled)
-							break
-						}
-						assert.Equal(t, "row", string(row))
-						if rows++; rows == 2 {
-							looping.Done()
-						}
-					}
-				})
 				s, err := c.Session()
 				require.NoError(t, err)
-				users.Go(func() { call(s) })
+				for _, user := range []interface { // not inlined here: their goroutines would look like the test's
+					Call(ctx context.Context, request []byte) ([]byte, error)
+					Replies(ctx context.Context, request []byte) iter.Seq2[[]byte, error]
+				}{c, s} {
+					users.Go(func() {
+						_, err := user.Call(ctx, []byte("call"))
+						assert.ErrorIs(t, err, context.Canceled)
+					})
+					reading.Add(1)
+					users.Go(func() {
+						rows := 0
+						for row, err := range user.Replies(ctx, []byte("search")) {
+							if err != nil {
+								assert.ErrorIs(t, err, context.Canceled)
+								break
+							}
+							assert.Equal(t, "row", string(row))
+							if rows++; rows == 2 {
+								reading.Done()
+							}
+						}
+					})
+				}
 			}
-			for range 3 * each {
+			for range 4 * each {
 				if request := p.Receive(); strings.HasSuffix(request, "search") {
 					row := request[:8] + "row"
 					p.Send(row, row)
 				}
 			}
-			testkit.RequireFast(t, "one of the loops", looping.Wait)
-			require.Equal(t, 3*each, c.Stats().InFlight)
-			testkit.Eventually(t, "the one goroutine reads", func() bool { return testkit.Goroutines() == 1 })
+			testkit.RequireFast(t, "one of the loops", reading.Wait)
+			require.Equal(t, 4*each, c.Stats().InFlight)
+			testkit.Eventually(t, "one goroutine reads, and there is no other", func() bool { return testkit.Goroutines() == 1 })
 			cancel()
 			testkit.RequireFast(t, "one of the users", users.Wait)
 		})
