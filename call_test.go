@@ -109,6 +109,39 @@ func TestCallByID(t *testing.T) {
 		require.Equal(t, "\x07z", reply())
 	})
 
+	t.Run("replies to the Handshake that come after it go to Receive, with ids that no Call had", testkit.InBubble(func(t *testing.T) { // P8
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{
+			Correlator: tcpclient.IDField{Width: 1},
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				return errors.Join(conn.Send(ctx, []byte("\x00subscribe")), conn.Send(ctx, []byte("\xfesubscribe")))
+			},
+		})
+		require.Equal(t, "\x00subscribe", p.Receive())
+		require.Equal(t, "\xfesubscribe", p.Receive())
+		call := startCall(t, t.Context(), c, "\x00request")
+		p.Send("\xfesubscribed", "\x00subscribed", p.Receive())
+		reply, err := call()
+		require.NoError(t, err)
+		require.Equal(t, "\x01request", reply)
+		for _, want := range []string{"\xfesubscribed", "\x00subscribed"} {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(msg))
+		}
+
+		go p.Echo()
+		for id := 2; id <= 256; id++ {
+			reply, err := c.Call(t.Context(), []byte("\x00request"))
+			require.NoError(t, err)
+			require.Equal(t, byte((id-1)%255+1), reply[0])
+		}
+		p.Send("\xfesubscribed", "\x00subscribed")
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "\x00subscribed", string(msg))
+		require.EqualValues(t, 1, c.Stats().LateReplies, "a Call has had the other id")
+	}))
+
 	t.Run("refuses a request without room for the id", func(t *testing.T) { // P4
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 4}})
 		_, err := c.Call(t.Context(), []byte("abc"))
