@@ -109,6 +109,39 @@ func TestCallByID(t *testing.T) {
 		require.Equal(t, "\x07z", reply())
 	})
 
+	t.Run("replies to the Handshake that come after it go to Receive, with ids that no Call had", testkit.InBubble(func(t *testing.T) { // P8
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{
+			Correlator: tcpclient.IDField{Width: 1},
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				return errors.Join(conn.Send(ctx, []byte("\x00subscribe")), conn.Send(ctx, []byte("\xfesubscribe")))
+			},
+		})
+		require.Equal(t, "\x00subscribe", p.Receive())
+		require.Equal(t, "\xfesubscribe", p.Receive())
+		call := startCall(t, t.Context(), c, "\x00request")
+		p.Send("\xfesubscribed", "\x00subscribed", p.Receive())
+		reply, err := call()
+		require.NoError(t, err)
+		require.Equal(t, "\x01request", reply)
+		for _, want := range []string{"\xfesubscribed", "\x00subscribed"} {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(msg))
+		}
+
+		go p.Echo()
+		for id := 2; id <= 256; id++ {
+			reply, err := c.Call(t.Context(), []byte("\x00request"))
+			require.NoError(t, err)
+			require.Equal(t, byte((id-1)%255+1), reply[0])
+		}
+		p.Send("\xfesubscribed", "\x00subscribed")
+		msg, err := c.Receive(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "\x00subscribed", string(msg))
+		require.EqualValues(t, 1, c.Stats().LateReplies, "a Call has had the other id")
+	}))
+
 	t.Run("refuses a request without room for the id", func(t *testing.T) { // P4
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 4}})
 		_, err := c.Call(t.Context(), []byte("abc"))
@@ -402,35 +435,88 @@ func TestCallAllocations(t *testing.T) { // P12
 	}), 1.0, "the reply")
 }
 
-// A hostile server answers ids that were never asked for, twice, in any order, cut off.
+// A hostile server answers ids that were never asked for, twice, in any order, cut off, with one reply or
+// several. Of the three requests those in loops are read by Replies, and ids has two bits for each: the
+// id that it has of its own, if that is not 0.
 func FuzzCall(f *testing.F) {
-	f.Add([]byte{1, 2, 3})
-	f.Add([]byte{3, 3, 0, 9, 255, 1, 1, 2})
-	f.Fuzz(func(t *testing.T, answers []byte) {
+	f.Add([]byte{1, 2, 3}, false, byte(0), byte(0))
+	f.Add([]byte{3, 3, 0, 9, 255, 1, 1, 2}, false, byte(0), byte(0))
+	f.Add([]byte{0x81, 0x82, 0x81, 3, 0, 0x89, 1, 1, 0x82, 2, 2}, true, byte(0b010), byte(0))
+	f.Add([]byte{3, 0x83, 3, 2, 2, 1}, true, byte(0b101), byte(0b00_11_11)) // the second is refused
+	f.Add([]byte{1, 1, 2, 3, 3}, false, byte(0b111), byte(0b00_11_01))      // the last has the second id
+	f.Fuzz(func(t *testing.T, answers []byte, several bool, loops, ids byte) {
 		answers = answers[:min(len(answers), 1000)] // the Inbox holds as many, and no call receives before all are sent
 		synctest.Test(t, func(t *testing.T) {
-			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}, Inbox: 1 << 20})
-			var wg sync.WaitGroup
-			for range 3 {
-				wg.Go(func() {
-					reply, err := c.Call(testkit.Within(t, 50*time.Millisecond), []byte{0, 'q'})
-					if err == nil {
-						assert.Equal(t, "answer", string(reply[1:]))
-					} else {
-						assert.True(t, errors.Is(err, context.DeadlineExceeded) || errors.Is(err, tcpclient.ErrDisconnected), "%v", err)
-					}
-				})
-				p.Receive()
+			d := tcpclient.Dialer{Correlator: tcpclient.IDField{Width: 1}, Inbox: 1 << 20}
+			if ids != 0 {
+				d.Correlator = stans{tcpclient.IDField{Width: 1}}
 			}
-			pushes := 0
+			if several {
+				d.More = func(reply []byte) bool { return reply[len(reply)-1] == ',' }
+			}
+			c, p := testkit.ConnectMemory(t, d)
+			type asked struct {
+				loop bool
+				wait func() error
+				got  []byte // owned by the caller until wait returns
+				want []byte
+				over bool
+			}
+			inFlight := map[byte]*asked{}
+			var all []*asked
+			issued := byte(0) // the last id of the library
+			for i := range 3 {
+				own := ids >> (2 * i) & 3
+				request := []byte{own, 'q'}
+				a := &asked{loop: loops>>i&1 == 1}
+				a.wait = testkit.Start(t, func() (err error) {
+					ctx := testkit.Within(t, 50*time.Millisecond)
+					if !a.loop {
+						a.got, err = c.Call(ctx, request)
+						return err
+					}
+					for reply, end := range c.Replies(ctx, request) {
+						a.got, err = append(a.got, reply...), end
+					}
+					return err
+				})
+				if own != 0 && inFlight[own] != nil {
+					err := a.wait()
+					require.ErrorContains(t, err, "is in flight")
+					require.True(t, testkit.OpError(t, err).Unsent)
+					continue
+				}
+				id := p.Receive()[0]
+				if own == 0 {
+					for issued++; inFlight[issued] != nil; issued++ {
+					}
+					own = issued
+				}
+				require.Equal(t, own, id)
+				inFlight[id] = a
+				all = append(all, a)
+			}
+			pushes, late := 0, uint64(0)
 			for _, id := range answers {
+				answer := "answer"
+				if several && id >= 0x80 {
+					id, answer = id-0x80, "answer,"
+				}
 				if id == 0 {
 					p.Raw([]byte{0, 0, 0, 0}) // no room for an id: a push
 					pushes++
 					continue
 				}
-				p.Send(string([]byte{id}) + "answer")
-				if id > 3 {
+				p.Send(string([]byte{id}) + answer)
+				switch a := inFlight[id]; {
+				case a != nil:
+					a.want = append(append(a.want, id), answer...)
+					if a.over = answer == "answer"; a.over {
+						delete(inFlight, id)
+					}
+				case id <= issued:
+					late++
+				default:
 					pushes++ // never issued
 				}
 			}
@@ -438,7 +524,22 @@ func FuzzCall(f *testing.F) {
 				_, err := c.Receive(testkit.Within(t, time.Second))
 				require.NoError(t, err)
 			}
-			wg.Wait()
+			for _, a := range all {
+				switch err := a.wait(); {
+				case a.over:
+					require.NoError(t, err)
+					require.Equal(t, a.want, a.got)
+				default:
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					if !a.loop {
+						a.want = nil
+					}
+					require.Equal(t, a.want, a.got)
+				}
+			}
+			synctest.Wait()
+			require.Equal(t, late, c.Stats().LateReplies)
+			require.Equal(t, len(inFlight), c.Stats().InFlight)
 			c.Close()
 		})
 	})

@@ -16,7 +16,8 @@ import (
 // goes to Receive.
 //
 // The requests of a Handshake have no Call. One that is still unanswered when the Handshake ends
-// should have an id that no Call gets soon: 0, or one near the largest. Its reply goes to Receive.
+// should have an id that no Call gets soon: 0, or one near the largest. Its reply goes to Receive; once a
+// Call has had the id, which is never 0, it is late.
 //
 // A Correlator whose ids are narrower than 64 bits is an [IDLimiter], too. Ids then run from
 // 1 to MaxID and start again, skipping those in flight. The id of a Call that was given up is

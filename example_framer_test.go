@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -77,6 +79,46 @@ func ExampleFramer() {
 	fmt.Println(client.Send(ctx, make([]byte, 256)) != nil)
 	// Output:
 	// hello <nil>
+	// true
+}
+
+// The packets of MQTT say in their second byte how much follows; a bit in it says that the number
+// goes on in the next. The message is the whole packet.
+//
+//	+--- 1 ---+-- 1..4 --+-----------
+//	|  type   |  length  |  rest ...
+//	+---------+----------+-----------
+func ExampleSized() {
+	mqtt := tcpclient.Sized{MaxSize: 1 << 20, Size: func(p []byte) (size int, err error) {
+		rest, n := binary.Uvarint(p[1:])
+		switch {
+		case n > 4 || n <= 0 && len(p) > 4:
+			return 0, errors.New("length of more than 4 bytes") // ends the connection
+		case n == 0:
+			return 0, nil // not all of the length is here: ask again with more bytes
+		}
+		return 1 + n + int(rest), nil
+	}}
+	publish := append([]byte{0x30, 7, 0, 3}, "a/bhi"...)
+	if err := tcpclienttest.TestFramer(mqtt, publish, []byte{0xc0, 0}, append([]byte{0x30, 0x80, 1}, make([]byte, 128)...)); err != nil {
+		log.Fatal(err)
+	}
+
+	broker := tcpclienttest.NewServer(mqtt, tcpclienttest.Echo)
+	defer broker.Close()
+	ctx := context.Background()
+	dialer := tcpclient.Dialer{Framer: mqtt}
+	client, err := dialer.Dial(ctx, "tcp", broker.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	reply, err := client.Call(ctx, publish)
+	fmt.Printf("% x %v\n", reply, err)
+
+	fmt.Println(client.Send(ctx, publish[:8]) != nil) // it is not as long as it says
+	// Output:
+	// 30 07 00 03 61 2f 62 68 69 <nil>
 	// true
 }
 

@@ -435,6 +435,73 @@ func ExampleDialer_replyTimeout() {
 	// lost its connection: true
 }
 
+// A server that answers in order, and tells between its replies that a cached value is stale. IsPush
+// keeps the one apart from the other: without it, the message would be the reply.
+func ExampleDialer_isPush() {
+	server := tcpclienttest.NewServer(tcpclient.Lines{}, func(conn *tcpclienttest.Conn) {
+		for request := range conn.Messages() {
+			conn.Send([]byte(">invalidate price"))
+			conn.Send(append([]byte("+"), request...))
+		}
+	})
+	defer server.Close()
+
+	ctx := context.Background()
+	dialer := tcpclient.Dialer{
+		Framer: tcpclient.Lines{},
+		IsPush: func(msg []byte) bool { return bytes.HasPrefix(msg, []byte(">")) },
+	}
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	reply, err := client.Call(ctx, []byte("SET price 7"))
+	fmt.Println(string(reply), err)
+	push, err := client.Receive(ctx) // in a program: on a goroutine of its own
+	fmt.Println(string(push), err)
+	// Output:
+	// +SET price 7 <nil>
+	// >invalidate price <nil>
+}
+
+// A reply of SMTP may have several lines: "-" after the code says that another follows. Call returns
+// all of them together. Replies yields each as it comes.
+func ExampleDialer_more() {
+	server := tcpclienttest.NewServer(tcpclient.Lines{CRLF: true}, func(conn *tcpclienttest.Conn) {
+		for range conn.Messages() {
+			for _, line := range []string{"250-mail.example.com", "250-PIPELINING", "250 8BITMIME"} {
+				conn.Send([]byte(line))
+			}
+		}
+	})
+	defer server.Close()
+
+	ctx := context.Background()
+	dialer := tcpclient.Dialer{
+		Framer: tcpclient.Delimiter{Delim: []byte("\r\n"), Keep: true}, // so that the lines stay apart
+		More:   func(reply []byte) bool { return len(reply) > 3 && reply[3] == '-' },
+	}
+	client, err := dialer.Dial(ctx, "tcp", server.Addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+
+	reply, err := client.Call(ctx, []byte("EHLO me\r\n"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for line := range bytes.Lines(reply) {
+		fmt.Printf("%q\n", line)
+	}
+	// Output:
+	// "250-mail.example.com\r\n"
+	// "250-PIPELINING\r\n"
+	// "250 8BITMIME\r\n"
+}
+
 // A transaction is the business of one connection: a Session never goes on with it on another.
 func ExampleClient_Session() {
 	server := tcpclienttest.NewServer(tcpclient.LengthPrefix{}, func(conn *tcpclienttest.Conn) {

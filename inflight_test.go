@@ -1,6 +1,7 @@
 package tcpclient_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -615,6 +616,55 @@ func TestHeartbeatRests(t *testing.T) {
 		require.Equal(t, "ping", p.Receive())
 	}))
 
+	// beatsAgain wants pings, the first at once, and the verdict when they are not answered any more.
+	beatsAgain := func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) {
+		t.Helper()
+		began := time.Now()
+		for i := range 3 {
+			require.Equal(t, "ping", p.Receive())
+			require.Equal(t, time.Duration(i)*beat.Interval, time.Since(began))
+			p.Send("pong")
+		}
+		answered := time.Now()
+		_, err := c.Receive(t.Context())
+		testkit.RequireHeartbeatTimeout(t, err)
+		require.Equal(t, beat.Timeout, time.Since(answered))
+	}
+
+	t.Run("and between the replies to one request, until the last", testkit.InBubble(func(t *testing.T) { // P5, A3, B3
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat, ReplyTimeout: 10 * time.Second, More: more})
+		d := &dialogue{c: c, p: p}
+		next, _ := d.rows(t, t.Context(), "search")
+		require.Equal(t, "search", d.receive())
+		for range 3 {
+			p.RequireSilence(9 * time.Second)
+			d.send("row")
+			requireRows(t, next, "row")
+		}
+		p.RequireSilence(9 * time.Second)
+		d.send("end")
+		beatsAgain(t, c, p)
+		requireRows(t, next, "end", "")
+	}))
+
+	t.Run("and until the last has come to a loop that was left", testkit.InBubble(func(t *testing.T) { // P5, A3, B4
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat, ReplyTimeout: 10 * time.Second, More: more})
+		d := &dialogue{c: c, p: p}
+		next, stop := d.rows(t, t.Context(), "search")
+		require.Equal(t, "search", d.receive())
+		d.send("row", "row")
+		requireRows(t, next, "row")
+		stop()
+		for range 3 {
+			p.RequireSilence(9 * time.Second)
+			d.send("row")
+		}
+		p.RequireSilence(9 * time.Second)
+		d.send("end")
+		require.EqualValues(t, 4, c.Stats().LateReplies)
+		beatsAgain(t, c, p)
+	}))
+
 	t.Run("and ReplyTimeout finds the peer that has gone", testkit.InBubble(func(t *testing.T) { // P5, A3
 		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat, ReplyTimeout: 10 * time.Second})
 		began := time.Now()
@@ -647,6 +697,28 @@ func TestHeartbeatRests(t *testing.T) {
 		_, err := c.Call(t.Context(), []byte("?"))
 		testkit.RequireHeartbeatTimeout(t, err)
 		require.Equal(t, 1500*time.Millisecond, time.Since(began))
+	}))
+
+	t.Run("not with ids between the replies to one request, and a pong is none of them", testkit.InBubble(func(t *testing.T) { // P5, B3
+		beat := beat
+		beat.IsPong = func(msg []byte) bool { return bytes.HasSuffix(msg, []byte("pong")) }
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: beat, Correlator: tcpclient.IDField{Width: 8}, ReplyTimeout: 10 * time.Second, More: more})
+		d := &dialogue{c: c, p: p, id: withID(0, "")}
+		next, _ := d.rows(t, t.Context(), "search")
+		require.Equal(t, "search", d.receive())
+		for range 3 {
+			for began := time.Now(); time.Since(began) < 2*beat.Timeout; {
+				require.Equal(t, "ping", p.Receive())
+				d.send("pong") // with the id of the request
+			}
+			d.send("row")
+			requireRows(t, next, "row")
+		}
+		require.EqualValues(t, 3, c.Stats().MessagesReceived)
+		d.send("end")
+		requireRows(t, next, "end", "")
+		require.Zero(t, c.Stats().InFlight)
+		require.Equal(t, "ping", p.Receive())
 	}))
 
 	t.Run("not for a request that was refused", testkit.InBubble(func(t *testing.T) { // P5

@@ -35,6 +35,7 @@ import (
 //   - RequestID, if there is one, is a func(request []byte) (id uint64, ok bool). It returns
 //     an id from 1 to MaxID, always the same for the same request, which it does not change.
 //     A request that has an id of its own is tried with no other.
+//   - MaxID and RequestID are not methods of a pointer to the Correlator only: give that, then.
 //   - No method keeps state. The race detector makes this check sharper.
 func TestCorrelator(c tcpclient.Correlator, requests ...[]byte) error {
 	s := &correlatorSuite{correlator: c, maxID: math.MaxUint64}
@@ -65,6 +66,10 @@ type marked struct {
 func (m marked) String() string { return fmt.Sprintf("%s with id %d", show(m.request), m.id) }
 
 func (s *correlatorSuite) run(requests [][]byte) {
+	if v := reflect.ValueOf(s.correlator); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		s.find("the Correlator is nil")
+		return
+	}
 	if len(requests) == 0 {
 		s.find("TestCorrelator needs a request to test with")
 		return
@@ -105,11 +110,15 @@ func (s *correlatorSuite) limits() {
 	}
 }
 
-// wantSignature finds fault with a method of that name and another signature: it is never called.
+// wantSignature finds fault with a method of that name that is never called: one of another signature,
+// or of a pointer where a value was given.
 func (s *correlatorSuite) wantSignature(name string, want reflect.Type) {
 	m := reflect.ValueOf(s.correlator).MethodByName(name)
 	if m.IsValid() && m.Type() != want {
 		s.find("%s is a %v, want %v: it would not be called", name, m.Type(), want)
+	}
+	if _, ok := reflect.PointerTo(reflect.TypeOf(s.correlator)).MethodByName(name); ok && !m.IsValid() {
+		s.find("%s is a method of *%T: it would not be called; give a pointer", name, s.correlator)
 	}
 }
 

@@ -32,6 +32,8 @@ func TestTestCorrelator_finds_nothing_in(t *testing.T) {
 		{"IDField with one id", tcpclient.IDField{Width: 1, Max: 1}, [][]byte{{0}}},
 		{"IDField whose offsets overlap", tcpclient.IDField{Offset: 2, Width: 4, ReplyOffset: 0}, [][]byte{make([]byte, 6), long}},
 		{"one of JSON", jsonIDs{}, [][]byte{[]byte(`{"method":"a"}`), []byte(`{"method":"b","params":[1,2]}`)}},
+		{"one whose MaxID is that of its pointer", &pointed{}, [][]byte{[]byte("hello"), long}},
+		{"one whose RequestID is that of its pointer", &choosing{}, [][]byte{[]byte("hello"), long}},
 		{"one whose ids the application may choose", chosen{}, [][]byte{[]byte("0007hello"), []byte("----hello")}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -147,6 +149,10 @@ func TestTestCorrelator_finds(t *testing.T) {
 		{"a MaxID of 0", narrow(func() uint64 { return 0 }), "MaxID is 0: there is no id"},
 		{"a MaxID that changes", narrow(func() uint64 { return 1000 + calls.Add(1) }), "MaxID changes from 1"},
 		{"a MaxID above what AppendRequest takes", tooWide{tcpclient.IDField{Width: 1}}, `AppendRequest refuses "hello" with id 256: invalid frame`},
+		{"a MaxID of a pointer only", pointed{}, "MaxID is a method of *tcpclienttest_test.pointed: it would not be called; give a pointer"},
+		{"a RequestID of a pointer only", choosing{}, "RequestID is a method of *tcpclienttest_test.choosing: it would not be called; give a pointer"},
+		{"nil", nil, "the Correlator is nil"},
+		{"a nil pointer", (*tcpclient.IDField)(nil), "the Correlator is nil"},
 		{"a RequestID of another signature", identifiesAny{}, "RequestID is a func([]uint8) uint64, want func([]uint8) (uint64, bool): it would not be called"},
 		{"a RequestID of 0", identifies(func([]byte) (uint64, bool) { return 0, true }), `RequestID of "hello" is 0, want 1 to`},
 		{"a RequestID that changes", identifies(func([]byte) (uint64, bool) { return calls.Add(1), true }), `RequestID of "hello" is`},
@@ -202,6 +208,16 @@ func identifies(requestID func(request []byte) (uint64, bool)) identified {
 }
 
 func (c identified) RequestID(request []byte) (id uint64, ok bool) { return c.requestID(request) }
+
+// pointed is IDPrefix with a MaxID of its pointer, choosing with a RequestID.
+type (
+	pointed  struct{ tcpclient.IDPrefix }
+	choosing struct{ tcpclient.IDPrefix }
+)
+
+func (*pointed) MaxID() uint64 { return 1000 }
+
+func (*choosing) RequestID(request []byte) (id uint64, ok bool) { return 7, len(request) == 5 }
 
 type identifiesAny struct{ tcpclient.IDPrefix }
 

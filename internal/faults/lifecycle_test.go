@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"runtime"
 	"strconv"
@@ -473,6 +474,56 @@ func faultLeftBehind(t *testing.T) {
 				require.LessOrEqual(t, testkit.Goroutines(), most)
 				runtime.Gosched()
 			}
+		})
+	})
+
+	t.Run("no goroutine for a Call, a loop over Replies or a Session", func(t *testing.T) { // P6
+		testkit.EachTransport(t, func(t *testing.T, tr testkit.Transport) {
+			const each = 50
+			c, p := tr.Connect(t, tcpclient.Dialer{
+				Correlator: tcpclient.IDPrefix{},
+				More:       func(reply []byte) bool { return string(reply) == "row" },
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			var users, reading sync.WaitGroup
+			for range each {
+				s, err := c.Session()
+				require.NoError(t, err)
+				for _, user := range []interface { // not inlined here: their goroutines would look like the test's
+					Call(ctx context.Context, request []byte) ([]byte, error)
+					Replies(ctx context.Context, request []byte) iter.Seq2[[]byte, error]
+				}{c, s} {
+					users.Go(func() {
+						_, err := user.Call(ctx, []byte("call"))
+						assert.ErrorIs(t, err, context.Canceled)
+					})
+					reading.Add(1)
+					users.Go(func() {
+						rows := 0
+						for row, err := range user.Replies(ctx, []byte("search")) {
+							if err != nil {
+								assert.ErrorIs(t, err, context.Canceled)
+								break
+							}
+							assert.Equal(t, "row", string(row))
+							if rows++; rows == 2 {
+								reading.Done()
+							}
+						}
+					})
+				}
+			}
+			for range 4 * each {
+				if request := p.Receive(); strings.HasSuffix(request, "search") {
+					row := request[:8] + "row"
+					p.Send(row, row)
+				}
+			}
+			testkit.RequireFast(t, "one of the loops", reading.Wait)
+			require.Equal(t, 4*each, c.Stats().InFlight)
+			testkit.Eventually(t, "one goroutine reads, and there is no other", func() bool { return testkit.Goroutines() == 1 })
+			cancel()
+			testkit.RequireFast(t, "one of the users", users.Wait)
 		})
 	})
 
