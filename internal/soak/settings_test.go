@@ -61,11 +61,17 @@ func (s *soakCase) draw() {
 		}
 	}
 	if s.handshake = chosen("handshake"); s.handshake {
+		s.delivers = s.pushes() && chosen("deliver")
 		d.Handshake = func(ctx context.Context, conn *tcpclient.Conn) error {
 			if err := conn.Send(ctx, []byte("hello")); err != nil {
 				return err
 			}
 			msg, err := conn.Receive(ctx)
+			if err == nil && s.delivers && string(msg) != "welcome" { // Receive wants it before all other pushes
+				conn.Deliver(msg)
+				s.totals.delivered.Add(1)
+				msg, err = conn.Receive(ctx)
+			}
 			if err == nil && string(msg) != "welcome" {
 				s.fail("the handshake got %.20q", msg)
 			}

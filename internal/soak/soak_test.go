@@ -93,6 +93,7 @@ type soakCase struct {
 	mode       string
 	prefix     int // bytes in front of a parcel
 	handshake  bool
+	delivers   bool // the server's first push comes before its answer to the handshake
 	tunnel     bool
 	switches   bool     // there are calls of Disconnect
 	addresses  []string // one or two
