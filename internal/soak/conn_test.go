@@ -194,7 +194,7 @@ func (c *soakConn) give(w *bufio.Writer, r *soakReply) (more bool) {
 	r.given++
 	c.lastID = r.id
 	times := 1
-	if more = p.kind == parcelMore; !more && c.server.s.mode == soakIDs && c.random.IntN(20) == 0 {
+	if more = p.kind == parcelMore; !more && c.server.s.mode == soakIDs && !c.server.s.choosesIDs && c.random.IntN(20) == 0 {
 		times = 2
 	}
 	for range times {

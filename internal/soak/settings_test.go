@@ -48,6 +48,9 @@ func (s *soakCase) draw() {
 	}
 	if s.mode == soakIDs {
 		d.Correlator, s.prefix = tcpclient.IDPrefix{}, 8
+		if s.choosesIDs = chosen("ids of ours"); s.choosesIDs {
+			d.Correlator = soakChooser{s: s}
+		}
 	}
 	s.drawReplies(chosen)
 	s.drawReturn(r, chosen)
@@ -85,6 +88,21 @@ func (s *soakCase) draw() {
 	if chosen("flush delay") {
 		d.FlushDelay = time.Millisecond
 	}
+}
+
+// A soakChooser is IDPrefix with the ids of every other call chosen here, far above the library's.
+type soakChooser struct {
+	tcpclient.IDPrefix
+	s *soakCase
+}
+
+func (k soakChooser) RequestID(request []byte) (id uint64, ok bool) {
+	p, err := unpack(0, request)
+	if err != nil || p.number%2 == 0 {
+		return 0, false
+	}
+	k.s.totals.chosen.Add(1)
+	return uint64(p.from+1)<<32 | uint64(p.number), true
 }
 
 // drawReplies chooses how many replies a call may have, and whether others may come between.

@@ -91,7 +91,8 @@ type soakCase struct {
 	name       string
 	transport  string
 	mode       string
-	prefix     int // bytes in front of a parcel
+	prefix     int  // bytes in front of a parcel
+	choosesIDs bool // the application does, of some calls
 	handshake  bool
 	delivers   bool // the server's first push comes before its answer to the handshake
 	tunnel     bool
