@@ -149,6 +149,10 @@ func (c *soakConn) write() error {
 // reply sends a message, or the replies to a call. Those that have ids it may give later, or the
 // last of them twice, or never.
 func (c *soakConn) reply(w *bufio.Writer, r soakReply) {
+	if c.server.s.delivers && !c.welcomed {
+		c.put(w, parcel{kind: parcelPush, from: c.index, number: c.pushes}.pack(c.server.s.prefix, parcelFiller(c.random)))
+		c.pushes++
+	}
 	c.welcomed = true
 	if r.to.kind != parcelCall {
 		c.put(w, r.msg)
@@ -190,7 +194,7 @@ func (c *soakConn) give(w *bufio.Writer, r *soakReply) (more bool) {
 	r.given++
 	c.lastID = r.id
 	times := 1
-	if more = p.kind == parcelMore; !more && c.server.s.mode == soakIDs && c.random.IntN(20) == 0 {
+	if more = p.kind == parcelMore; !more && c.server.s.mode == soakIDs && !c.server.s.choosesIDs && c.random.IntN(20) == 0 {
 		times = 2
 	}
 	for range times {

@@ -48,6 +48,9 @@ func (s *soakCase) draw() {
 	}
 	if s.mode == soakIDs {
 		d.Correlator, s.prefix = tcpclient.IDPrefix{}, 8
+		if s.choosesIDs = chosen("ids of ours"); s.choosesIDs {
+			d.Correlator = soakChooser{s: s}
+		}
 	}
 	s.drawReplies(chosen)
 	s.drawReturn(r, chosen)
@@ -61,11 +64,17 @@ func (s *soakCase) draw() {
 		}
 	}
 	if s.handshake = chosen("handshake"); s.handshake {
+		s.delivers = s.pushes() && chosen("deliver")
 		d.Handshake = func(ctx context.Context, conn *tcpclient.Conn) error {
 			if err := conn.Send(ctx, []byte("hello")); err != nil {
 				return err
 			}
 			msg, err := conn.Receive(ctx)
+			if err == nil && s.delivers && string(msg) != "welcome" { // Receive wants it before all other pushes
+				conn.Deliver(msg)
+				s.totals.delivered.Add(1)
+				msg, err = conn.Receive(ctx)
+			}
 			if err == nil && string(msg) != "welcome" {
 				s.fail("the handshake got %.20q", msg)
 			}
@@ -79,6 +88,21 @@ func (s *soakCase) draw() {
 	if chosen("flush delay") {
 		d.FlushDelay = time.Millisecond
 	}
+}
+
+// A soakChooser is IDPrefix with the ids of every other call chosen here, far above the library's.
+type soakChooser struct {
+	tcpclient.IDPrefix
+	s *soakCase
+}
+
+func (k soakChooser) RequestID(request []byte) (id uint64, ok bool) {
+	p, err := unpack(0, request)
+	if err != nil || p.number%2 == 0 {
+		return 0, false
+	}
+	k.s.totals.chosen.Add(1)
+	return uint64(p.from+1)<<32 | uint64(p.number), true
 }
 
 // drawReplies chooses how many replies a call may have, and whether others may come between.

@@ -91,8 +91,10 @@ type soakCase struct {
 	name       string
 	transport  string
 	mode       string
-	prefix     int // bytes in front of a parcel
+	prefix     int  // bytes in front of a parcel
+	choosesIDs bool // the application does, of some calls
 	handshake  bool
+	delivers   bool // the server's first push comes before its answer to the handshake
 	tunnel     bool
 	switches   bool     // there are calls of Disconnect
 	addresses  []string // one or two
