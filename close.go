@@ -19,10 +19,10 @@ const (
 	closeStall = 200 * time.Millisecond
 
 	// closeNotify is how long Close waits for the socket to take the last words of
-	// TLS, and for the peer to hang up on what was flushed.
+	// TLS, and Close and Shutdown for the peer to hang up on what was flushed.
 	closeNotify = 100 * time.Millisecond
 
-	// closePoll is how often Close polls whether such a time is over: a process that did not run
+	// closePoll is how often they poll whether such a time is over: a process that did not run
 	// meanwhile, because it was suspended, has not seen a peer that takes nothing.
 	closePoll = 10 * time.Millisecond
 )
@@ -36,8 +36,9 @@ const (
 // After FIN there are no pings: with a Heartbeat, a server that is then silent for its
 // Timeout is dead, and Shutdown says so.
 //
-// A connection that cannot be half-closed is read on for at most 100 ms after the flush, and then
-// closed: Shutdown returns nil, but whether the server has taken everything is not known.
+// A connection that cannot be half-closed is read on for at most 100 ms after the flush, until it
+// ends or ctx does, and then closed: Shutdown returns nil, but whether the server has taken
+// everything is not known.
 //
 // When ctx is done first, the connection is closed hard, and Shutdown returns an error
 // that Is ctx.Err(), of [ClassPermanent]: there is nothing left to try again on. If ctx is done
@@ -52,11 +53,11 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	}
 	c.in.raiseLimit()
 	cut := context.AfterFunc(ctx, c.abort) // whoever is held up, even drain, by a Framer
-	l := c.link.Load()
+	l, flushed := c.link.Load(), false
 	if l == nil {
 		c.connecting.end() // between two connections there is nothing to wait for
 	} else {
-		l.drain(ctx.Done())
+		flushed = l.drain(ctx.Done())
 	}
 	hard := true
 	select {
@@ -69,18 +70,20 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	defer late.Stop()
 	defer context.AfterFunc(ctx, func() { late.Reset(dialGrace) })()
 	c.join(late.C)
-	fin := l != nil && l.out.finState() != finUnsupported
-	hard = hard && (fin || l == nil) // without half-close the flush was all
-	err := c.shutdownError(ctx, c.outcome(l), fin, hard)
+	end := c.outcome(l)
+	if flushed && !end.unfinished && !c.isClosing() { // how the connection ended while it lingered is of no account
+		return c.opError(opClose, false, end.loss)
+	}
+	err := c.shutdownError(ctx, end, l != nil, hard)
 	if hard && err != nil {
 		err = Permanent(err) // nothing can be tried again on a connection that was closed hard
 	}
 	return c.opError(opClose, false, err)
 }
 
-// shutdownError is what Shutdown returns after such an end. fin says that we have sent FIN, hard
-// that the context has ended everything.
-func (c *Client) shutdownError(ctx context.Context, end outcome, fin, hard bool) (err error) {
+// shutdownError is what Shutdown returns after such an end. wasConnected says that there was a
+// connection to shut down, hard that the context has ended everything.
+func (c *Client) shutdownError(ctx context.Context, end outcome, wasConnected, hard bool) (err error) {
 	switch {
 	case hard && !end.peerClosed:
 		if err = ctx.Err(); end.reason != nil && end.reason != ErrClosed && lossIn(end.reason) == nil {
@@ -88,7 +91,7 @@ func (c *Client) shutdownError(ctx context.Context, end outcome, fin, hard bool)
 		}
 	case end.hungUp():
 		// FIN came before ours, and the peer owed us nothing.
-	case end.reason != ErrClosed || fin && !end.peerClosed:
+	case end.reason != ErrClosed || wasConnected && !end.peerClosed:
 		err = end.reason
 	}
 	if loss := end.loss; loss != nil {

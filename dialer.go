@@ -187,8 +187,9 @@ func Dial(ctx context.Context, network string, addresses ...string) (*Client, er
 // ready, Handshake included. The networks are "tcp", "tcp4", "tcp6" and "unix", or with
 // DialContext whatever that understands.
 //
-// Addresses are alternatives, tried in order, each with a Timeout of its own, or
-// with an equal share of the time that ctx leaves, if that is less. If all fail, the error names each, and [errors.As] finds an [OpError] with Op "dial" or "handshake".
+// Addresses are alternatives, tried in order, each with a Timeout of its own, or with an equal share
+// of the time that ctx leaves, if that is less. If all fail, the error names each, and [errors.As]
+// finds an [OpError] with Op "dial" or "handshake".
 //
 // ctx bounds Dial, not the life of the Client. Its values are there in every later attempt and
 // Handshake; its end is not. When ctx is done, Dial returns an error

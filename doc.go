@@ -126,9 +126,9 @@
 //
 // A Client has one goroutine from Dial to Close. It has a second one while it dials, or
 // while the network has not taken all that was written, another while functions of a
-// [Trace] run, and with TLS, for a moment, one more. A connection without real deadlines has up
-// to two more (see [Dialer].DialContext). [Client.Close] returns within a second, after the last
-// has ended. The
+// [Trace] run, and at times with TLS, or while a connection is being closed, one more. Each call of
+// a connection without real deadlines has one, too (see [Dialer].DialContext). [Client.Close]
+// returns within a second, after the last has ended. The
 // garbage collector closes nothing: a Client that is not closed stays connected. Buffers
 // begin small and grow with use, up to ReadBuffer, twice WriteBuffer and Inbox, or to the
 // largest message if that is more. What large messages have needed inbound is given up when they

@@ -30,8 +30,8 @@ import (
 // long query, or beanstalkd in a reserve. Without [Dialer].ReplyTimeout such a request has to
 // be answered within Timeout. With it, and replies in order, the Heartbeat rests while a
 // request is outstanding: no ping is sent, silence ends nothing, and ReplyTimeout and
-// FrameTimeout find the dead peer. While the Inbox is full, ReplyTimeout stands still, so nothing is
-// sent until the application receives.
+// FrameTimeout find the dead peer. If the Inbox is full then, ReplyTimeout stands
+// still, too, and still no ping is sent until the application receives.
 //
 // The functions are called on the Client's reading goroutine, one at a time. They must
 // not block and must not keep msg.

@@ -112,22 +112,29 @@ func (l *link) inFlight() int {
 }
 
 // drain takes no further messages, and sends FIN after all that was taken, and after the
-// replies to the calls in flight, for which it waits unless done is closed.
-func (l *link) drain(done <-chan struct{}) {
+// replies to the calls in flight, for which it waits unless done is closed. If there is no half of
+// this connection to close, it ends the connection and reports true: with the flush all is done
+// that can be.
+func (l *link) drain(done <-chan struct{}) (flushed bool) {
 	l.out.seal()
 	select {
 	case <-l.calls.whenDrained():
+		flushed = true
 	case <-done:
 	}
 	select {
 	case <-l.out.finish():
-		if l.out.finState() == finUnsupported {
-			l.linger(l.wire.Dead(), done)
-			l.wire.Kill(ErrClosed) // with the flush all is done that can be
-		}
+		flushed = flushed && l.out.finState() == finUnsupported
 	case <-l.wire.Dead():
+		flushed = false
 	case <-done:
+		flushed = false
 	}
+	if flushed {
+		l.linger(l.wire.Dead(), done)
+		l.wire.Kill(ErrClosed)
+	}
+	return flushed
 }
 
 // closeGracefully flushes what was written, as long as the peer takes it, and sends FIN, for
@@ -146,7 +153,7 @@ func (l *link) closeGracefully(ended <-chan struct{}) {
 
 // linger waits until the connection has ended, or done is closed, for closeNotify at the most: a
 // socket that is closed with unread data on it resets the connection, and what was just flushed
-// may be lost on the way. So the reader goes on until the peer has seen our FIN. A tunnel without
+// may be lost on the way. So the reader goes on until the peer hangs up. A tunnel without
 // half-close may have such a socket below.
 func (l *link) linger(ended, done <-chan struct{}) {
 	late, timer := newPollTimer(closeNotify)

@@ -428,6 +428,7 @@ func TestShutdownWithoutHalfCloseReadsOn(t *testing.T) {
 	}{
 		"for 100 ms":                  {func(p *testkit.Peer, _ context.CancelFunc) { p.Send("late") }, 100 * time.Millisecond, true},
 		"until the peer hangs up":     {func(p *testkit.Peer, _ context.CancelFunc) { testkit.HangUp(p) }, 30 * time.Millisecond, false},
+		"until the peer resets":       {func(p *testkit.Peer, _ context.CancelFunc) { p.Reset() }, 30 * time.Millisecond, false},
 		"until its context has ended": {func(_ *testkit.Peer, cancel context.CancelFunc) { cancel() }, 30 * time.Millisecond, false},
 	} {
 		t.Run(name, testkit.InBubble(func(t *testing.T) { // P2, P4, D1
@@ -451,6 +452,75 @@ func TestShutdownWithoutHalfCloseReadsOn(t *testing.T) {
 			}
 		}))
 	}
+}
+
+// A tardyContext ends for those who wait for it a little after it has ended, as on a busy machine.
+type tardyContext struct{ context.Context }
+
+func (c tardyContext) Done() <-chan struct{} {
+	if c.Err() != nil {
+		time.Sleep(time.Millisecond)
+	}
+	return c.Context.Done()
+}
+
+func (c tardyContext) AfterFunc(f func()) (stop func() bool) {
+	return context.AfterFunc(c.Context, func() { time.Sleep(time.Millisecond); f() })
+}
+
+func (c tardyContext) Value(any) any { return nil }
+
+// That there is no FIN to wait for is no reason to be content with less.
+func TestShutdownWithoutHalfCloseFails(t *testing.T) {
+	connect := func(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *testkit.Peer) {
+		n := tcpclienttest.NewNetwork()
+		d.DialContext = testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn} })
+		return testkit.ListenNetwork(t, n).Connect(t, d)
+	}
+	call := func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) (wait func() error) {
+		wait = testkit.Start(t, func() error {
+			_, err := c.Call(t.Context(), []byte("never answered"))
+			return err
+		})
+		require.Equal(t, "never answered", p.Receive())
+		return wait
+	}
+
+	t.Run("when its context cuts a Call", testkit.InBubble(func(t *testing.T) { // P2, P4
+		c, p := connect(t, tcpclient.Dialer{})
+		called := call(t, c, p)
+		require.ErrorIs(t, c.Shutdown(tardyContext{testkit.Within(t, time.Second)}), context.DeadlineExceeded)
+		require.Error(t, called())
+	}))
+
+	t.Run("when Close cuts a Call", testkit.InBubble(func(t *testing.T) { // P4
+		c, p := connect(t, tcpclient.Dialer{})
+		called := call(t, c, p)
+		require.NoError(t, c.Write(t.Context(), []byte("unflushed")))
+		down := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+		synctest.Wait()
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, down(), tcpclient.ErrClosed)
+		require.ErrorIs(t, called(), tcpclient.ErrClosed)
+	}))
+
+	t.Run("when the reader hangs until its context ends", testkit.InBubble(func(t *testing.T) { // P2, P7
+		hanging := newHook(t)
+		c, p := connect(t, tcpclient.Dialer{Framer: hanging.reading()})
+		p.Send("x")
+		<-hanging.inside
+		require.ErrorIs(t, c.Shutdown(testkit.Within(t, 10*time.Second)), context.DeadlineExceeded)
+	}))
+
+	t.Run("not with the verdict of a Heartbeat in the time after the flush", testkit.InBubble(func(t *testing.T) { // P5
+		c, p := connect(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+			Interval: 20 * time.Millisecond, Timeout: 50 * time.Millisecond,
+		}})
+		require.NoError(t, c.Write(t.Context(), []byte("last")))
+		down := testkit.Start(t, func() error { return c.Shutdown(t.Context()) })
+		require.Equal(t, "last", p.Receive())
+		require.NoError(t, down())
+	}))
 }
 
 // The peer's own pings are answered, too, while Shutdown flushes.
