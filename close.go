@@ -57,7 +57,11 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	if l == nil {
 		c.connecting.end() // between two connections there is nothing to wait for
 	} else {
-		flushed = l.drain(ctx.Done())
+		flushed = l.drain(ctx.Done()) && !c.isClosing() // else Close may have ended the calls
+	}
+	if flushed {
+		l.linger(l.wire.Dead(), ctx.Done())
+		l.wire.Kill(ErrClosed)
 	}
 	hard := true
 	select {
@@ -71,7 +75,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { late.Reset(dialGrace) })()
 	c.join(late.C)
 	end := c.outcome(l)
-	if flushed && !end.unfinished && !c.isClosing() { // how the connection ended while it lingered is of no account
+	if flushed && !end.unfinished { // how the connection ended while it lingered is of no account
 		return c.opError(opClose, false, end.loss)
 	}
 	err := c.shutdownError(ctx, end, l != nil, hard)

@@ -85,7 +85,7 @@ func (l *link) end(err error, finExpected bool) outcome {
 	if l.wire.Cause() == nil && (isEOF || l.out.transport.readerOwes()) {
 		l.out.awaitLastWords()
 	}
-	peerClosed := (finExpected || l.out.hasSentFIN()) && isEOF && l.wire.Cause() == nil
+	peerClosed := (finExpected || l.out.expectsFIN()) && isEOF && l.wire.Cause() == nil
 	if peerClosed {
 		err = ErrClosed // the peer's answer to our FIN
 	}
@@ -112,29 +112,23 @@ func (l *link) inFlight() int {
 }
 
 // drain takes no further messages, and sends FIN after all that was taken, and after the
-// replies to the calls in flight, for which it waits unless done is closed. If there is no half of
-// this connection to close, it ends the connection and reports true: with the flush all is done
-// that can be.
+// replies to the calls in flight, for which it waits unless done is closed. It reports whether there
+// is no FIN to wait for, since there is no half of this connection to close: with the flush all is
+// done that can be.
 func (l *link) drain(done <-chan struct{}) (flushed bool) {
 	l.out.seal()
+	drained := false
 	select {
 	case <-l.calls.whenDrained():
-		flushed = true
+		drained = !isClosed(done) // which may have ended the calls
 	case <-done:
 	}
 	select {
 	case <-l.out.finish():
-		flushed = flushed && l.out.finState() == finUnsupported
 	case <-l.wire.Dead():
-		flushed = false
 	case <-done:
-		flushed = false
 	}
-	if flushed {
-		l.linger(l.wire.Dead(), done)
-		l.wire.Kill(ErrClosed)
-	}
-	return flushed
+	return drained && l.out.finState() == finUnsupported
 }
 
 // closeGracefully flushes what was written, as long as the peer takes it, and sends FIN, for

@@ -443,10 +443,10 @@ func (o *outbox) isFlushed() bool {
 // finState returns what has become of our FIN. It takes no lock: code of the user may have that.
 func (o *outbox) finState() finState { return finState(o.fin.Load()) }
 
-// hasSentFIN reports whether the peer may have seen our FIN.
-func (o *outbox) hasSentFIN() bool {
-	fin := o.finState()
-	return fin == finBegun || fin == finSent
+// expectsFIN reports whether a FIN of the peer is no surprise: it may have seen ours, or there is no
+// half of the connection to close.
+func (o *outbox) expectsFIN() bool {
+	return o.finState() != finPending
 }
 
 // hasLost reports, after end, whether messages that were taken were not handed over.

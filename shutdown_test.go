@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -424,12 +425,13 @@ func TestShutdownWithoutHalfCloseReadsOn(t *testing.T) {
 	for name, row := range map[string]struct {
 		meanwhile func(p *testkit.Peer, cancel context.CancelFunc) // after 30 ms
 		took      time.Duration
-		arrives   bool
+		arrives   []string
+		end       error // of Receive
 	}{
-		"for 100 ms":                  {func(p *testkit.Peer, _ context.CancelFunc) { p.Send("late") }, 100 * time.Millisecond, true},
-		"until the peer hangs up":     {func(p *testkit.Peer, _ context.CancelFunc) { testkit.HangUp(p) }, 30 * time.Millisecond, false},
-		"until the peer resets":       {func(p *testkit.Peer, _ context.CancelFunc) { p.Reset() }, 30 * time.Millisecond, false},
-		"until its context has ended": {func(_ *testkit.Peer, cancel context.CancelFunc) { cancel() }, 30 * time.Millisecond, false},
+		"for 100 ms":                  {func(p *testkit.Peer, _ context.CancelFunc) { p.Send("late") }, 100 * time.Millisecond, []string{"late"}, tcpclient.ErrClosed},
+		"until the peer hangs up":     {func(p *testkit.Peer, _ context.CancelFunc) { testkit.HangUp(p) }, 30 * time.Millisecond, nil, tcpclient.ErrClosed},
+		"until the peer resets":       {func(p *testkit.Peer, _ context.CancelFunc) { p.Reset() }, 30 * time.Millisecond, nil, syscall.ECONNRESET},
+		"until its context has ended": {func(_ *testkit.Peer, cancel context.CancelFunc) { cancel() }, 30 * time.Millisecond, nil, tcpclient.ErrClosed},
 	} {
 		t.Run(name, testkit.InBubble(func(t *testing.T) { // P2, P4, D1
 			n := tcpclienttest.NewNetwork()
@@ -446,10 +448,9 @@ func TestShutdownWithoutHalfCloseReadsOn(t *testing.T) {
 			row.meanwhile(p, cancel)
 			require.NoError(t, down())
 			require.Equal(t, row.took, time.Since(began))
-			if row.arrives {
-				msgs, _ := testkit.ReceiveAll(t, c)
-				require.Equal(t, []string{"late"}, msgs)
-			}
+			msgs, end := testkit.ReceiveAll(t, c)
+			require.Equal(t, row.arrives, msgs)
+			require.ErrorIs(t, end, row.end)
 		}))
 	}
 }
@@ -469,6 +470,22 @@ func (c tardyContext) AfterFunc(f func()) (stop func() bool) {
 }
 
 func (c tardyContext) Value(any) any { return nil }
+
+// A resetConn is a socket that was reset. Its reader learns that late.
+type resetConn struct {
+	net.Conn
+	asked chan struct{}
+}
+
+func (r resetConn) CloseWrite() error {
+	close(r.asked)
+	return &net.OpError{Op: "close", Err: os.NewSyscallError("shutdown", syscall.ENOTCONN)}
+}
+
+func (r resetConn) Read([]byte) (int, error) {
+	<-r.asked
+	return 0, syscall.ECONNRESET
+}
 
 // That there is no FIN to wait for is no reason to be content with less.
 func TestShutdownWithoutHalfCloseFails(t *testing.T) {
@@ -502,6 +519,20 @@ func TestShutdownWithoutHalfCloseFails(t *testing.T) {
 		require.NoError(t, c.Close())
 		require.ErrorIs(t, down(), tcpclient.ErrClosed)
 		require.ErrorIs(t, called(), tcpclient.ErrClosed)
+	}))
+
+	t.Run("when the connection was reset before", testkit.InBubble(func(t *testing.T) { // P2, P9
+		n := tcpclienttest.NewNetwork()
+		c, _ := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
+			DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return resetConn{conn, make(chan struct{})} }),
+		})
+		require.ErrorIs(t, c.Shutdown(testkit.Within(t, time.Hour)), syscall.ECONNRESET)
+	}))
+
+	t.Run("not when its end makes another call Close", testkit.InBubble(func(t *testing.T) { // P2, P7
+		var c *tcpclient.Client
+		c, _ = connect(t, tcpclient.Dialer{Trace: &tcpclient.Trace{Disconnected: func(string, error) { c.Close() }}})
+		require.NoError(t, c.Shutdown(t.Context()))
 	}))
 
 	t.Run("when the reader hangs until its context ends", testkit.InBubble(func(t *testing.T) { // P2, P7
