@@ -89,7 +89,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 // connection to shut down, hard that the context has ended everything.
 func (c *Client) shutdownError(ctx context.Context, end outcome, wasConnected, hard bool) (err error) {
 	switch {
-	case hard && !end.peerClosed:
+	case hard && (!end.peerClosed || end.unfinished):
 		if err = ctx.Err(); end.reason != nil && end.reason != ErrClosed && lossIn(end.reason) == nil {
 			err = multiError{end.reason, err}
 		}

@@ -316,9 +316,14 @@ func TestShutdown(t *testing.T) {
 }
 
 // An unwilling connection says that it has no half to close in words of its own.
-type unwilling struct{ net.Conn }
+type unwilling struct {
+	net.Conn
+	err error
+}
 
-func (unwilling) CloseWrite() error { return errors.New("half-close: not here") }
+var errNoHalf = errors.New("half-close: not here")
+
+func (u unwilling) CloseWrite() error { return u.err }
 
 func errorText(err error) string {
 	if err == nil {
@@ -410,13 +415,15 @@ func TestShutdownReturnsWithItsContextWhenDeadlinesDoNothing(t *testing.T) {
 // A connection whose CloseWrite fails, in whatever words, cannot be half-closed: Shutdown does
 // not wait for the answer to a FIN that was not sent.
 func TestShutdownWaitsForNoAnswerToAFINThatWasNotSent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := tcpclienttest.NewNetwork()
-		c, _ := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
-			DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn} }),
-		})
-		require.NoError(t, c.Shutdown(testkit.Within(t, time.Hour)))
-	})
+	for _, err := range []error{errNoHalf, os.NewSyscallError("shutdown", syscall.EINVAL)} {
+		t.Run(err.Error(), testkit.InBubble(func(t *testing.T) {
+			n := tcpclienttest.NewNetwork()
+			c, _ := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
+				DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn, err} }),
+			})
+			require.NoError(t, c.Shutdown(testkit.Within(t, time.Hour)))
+		}))
+	}
 }
 
 // A connection that is closed with unread bytes on a socket below it resets that, and what was
@@ -436,7 +443,7 @@ func TestShutdownWithoutHalfCloseReadsOn(t *testing.T) {
 		t.Run(name, testkit.InBubble(func(t *testing.T) { // P2, P4, D1
 			n := tcpclienttest.NewNetwork()
 			c, p := testkit.ListenNetwork(t, n).Connect(t, tcpclient.Dialer{
-				DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn} }),
+				DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn, errNoHalf} }),
 			})
 			require.NoError(t, c.Write(t.Context(), []byte("last")))
 			ctx, cancel := context.WithCancel(t.Context())
@@ -482,6 +489,8 @@ func (r resetConn) CloseWrite() error {
 	return &net.OpError{Op: "close", Err: os.NewSyscallError("shutdown", syscall.ENOTCONN)}
 }
 
+func (resetConn) RealDeadlines() bool { return true }
+
 func (r resetConn) Read([]byte) (int, error) {
 	<-r.asked
 	return 0, syscall.ECONNRESET
@@ -491,7 +500,7 @@ func (r resetConn) Read([]byte) (int, error) {
 func TestShutdownWithoutHalfCloseFails(t *testing.T) {
 	connect := func(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *testkit.Peer) {
 		n := tcpclienttest.NewNetwork()
-		d.DialContext = testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn} })
+		d.DialContext = testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn { return unwilling{conn, errNoHalf} })
 		return testkit.ListenNetwork(t, n).Connect(t, d)
 	}
 	call := func(t *testing.T, c *tcpclient.Client, p *testkit.Peer) (wait func() error) {
@@ -508,6 +517,18 @@ func TestShutdownWithoutHalfCloseFails(t *testing.T) {
 		called := call(t, c, p)
 		require.ErrorIs(t, c.Shutdown(tardyContext{testkit.Within(t, time.Second)}), context.DeadlineExceeded)
 		require.Error(t, called())
+	}))
+
+	t.Run("when its context cuts a Call, and then the peer hangs up", testkit.InBubble(func(t *testing.T) { // P2, P4
+		c, p := connect(t, tcpclient.Dialer{})
+		called := call(t, c, p)
+		hungUp := testkit.Start(t, func() error {
+			time.Sleep(time.Second + time.Millisecond/2)
+			return p.Close()
+		})
+		require.ErrorIs(t, c.Shutdown(tardyContext{testkit.Within(t, time.Second)}), context.DeadlineExceeded)
+		require.Error(t, called())
+		require.NoError(t, hungUp())
 	}))
 
 	t.Run("when Close cuts a Call", testkit.InBubble(func(t *testing.T) { // P4

@@ -3,7 +3,6 @@ package tcpclient
 import (
 	"errors"
 	"runtime"
-	"syscall"
 
 	"github.com/seed-d0aa0aa7/tcpclient/internal/wire"
 )
@@ -180,24 +179,17 @@ func (o *outbox) writeFlightLocked() {
 }
 
 // closeWriteLocked sends FIN. Where there is no half-close, it is for who has asked for it to close
-// the connection. A FIN that is only late may have been sent. One that the system refuses was for a
-// socket that was reset, as the reader will learn. The lock is released meanwhile.
+// the connection. A FIN that is only late may have been sent. The lock is released meanwhile.
 func (o *outbox) closeWriteLocked() {
 	o.fin.Store(int32(finBegun))
 	o.mu.Unlock()
 	err := o.transport.closeWrite()
 	o.mu.Lock()
-	fin := finUnsupported
-	if err == nil || errors.Is(err, wire.ErrWriteTimeout) || isOfSystem(err) || o.wire.IsDead() {
-		fin = finSent
+	o.fin.Store(int32(finSent))
+	if err != nil && !errors.Is(err, wire.ErrWriteTimeout) && !o.wire.IsDead() {
+		o.fin.Store(int32(finUnsupported))
 	}
-	o.fin.Store(int32(fin))
 	close(o.finished)
-}
-
-// isOfSystem reports whether the system says that a call failed, and not that it has no such call.
-func isOfSystem(err error) bool {
-	return errors.As(err, new(syscall.Errno)) && !errors.Is(err, errors.ErrUnsupported)
 }
 
 // sealLocked makes the open batch the flight.

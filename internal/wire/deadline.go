@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"syscall"
 	"time"
 )
 
@@ -147,7 +148,15 @@ func (s *socket) inFlight() int { return 0 }
 
 func (s *socket) unacknowledged() int { return unacknowledged(s.Conn) }
 
-func (s *socket) CloseWrite() error { return closeWrite(s.Conn) }
+// CloseWrite sends FIN. The system refuses that only where the connection has ended, as the reader
+// will learn.
+func (s *socket) CloseWrite() error {
+	err := closeWrite(s.Conn)
+	if errors.As(err, new(syscall.Errno)) && !errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
+}
 
 func (s *socket) left() <-chan struct{} { return nobody }
 
