@@ -78,6 +78,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	if flushed && !end.unfinished { // how the connection ended while it lingered is of no account
 		return c.opError(opClose, false, end.loss)
 	}
+	hard = hard || end.unfinished && ctx.Err() != nil // drain has given up, if cut has not run yet
 	err := c.shutdownError(ctx, end, l != nil, hard)
 	if hard && err != nil {
 		err = Permanent(err) // nothing can be tried again on a connection that was closed hard
