@@ -882,6 +882,9 @@ func TestWriter(t *testing.T) {
 // acknowledged what came before it.
 func TestOutbound(t *testing.T) {
 	t.Run("says that a ping is not queued if the reader can write it, and nothing is under way", func(t *testing.T) { // P5
+		fresh := newTestOutbox(new(Dialer), newCutOff(t, 1<<20), readyTransport)
+		defer requireOutboxEnds(t, fresh)
+		require.Equal(t, liveness.Outbound{}, fresh.outbound())
 		o, release := newBusyOutbox(t, new(Dialer), newCutOff(t, 1<<20))
 		defer requireOutboxEnds(t, o)
 		assert.Equal(t, liveness.Outbound{Queued: true}, o.outbound())
