@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,8 +59,35 @@ func startGopls(t *testing.T) (h *host, workspace string) {
 	}
 	t.Setenv("GOPLSCACHE", filepath.Join(dir, "cache"))
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, "config"))
-	h = startHost(t, gopls, func(port string) []string { return []string{"serve", "-listen=127.0.0.1:" + port} })
-	return h, "file://" + filepath.Join(dir, "workspace")
+	return startChild(t, "serve-program", gopls, "serve"), "file://" + filepath.Join(dir, "workspace")
+}
+
+// serveProgram runs a program for each connection, which is its standard input and output, as inetd(8) does.
+// A gopls that listens itself may panic when one of its sessions begins while another ends
+// (AddService reads the list of clients without its lock).
+func serveProgram(address string, commandLine []string) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		panic(err)
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			panic(err)
+		}
+		socket, err := conn.(*net.TCPConn).File()
+		if err != nil {
+			panic(err)
+		}
+		program := exec.Command(commandLine[0], commandLine[1:]...)
+		program.Stdin, program.Stdout, program.Stderr = socket, socket, os.Stderr
+		if err := program.Start(); err != nil {
+			panic(err)
+		}
+		go program.Wait()
+		socket.Close()
+		conn.Close()
+	}
 }
 
 // receiveUntil receives up to the message that is the last, and delivers what comes before.
@@ -257,5 +286,6 @@ func TestGopls(t *testing.T) { // P2, P3
 	for err == nil {
 		_, err = c.Receive(ctx)
 	}
-	require.ErrorIs(t, err, io.EOF)
+	// It may have begun something else, whose header and content it writes apart.
+	require.True(t, errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF), err)
 }

@@ -30,8 +30,9 @@ import (
 // children are servers that the test binary runs, instead of tests, if its first argument names one: servers
 // in the test's own process could be neither stopped nor killed. They do not return.
 var children = map[string]func(address string, more []string){
-	"serve-smtp":   serveSMTP,
-	"serve-modbus": serveModbus,
+	"serve-smtp":    serveSMTP,
+	"serve-modbus":  serveModbus,
+	"serve-program": serveProgram,
 }
 
 func TestMain(m *testing.M) {
