@@ -277,14 +277,14 @@ func TestRenegotiation(t *testing.T) {
 
 	t.Run("that stalls is no proof of life, and ends with the heartbeat's verdict", func(t *testing.T) { // P5, FIELD F3
 		const timeout = 200 * time.Millisecond
-		began := time.Now()
+		watch := testkit.StartStopwatch(t)
 		c, _ := stalled(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
 			Interval: timeout / 2, Timeout: timeout, Ping: func() []byte { return []byte("ping") },
 		}})
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrHeartbeatTimeout)
-		require.GreaterOrEqual(t, time.Since(began), timeout)
-		require.Less(t, time.Since(began), testkit.CloseTime, "the verdict is late")
+		require.GreaterOrEqual(t, watch.Elapsed(), timeout)
+		require.Less(t, watch.Ran(), testkit.CloseTime, "the verdict is late")
 		testkit.RequireFast(t, "Close", func() { require.NoError(t, c.Close()) })
 		testkit.RequireNoGoroutines(t)
 	})
@@ -292,16 +292,17 @@ func TestRenegotiation(t *testing.T) {
 	t.Run("that stalls lets Send return with its context", func(t *testing.T) { // P2, FIELD F3
 		c, _ := stalled(t, tcpclient.Dialer{})
 		fastest := time.Hour
+		watch := testkit.StartStopwatch(t)
 		for range 5 {
+			began := watch.Ran()
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			due, _ := ctx.Deadline()
 			err := c.Send(ctx, []byte("x"))
-			fastest = min(fastest, time.Since(due))
+			fastest = min(fastest, watch.Ran()-began)
 			cancel()
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.False(t, testkit.OpError(t, err).Unsent, "it is still sent when the handshake is over")
 		}
-		require.Less(t, fastest, 20*time.Millisecond)
+		require.Less(t, fastest, 70*time.Millisecond)
 	})
 
 	for name, write := range map[string]func(t *testing.T, c *tcpclient.Client) (lost bool){
@@ -318,9 +319,9 @@ func TestRenegotiation(t *testing.T) {
 		t.Run("that stalls does not hold up Close "+name, func(t *testing.T) { // P4, P7, FIELD F3
 			c, _ := stalled(t, tcpclient.Dialer{})
 			lost := write(t, c)
-			began := time.Now()
+			watch := testkit.StartStopwatch(t)
 			err := c.Close()
-			require.Less(t, time.Since(began), time.Second)
+			require.Less(t, watch.Ran(), time.Second)
 			if lost {
 				require.ErrorContains(t, err, "are lost")
 			} else {
@@ -333,9 +334,9 @@ func TestRenegotiation(t *testing.T) {
 	t.Run("that stalls does not hold up Shutdown after its context", func(t *testing.T) { // P2, P7
 		c, _ := stalled(t, tcpclient.Dialer{})
 		require.NoError(t, c.Write(t.Context(), []byte("x")))
-		began := time.Now()
+		watch := testkit.StartStopwatch(t)
 		err := c.Shutdown(testkit.Within(t, 50*time.Millisecond))
-		require.Less(t, time.Since(began), time.Second)
+		require.Less(t, watch.Ran(), time.Second)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, "are lost")
 		testkit.RequireNoGoroutines(t)

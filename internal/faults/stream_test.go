@@ -441,12 +441,13 @@ func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 		_, err := c.Receive(testkit.Within(t, time.Millisecond))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var maybe []string
+		watch := testkit.StartStopwatch(t)
 		for i := range 10 {
 			msg := fmt.Sprint(i, "/") + testkit.PatternText(i*500)
-			began := time.Now()
+			began := watch.Ran()
 			err := c.Send(testkit.Within(t, 3*time.Millisecond), []byte(msg))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Less(t, time.Since(began), time.Second)
+			require.Less(t, watch.Ran()-began, time.Second)
 			if !testkit.OpError(t, err).Unsent {
 				maybe = append(maybe, msg)
 			}
@@ -481,9 +482,9 @@ func faultPipe(t *testing.T, wrap func(net.Conn) net.Conn) {
 	t.Run("closes in time when the peer has stopped reading", func(t *testing.T) { // P4, P7
 		c, _ := connectPipe(t, tcpclient.Dialer{}, wrap)
 		require.NoError(t, c.Write(t.Context(), []byte("lost")))
-		began := time.Now()
+		watch := testkit.StartStopwatch(t)
 		require.Error(t, c.Close())
-		require.Less(t, time.Since(began), testkit.CloseTime)
+		require.Less(t, watch.Ran(), testkit.CloseTime)
 		testkit.RequireNoGoroutines(t)
 	})
 }
@@ -565,9 +566,9 @@ func faultNoDeadlinesClose(t *testing.T) {
 		wg.Go(func() { c.Send(t.Context(), testkit.Pattern(10_000)) })
 		wg.Go(func() { c.Receive(t.Context()) })
 		testkit.WaitBlocked(t, "(*pendingIO).run", ".Write(")
-		began := time.Now()
+		watch := testkit.StartStopwatch(t)
 		require.Error(t, c.Close())
-		require.Less(t, time.Since(began), testkit.CloseTime)
+		require.Less(t, watch.Ran(), testkit.CloseTime)
 		testkit.RequireFast(t, "the callers", wg.Wait)
 		testkit.RequireNoGoroutines(t)
 	}
@@ -623,9 +624,9 @@ func faultDialedTLSClose(t *testing.T) {
 			break
 		}
 	}
-	began := time.Now()
+	watch := testkit.StartStopwatch(t)
 	c.Close()
-	require.Less(t, time.Since(began), testkit.CloseTime)
+	require.Less(t, watch.Ran(), testkit.CloseTime)
 	testkit.Eventually(t, "no goroutine is left", func() bool { return testkit.Goroutines() == 0 })
-	require.Less(t, time.Since(began), 2*time.Second)
+	require.Less(t, watch.Ran(), 2*time.Second)
 }

@@ -94,17 +94,17 @@ func TestHeartbeatThroughTunnel(t *testing.T) {
 		eachTunnel(t, func(t *testing.T, tr testkit.Transport) {
 			l := tr.Listen(t)
 			c, _ := l.Connect(t, tcpclient.Dialer{Heartbeat: beat, Reconnect: testkit.FastBackoff()})
-			began := time.Now()
+			watch := testkit.StartStopwatch(t)
 			_, err := c.Receive(t.Context())
 			testkit.RequireHeartbeatTimeout(t, err)
-			require.Less(t, time.Since(began), 900*time.Millisecond)
+			require.Less(t, watch.Ran(), 900*time.Millisecond)
 			go l.AcceptPeer(t).Answer()
 			reply, err := c.Call(t.Context(), []byte("hello"))
 			require.NoError(t, err)
 			require.Equal(t, "hello", string(reply))
-			began = time.Now()
+			watch = testkit.StartStopwatch(t)
 			require.NoError(t, c.Close())
-			require.Less(t, time.Since(began), testkit.CloseTime)
+			require.Less(t, watch.Ran(), testkit.CloseTime)
 		})
 	})
 }
@@ -129,10 +129,10 @@ func TestFrameThroughTunnel(t *testing.T) {
 		eachTunnel(t, func(t *testing.T, tr testkit.Transport) {
 			c, p := tr.Connect(t, tcpclient.Dialer{FrameTimeout: 300 * time.Millisecond})
 			p.Raw(testkit.Frame("half")[:6])
-			began := time.Now()
+			watch := testkit.StartStopwatch(t)
 			_, err := c.Receive(t.Context())
 			require.ErrorIs(t, err, tcpclient.ErrFrameTimeout)
-			require.Less(t, time.Since(began), 800*time.Millisecond)
+			require.Less(t, watch.Ran(), 800*time.Millisecond)
 		})
 	})
 }
@@ -164,9 +164,9 @@ func TestBurstThroughTunnel(t *testing.T) {
 		eachTunnel(t, func(t *testing.T, tr testkit.Transport) {
 			c, _ := tr.Connect(t, tcpclient.Dialer{WriteTimeout: 300 * time.Millisecond})
 			require.ErrorIs(t, c.Send(t.Context(), testkit.Pattern(4<<20)), tcpclient.ErrWriteTimeout)
-			began := time.Now()
+			watch := testkit.StartStopwatch(t)
 			require.NoError(t, c.Close())
-			require.Less(t, time.Since(began), testkit.CloseTime)
+			require.Less(t, watch.Ran(), testkit.CloseTime)
 		})
 	})
 }
@@ -190,9 +190,9 @@ func TestCloseOfYamux(t *testing.T) {
 		}
 		c, _ := l.Connect(t, d)
 		<-reading
-		began := time.Now()
+		watch := testkit.StartStopwatch(t)
 		require.NoError(t, c.Close())
-		require.Less(t, time.Since(began), testkit.CloseTime)
+		require.Less(t, watch.Ran(), testkit.CloseTime)
 		require.Zero(t, reads.under.Load(), "Close returns after the last goroutine")
 		_, err := c.Receive(t.Context())
 		require.ErrorIs(t, err, tcpclient.ErrClosed)

@@ -126,9 +126,9 @@ func Close(t *testing.T, tr testkit.Transport) {
 		testkit.WaitBlocked(t, "(*Client).Flush", "(*outbox).await")
 		testkit.WaitBlocked(t, "(*Client).Write", "(*outbox).await")
 		testkit.WaitBlocked(t, "(*Client).Messages")
-		began := time.Now()
+		watch := testkit.StartStopwatch(t)
 		testkit.RequireFast(t, "Close", func() { c.Close() })
-		assert.Less(t, time.Since(began), testkit.CloseTime, "P7: within a second")
+		assert.Less(t, watch.Ran(), testkit.CloseTime, "P7: within a second")
 		testkit.RequireFast(t, "the others", wg.Wait)
 	})
 
@@ -137,9 +137,9 @@ func Close(t *testing.T, tr testkit.Transport) {
 		c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 		sent := testkit.Stall(t, c)
 		require.NoError(t, c.Write(t.Context(), []byte("never")))
-		began := time.Now()
+		watch := testkit.StartStopwatch(t)
 		err := c.Close()
-		require.Less(t, time.Since(began), testkit.CloseTime)
+		require.Less(t, watch.Ran(), testkit.CloseTime)
 		require.Error(t, err, "what was written could not be flushed")
 		require.Equal(t, "close", testkit.OpError(t, err).Op)
 		require.NoError(t, c.Close())
@@ -262,14 +262,14 @@ func EndWhileAWriteFrameHangs(t *testing.T, tr testkit.Transport) {
 	t.Run("by Close", func(t *testing.T) { // P4, P7
 		testkit.SkipIfShort(t)
 		c, p, letGo, write := start(t)
-		began := time.Now()
+		watch := testkit.StartStopwatch(t)
 		closed := testkit.Start(t, c.Close)
 		testkit.RequireFast(t, "the peer's Read", func() {
 			msgs, err := p.All()
 			assert.Empty(t, msgs)
 			assert.Error(t, err)
 		})
-		assert.Less(t, time.Since(began), testkit.CloseTime)
+		assert.Less(t, watch.Ran(), testkit.CloseTime)
 		letGo()
 		require.NoError(t, write(), "it was taken before Close was called")
 		require.ErrorContains(t, closed(), "messages that were written are lost")
@@ -333,10 +333,10 @@ func CloseWhileFlushing(t *testing.T, tr testkit.Transport) {
 	require.NoError(t, c.Write(t.Context(), []byte("x")))
 	flush := testkit.Start(t, func() error { return c.Flush(t.Context()) })
 	testkit.WaitBlocked(t, "(*Client).Flush")
-	began := time.Now()
+	watch := testkit.StartStopwatch(t)
 	c.Close()
 	require.ErrorIs(t, flush(), tcpclient.ErrClosed)
-	require.Less(t, time.Since(began), testkit.CloseTime)
+	require.Less(t, watch.Ran(), testkit.CloseTime)
 }
 
 // CloseTwice is for many a Close and Shutdown at once.
