@@ -97,9 +97,9 @@ func TestClose(t *testing.T) {
 		})
 		wait := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("stuck")) })
 		testkit.WaitBlocked(t, "wire.(*Conn).Write")
-		began := time.Now()
+		watch := testkit.StartStopwatch(t)
 		testkit.RequireFast(t, "Close", func() { c.Close() })
-		require.Less(t, time.Since(began), testkit.CloseTime)
+		require.Less(t, watch.Ran(), testkit.CloseTime)
 		require.ErrorIs(t, wait(), tcpclient.ErrClosed)
 	})
 

@@ -86,7 +86,7 @@ func requireOurTimeout(t testing.TB, err error) {
 	require.True(t, testkit.OpError(t, err).Timeout())
 }
 
-// requireTook wants d to have passed on watch, and little more.
+// requireTook wants d to have passed, and little more. A busy machine may be late, it is not early.
 func requireTook(t testing.TB, d time.Duration, watch *testkit.Stopwatch) {
 	t.Helper()
 	require.Greater(t, watch.Elapsed(), d-10*time.Millisecond)
@@ -127,7 +127,7 @@ func faultBlackhole(t *testing.T) {
 
 	// The next address gets a budget of its own.
 	l := testkit.ListenTCP(t)
-	c, err := (&tcpclient.Dialer{Timeout: 100 * time.Millisecond}).Dial(t.Context(), "tcp", address, address, l.Addr().String())
+	c, err := (&tcpclient.Dialer{Timeout: 300 * time.Millisecond}).Dial(t.Context(), "tcp", address, address, l.Addr().String())
 	require.NoError(t, err)
 	require.Equal(t, l.Addr().String(), c.RemoteAddr().String())
 	require.NoError(t, c.Close())
@@ -146,7 +146,7 @@ func faultDropped(t *testing.T) {
 		requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
 		requireOurTimeout(t, err)
 		require.Less(t, watch.Ran(), time.Second)
-		c, err := (&tcpclient.Dialer{Timeout: 200 * time.Millisecond}).Dial(t.Context(), "tcp", "127.0.0.2:9", l.Addr().String())
+		c, err := (&tcpclient.Dialer{Timeout: time.Second}).Dial(t.Context(), "tcp", "127.0.0.2:9", l.Addr().String())
 		require.NoError(t, err)
 		require.NoError(t, c.Close())
 	})
@@ -353,11 +353,11 @@ func faultFamilies(t *testing.T) {
 		testkit.Command(t, "ip6tables -A INPUT -d 2001:db8::1 -p tcp -j DROP")
 		testkit.Command(t, "iptables -A INPUT -d 127.0.0.2 -p tcp -j DROP")
 		both := zone{"both.test": {netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.2")}}
-		d := tcpclient.Dialer{Timeout: time.Second, NetDialer: &net.Dialer{Resolver: both.resolver()}}
+		d := tcpclient.Dialer{Timeout: 3 * time.Second, NetDialer: &net.Dialer{Resolver: both.resolver()}}
 		watch := testkit.StartStopwatch(t)
 		_, err := d.Dial(t.Context(), "tcp", "both.test:9")
 		requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
-		require.Less(t, watch.Ran(), 2*time.Second)
+		require.Less(t, watch.Ran(), 4*time.Second)
 		require.ErrorContains(t, err, "[2001:db8::1]:9")
 		require.ErrorContains(t, err, "127.0.0.2:9")
 		require.True(t, testkit.OpError(t, err).Timeout(), "%v", err)

@@ -40,10 +40,10 @@
 //	erlang             25.2.3
 //
 // The connections to postgres, slapd and go-smtp go over to TLS. go-smtp (github.com/emersion/go-smtp) and
-// modbus (github.com/simonvetter/modbus) run in the test binary, started once more. vscode-jsonrpc, which has
-// the framing of language servers and debuggers, smpp and simple-hl7 come from npm, gopls, of which each
-// connection has a process of its own, from the Go module proxy: each is installed once, in the user's cache.
-// dnsmasq ends a connection after 100 questions, rsyslog answers nothing.
+// modbus (github.com/simonvetter/modbus) run in the test binary, started once more, which also runs a gopls for
+// each connection. vscode-jsonrpc, which has the framing of language servers and debuggers, smpp and simple-hl7
+// come from npm, gopls from the Go module proxy: each is installed once, in the user's cache. dnsmasq ends a
+// connection after 100 questions, rsyslog answers nothing.
 //
 // redis, postgres, slapd, go-smtp, unbound, dnsmasq, gopls, zookeeper and rabbitmq have tests of their own, too, and so
 // has node-hl7-server 2.5.0 of npm, which acknowledges messages again and again.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -49,6 +50,7 @@ func startSlowHost(t *testing.T, user *syscall.Credential, startup time.Duration
 			cmd.Dir = dir
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 			cmd.Stdout, cmd.Stderr = &h.output, &h.output
+			cmd.WaitDelay = patience // for those that it has started, and that hold its output
 			return cmd
 		}
 		if h.run(t) {
@@ -103,20 +105,24 @@ func (h *host) restart(t *testing.T) {
 	}
 }
 
-// kill ends the server, and all the processes that it has started, by SIGKILL. It is stopped first: what it
-// starts while its processes are counted would live on, and keep its port.
+// kill ends the server, and all the processes that it has started, by SIGKILL. All are stopped first: what they
+// start while they are counted would live on, and keep the port.
 func (h *host) kill() {
-	_ = h.process.Signal(syscall.SIGSTOP) // it may have ended
 	again := time.NewTicker(time.Millisecond)
 	defer again.Stop()
-	for isRunning(h.process.Pid) {
+	var started []int
+	signal := func(sig syscall.Signal) {
+		_ = h.process.Signal(sig) // it may have ended
+		for _, pid := range started {
+			_ = syscall.Kill(pid, sig)
+		}
+	}
+	for isRunning(h.process.Pid) || slices.ContainsFunc(started, isRunning) {
+		signal(syscall.SIGSTOP)
 		<-again.C
+		started = descendants(h.process.Pid)
 	}
-	started := descendants(h.process.Pid)
-	_ = h.process.Kill()
-	for _, pid := range started {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
+	signal(syscall.SIGKILL)
 	<-h.exited
 }
 

@@ -122,8 +122,8 @@ func Stall(t testing.TB, c *tcpclient.Client) (sent []string) {
 	return nil
 }
 
-// CloseTime is the second that Close may take (P7), with what a busy machine adds.
-const CloseTime = 2500 * time.Millisecond
+// CloseTime is the second that Close may take (P7) on a [Stopwatch], with what many goroutines add.
+const CloseTime = 1500 * time.Millisecond
 
 // Login is a Handshake.
 func Login(ctx context.Context, conn *tcpclient.Conn) error {

@@ -88,18 +88,19 @@ func Goroutines() int { return len(libraryStacks()) }
 // last steps: those take as long as the processors are busy with others.
 func RequireNoGoroutines(t testing.TB) {
 	t.Helper()
-	for looks := 0; ; looks++ {
+	waiting := 0 // looks at which none of them had only to get its turn
+	for deadline := time.Now().Add(Patience); ; {
 		left := libraryStacks()
 		if len(left) == 0 {
 			return
 		}
-		limit := 50
-		for _, stack := range left { // one that has no processor keeps the others waiting
-			if strings.Contains(stack, "[running") || strings.Contains(stack, "[runnable") {
-				limit = 10_000
-			}
+		hasTurn := func(stack string) bool {
+			return strings.Contains(stack, "[running") || strings.Contains(stack, "[runnable") || strings.Contains(stack, "[syscall")
 		}
-		require.Less(t, looks, limit, "P7: Close returns after the last goroutine\n%s", Stacks())
+		if !slices.ContainsFunc(left, hasTurn) {
+			waiting++
+		}
+		require.True(t, waiting <= 50 && time.Now().Before(deadline), "P7: Close returns after the last goroutine\n%s", Stacks())
 		time.Sleep(time.Millisecond) // between looks, not to synchronise
 	}
 }

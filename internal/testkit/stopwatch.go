@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// A Stopwatch measures how long this process has run. What a busy machine gives to others in the meantime is no
-// fault of the library: it counts in no bound of a test.
+// A Stopwatch measures time in which this process gets its turns. While a busy machine keeps it waiting it can
+// do nothing in time, which says nothing about the library.
 type Stopwatch struct {
-	mu    sync.Mutex // guards following
 	began time.Time
+	mu    sync.Mutex    // guards following
 	ran   time.Duration // up to last
 	last  time.Time
 }
@@ -18,11 +18,12 @@ type Stopwatch struct {
 const (
 	stopwatchBeat = 5 * time.Millisecond
 
-	// stopwatchMost is how much passes between two beats of a process that runs.
-	stopwatchMost = 2 * stopwatchBeat
+	// stopwatchMost is what counts at most between two beats. Close counts as much between two looks.
+	stopwatchMost = 20 * time.Millisecond
 )
 
-// StartStopwatch starts one, which goes on until the test ends.
+// StartStopwatch starts one, which goes on until the test ends. It is for real time: in a synctest bubble
+// [time.Since] is exact.
 func StartStopwatch(t testing.TB) *Stopwatch {
 	now := time.Now()
 	s := &Stopwatch{began: now, last: now}
@@ -47,7 +48,7 @@ func StartStopwatch(t testing.TB) *Stopwatch {
 	return s
 }
 
-// Ran is how long the process has run since the start.
+// Ran is the time since the start, without the process's waits for its turn: for upper bounds.
 func (s *Stopwatch) Ran() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,5 +58,5 @@ func (s *Stopwatch) Ran() time.Duration {
 	return s.ran
 }
 
-// Elapsed is how much time has passed since the start.
+// Elapsed is all the time since the start: for lower bounds.
 func (s *Stopwatch) Elapsed() time.Duration { return time.Since(s.began) }

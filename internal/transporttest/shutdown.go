@@ -11,6 +11,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// cutShutdown returns the error of a Shutdown whose context ends when it waits: it has waited for longer than Close
+// would.
+func cutShutdown(t *testing.T, c *tcpclient.Client, awaitBegun func()) error {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	over := make(chan error, 1)
+	go func() { over <- c.Shutdown(ctx) }()
+	awaitBegun()
+	select {
+	case err := <-over:
+		require.FailNow(t, "it has not waited", "%v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	watch := testkit.StartStopwatch(t)
+	cancel()
+	err := <-over
+	require.Less(t, watch.Ran(), testkit.CloseTime)
+	require.ErrorIs(t, err, context.Canceled)
+	return err
+}
+
 // Shutdown is for Client.Shutdown, on connections that can be half-closed.
 func Shutdown(t *testing.T, tr testkit.Transport) {
 	t.Run("sends FIN after all messages and takes in the answers", func(t *testing.T) { // P7, FAULTS S21
@@ -62,19 +84,18 @@ func Shutdown(t *testing.T, tr testkit.Transport) {
 	})
 
 	t.Run("closes hard when its context ends before the peer does", func(t *testing.T) { // P2, P7
+		testkit.SkipIfShort(t)
 		c, p := tr.Connect(t, tcpclient.Dialer{})
 		p.Send("before")
 		require.NoError(t, c.Write(t.Context(), []byte("last")))
-		ctx, cancel := context.WithCancel(t.Context())
-		wait := testkit.Start(t, func() error { return c.Shutdown(ctx) })
-		require.Equal(t, "last", p.Receive())
-		testkit.Eventually(t, "the other is here", func() bool { return c.Stats().MessagesReceived == 1 })
-		watch := testkit.StartStopwatch(t)
-		cancel()
-		err := wait()
-		require.Less(t, watch.Ran(), testkit.CloseTime)
-		require.ErrorIs(t, err, context.Canceled)
+		testkit.Eventually(t, "the message has come", func() bool { return c.Stats().MessagesReceived == 1 })
+		err := cutShutdown(t, c, func() {
+			msgs, err := p.All()
+			require.Equal(t, []string{"last"}, msgs)
+			require.Equal(t, io.EOF, err)
+		})
 		require.Equal(t, "close", testkit.OpError(t, err).Op)
+		testkit.Eventually(t, "the connection is closed", func() bool { _, err := p.Write(testkit.Frame("late")); return err != nil })
 		got, err := testkit.ReceiveAll(t, c)
 		require.Equal(t, []string{"before"}, got)
 		require.ErrorIs(t, err, tcpclient.ErrClosed)
@@ -157,14 +178,8 @@ func Shutdown(t *testing.T, tr testkit.Transport) {
 		c, _ := tr.ConnectSmall(t, tcpclient.Dialer{})
 		testkit.Stall(t, c)
 		require.NoError(t, c.Write(t.Context(), []byte("never")))
-		ctx, cancel := context.WithCancel(t.Context())
-		wait := testkit.Start(t, func() error { return c.Shutdown(ctx) })
-		testkit.WaitBlocked(t, "(*Client).Shutdown")
-		watch := testkit.StartStopwatch(t)
-		cancel()
-		err := wait()
-		require.Less(t, watch.Ran(), testkit.CloseTime)
-		require.ErrorIs(t, err, context.Canceled)
+		err := cutShutdown(t, c, func() { testkit.WaitBlocked(t, "(*Client).Shutdown") })
+		require.ErrorContains(t, err, "are lost")
 		require.NoError(t, c.Close(), "Shutdown has told of the loss already")
 	})
 
