@@ -95,7 +95,7 @@ func Shutdown(t *testing.T, tr testkit.Transport) {
 			require.Equal(t, io.EOF, err)
 		})
 		require.Equal(t, "close", testkit.OpError(t, err).Op)
-		testkit.Eventually(t, "the connection is closed", func() bool { _, err := p.Write(testkit.Frame("late")); return err != nil })
+		require.False(t, c.Stats().Connected)
 		got, err := testkit.ReceiveAll(t, c)
 		require.Equal(t, []string{"before"}, got)
 		require.ErrorIs(t, err, tcpclient.ErrClosed)
