@@ -22,9 +22,10 @@ type access interface {
 //
 // When its connection has ended, the methods of a Session fail at once with the end, which Is
 // [ErrDisconnected]. What the server has done until then, only the protocol can say. Begin another
-// Session for another try. If the Client was closed, the error is [ErrClosed]. A Write in the moment of
-// the end, or that waits then, may still be taken, and is then reported as lost; and the first call of all may report what
-// was lost with the connection before, as a [LossError].
+// Session for another try. If it was the Client's Close or Shutdown that has ended it, the error is
+// [ErrClosed]. A Write in the moment of the end, or that waits then, may still be taken, and is then
+// reported as lost; and the first call of all may report what was lost with the connection before, as a
+// [LossError].
 //
 // Others may use the connection meanwhile, by the Client or by Sessions of their own: a Session
 // does not reserve it. For a dialogue that no other call is to come between, use a Client of its own.

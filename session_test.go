@@ -76,12 +76,17 @@ func TestSession(t *testing.T) {
 	} {
 		t.Run("is closed with its Client, by "+name, func(t *testing.T) { // P7
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
-			go p.Echo()
+			echoed := make(chan struct{})
+			go func() {
+				defer close(echoed)
+				p.Echo()
+			}()
 			s := testkit.Session(t, c)
 			ended := testkit.Start(t, func() error { return end(c) })
 			testkit.Eventually(t, "the Client takes no more", func() bool { return errors.Is(s.Send(t.Context(), nil), tcpclient.ErrClosed) })
 			_, err := c.Session()
 			require.ErrorIs(t, err, tcpclient.ErrClosed)
+			<-echoed // FIN has come: if the peer hung up before, that would be how the connection has ended
 			p.Close()
 			require.NoError(t, ended())
 			for method, err := range transporttest.SessionMethods(t.Context(), s) {
