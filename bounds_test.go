@@ -23,6 +23,7 @@ import (
 // What it costs, and what it can be made to cost.
 
 func TestMemory(t *testing.T) {
+	testkit.SkipIfShort(t)
 	if testkit.RaceEnabled {
 		t.Skip("the race detector needs memory of its own")
 	}
@@ -250,6 +251,7 @@ func TestWriteBuffer(t *testing.T) {
 	})
 
 	t.Run("does not grow under many who Send and give up", func(t *testing.T) { // P6
+		testkit.SkipIfShort(t)
 		c, p := testkit.TransportNamed("tcp").ConnectSmall(t, tcpclient.Dialer{WriteTimeout: -1})
 		testkit.Stall(t, c)
 		before := testkit.MemoryInUse()
@@ -545,6 +547,7 @@ func TestInboxMemory(t *testing.T) {
 // With other Framers than LengthPrefix{}, too, slabs are filled, whatever the sizes of the messages
 // and of the reads.
 func TestInboxMemoryWithMixedSizes(t *testing.T) {
+	testkit.SkipIfShort(t)
 	small := func(n int) []int { return append([]int{4090}, make([]int, n)...) }
 	framers := map[string]tcpclient.Framer{"Lines": tcpclient.Lines{}}
 	if !testkit.RaceEnabled { // which has nothing to say about memory that is held
@@ -642,6 +645,7 @@ func TestInboxMemoryBesideLargePongs(t *testing.T) {
 
 // What large messages have needed is given up when they do not come any more.
 func TestMemoryOfLargeMessagesIsGivenUp(t *testing.T) {
+	testkit.SkipIfShort(t)
 	const large, small = 3, 2000
 	loops := map[string]func(*testing.T, *tcpclient.Client) int{
 		"Messages": func(t *testing.T, c *tcpclient.Client) (n int) {

@@ -167,6 +167,7 @@ func TestForeignConnectionInASlowStream(t *testing.T) {
 }
 
 func TestForeignConnectionPassesTheTestsOfSockets(t *testing.T) {
+	testkit.SkipIfShort(t)
 	wrapped := testkit.Transport{Name: "wrapped", Listen: func(t testing.TB) *testkit.Listener {
 		l := testkit.ListenTCP(t)
 		return &testkit.Listener{Listener: l.Listener, Network: "tcp", Setup: func(d *tcpclient.Dialer) {

@@ -428,6 +428,7 @@ func TestReplyTimeout(t *testing.T) {
 	}))
 
 	t.Run("holds on every transport", func(t *testing.T) {
+		testkit.SkipIfShort(t)
 		testkit.EachTransportParallel(t, transporttest.ReplyTimeout)
 	})
 

@@ -140,6 +140,7 @@ func TestHealthyServerThatHangsUp(t *testing.T) {
 
 // P8: a server that turns us away is not hammered, however it says so.
 func TestServerThatTurnsAwayIsNotHammered(t *testing.T) {
+	testkit.SkipIfShort(t)
 	for name, s := range map[string]healthyServer{
 		"accepts and hangs up":                    {answers: -1},
 		"sends a banner and hangs up":             {answers: -1, banner: "too many connections"},

@@ -415,6 +415,7 @@ func TestErrorThatComesWithTheLastBytesIsKept(t *testing.T) {
 // Slabs of any memory are recycled: that of large messages, and what was traded for them.
 // Offsets in what is read directly must fit all the same.
 func TestStreamOfKiBBetweenLargeMessagesArrivesWhole(t *testing.T) {
+	testkit.SkipIfShort(t)
 	large, small := testkit.PatternText(180<<10), testkit.Numbered(200, 2000)
 	var msgs []string
 	for range 50 {

@@ -883,6 +883,7 @@ func TestRepliesEnd(t *testing.T) {
 	})
 
 	t.Run("Shutdown is bounded all the same: a loop that does not read ends it with ErrInboxFull", func(t *testing.T) { // P6, P7
+		testkit.SkipIfShort(t)
 		inDialogue(t, tcpclient.Dialer{Inbox: 1000}, func(t *testing.T, d *dialogue) {
 			next, _ := d.rows(t, t.Context(), "search")
 			d.receive()
@@ -1412,6 +1413,7 @@ func TestRepliesAndGoexit(t *testing.T) {
 }
 
 func TestRepliesMemory(t *testing.T) {
+	testkit.SkipIfShort(t)
 	t.Run("a loop that waits does not keep what large replies have needed", testkit.InBubble(func(t *testing.T) { // P6, E2
 		const size = 2 << 20
 		loops := 20
@@ -1502,6 +1504,7 @@ func TestRepliesGivenUpBeforeTheyAreWritten(t *testing.T) {
 }
 
 func TestManyChosenIDsGivenUp(t *testing.T) {
+	testkit.SkipIfShort(t)
 	t.Run("no request with a chosen id is forgotten, however many are given up", testkit.InBubble(func(t *testing.T) { // B5
 		d := tcpclient.Dialer{Correlator: numbered{tcpclient.IDField{Width: 8}}}
 		places := 1 << 16

@@ -215,6 +215,7 @@ func unlessDown(n *tcpclienttest.Network, down *atomic.Bool, refused error) func
 
 // While connections come and go, whatever a Session sends is received on its connection.
 func TestSessionNeverMoves(t *testing.T) { // P4, B7
+	testkit.SkipIfShort(t)
 	l := testkit.ListenTCP(t)
 	var number atomic.Int32
 	var wrong atomic.Int32

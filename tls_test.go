@@ -263,6 +263,7 @@ func (p *recordPeer) awaitRecord(t testing.TB, kind byte) {
 }
 
 func TestRenegotiation(t *testing.T) {
+	testkit.SkipIfShort(t)
 	stalled := func(t *testing.T, d tcpclient.Dialer) (*tcpclient.Client, *recordPeer) {
 		d.TLSConfig = &tls.Config{Renegotiation: tls.RenegotiateFreelyAsClient}
 		c, p := connectTLS(t, tls.VersionTLS12, testkit.ListenTCP(t), d)
@@ -950,6 +951,8 @@ func upgraded(t *testing.T, p *testkit.Peer, config *tls.Config) *testkit.Peer {
 }
 
 func TestConnStartTLS(t *testing.T) {
+	t.Parallel() // it waits for real time
+
 	t.Run("talks through TLS from then on, in the Handshake and after it", func(t *testing.T) { // E6
 		overRaw(t, func(t *testing.T, tr testkit.Transport) {
 			server, client := clientTLS(tr)
@@ -1051,6 +1054,7 @@ func TestConnStartTLS(t *testing.T) {
 	})
 
 	t.Run("has the wire's time limits", func(t *testing.T) { // P5, E6
+		testkit.SkipIfShort(t)
 		overRaw(t, func(t *testing.T, tr testkit.Transport) {
 			for name, limit := range map[string]tcpclient.Dialer{
 				"FrameTimeout": {Timeout: -1, FrameTimeout: 50 * time.Millisecond},

@@ -396,6 +396,7 @@ func TestStats(t *testing.T) {
 	}))
 
 	t.Run("may be polled while everything goes on", func(t *testing.T) {
+		testkit.SkipIfShort(t)
 		l := testkit.ListenTCP(t)
 		l.Each(func(conn net.Conn) {
 			io.CopyN(conn, conn, int64(rand.IntN(1000)))
@@ -490,6 +491,7 @@ func TestStatsDoNotCountAPingThatWasNotSent(t *testing.T) {
 // A function that blocks holds up no more than so many events. What is dropped is counted, and of a
 // connection both events are dropped or none.
 func TestTraceWhoseFunctionBlocks(t *testing.T) {
+	testkit.SkipIfShort(t)
 	const most = 1024
 	for name, test := range map[string]struct {
 		connecting, connected bool // are told, too

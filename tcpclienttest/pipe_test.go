@@ -239,6 +239,7 @@ func TestConn(t *testing.T) {
 	})
 
 	t.Run("a deadline wakes a blocked Write, which says how much it wrote", func(t *testing.T) {
+		testkit.SkipIfShort(t)
 		onEach(t, func(t *testing.T, tr transport, near, far net.Conn, _ func()) {
 			require.NoError(t, near.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
 			n, err := near.Write(plenty)

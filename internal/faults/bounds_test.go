@@ -44,6 +44,7 @@ func faultEndless(t *testing.T) {
 }
 
 func faultTrickledLine(t *testing.T) {
+	testkit.SkipIfShort(t)
 	// Hundreds of thousands of reads of a few bytes. Who searches from the beginning after each looks at
 	// 4 million million bytes, for minutes; who goes on where the search has stopped looks at
 	// each byte once.

@@ -106,6 +106,7 @@ func faultRefused(t *testing.T) {
 }
 
 func faultBlackhole(t *testing.T) {
+	testkit.SkipIfShort(t)
 	address := testkit.Blackhole(t)
 	before := testkit.OpenFiles(t)
 
@@ -365,6 +366,7 @@ func faultFamilies(t *testing.T) {
 }
 
 func faultManyAddresses(t *testing.T) {
+	testkit.SkipIfShort(t)
 	l := testkit.ListenOn(t, "tcp", "127.0.0.20:0")
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	var addrs []netip.Addr

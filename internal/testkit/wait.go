@@ -75,11 +75,11 @@ func InBubble(test func(t *testing.T)) func(t *testing.T) {
 	return func(t *testing.T) { synctest.Test(t, test) }
 }
 
-// SkipIfShort skips a test that waits for real time if -short is set.
+// SkipIfShort skips a test that waits for real time or fills memory if -short is set.
 func SkipIfShort(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("waits for real time: not with -short")
+		t.Skip("takes its time: not with -short")
 	}
 }
 

@@ -157,6 +157,7 @@ func LargeMessages(t *testing.T, tr testkit.Transport) {
 	})
 
 	t.Run("end with Close, in the middle of one", func(t *testing.T) { // P4, P7
+		testkit.SkipIfShort(t)
 		for _, method := range []func(*tcpclient.Client, context.Context, []byte) error{(*tcpclient.Client).Send, (*tcpclient.Client).Write} {
 			c, p := tr.ConnectSmall(t, tcpclient.Dialer{})
 			sending := testkit.Start(t, func() error {
