@@ -45,8 +45,8 @@ const (
 // up MaxAttempts.
 //
 // After a connection that has lived for Max or 10 s, an attempt begins with the first address;
-// after one that answered and was ended in order, with that of the connection; after any other,
-// and after a Disconnect, with the one that follows.
+// after one that ended the row otherwise and had answered a Call, with that of the connection;
+// after any other, and after a Disconnect, with the one that follows.
 //
 // An error of [ClassPermanent] ends the Client: the Client does not try again.
 //

@@ -21,7 +21,8 @@ const dialGrace = 100 * time.Millisecond
 // makes one. All methods may be called by any number of goroutines at once.
 //
 // A Client owns one goroutine, run, from Dial to Close: it reads. A second one exists
-// while it dials, and while the network has not taken all that was written.
+// while it dials, and while the network has not taken all that was written. The package
+// documentation says when there are others.
 type Client struct {
 	config    *config
 	connector *connector // owned by run

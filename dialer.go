@@ -123,7 +123,8 @@ type Dialer struct {
 	// MaxInFlight is how many requests of Calls may be outstanding at once on a connection.
 	// Further Calls wait. A request whose Call was given up counts until its (last) late reply has
 	// come. 1 is for servers that take one request at a time, as those of Modbus. 0: as many
-	// as the Correlator has ids, and 65536 in order; of the two the smaller counts.
+	// as the Correlator has ids, and 65536 in order; of the two the smaller counts. With a
+	// [RequestIdentifier] 0 means at most 65536, too.
 	MaxInFlight int
 
 	// ReplyTimeout ends a connection with ErrReplyTimeout when a reply to a Call does not come
@@ -131,7 +132,7 @@ type Dialer struct {
 	// only its wait; ReplyTimeout finds a server that has lost a request, and frees the
 	// place that this takes. With a Correlator the time of each request counts from when it
 	// was framed, in order from the later of that and the reply before it. With More each reply
-	// that another is to follow gives the request all the time again. A request that the server
+	// but the last starts the time anew. A request that the server
 	// was told to forget without an answer, as by Abandon of LDAP, is lost in this sense, too. A frame that is
 	// arriving, which may be the reply, has FrameTimeout more. Time in which the Inbox is full does not count.
 	//

@@ -20,7 +20,7 @@ import (
 // An OpError is the error of every method that talks to the network. It says which
 // operation failed, with which address, and whether it is safe to repeat.
 type OpError struct {
-	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call", also for Replies, "session", or "close", also for Shutdown
+	Op   string // "dial", "handshake", "write", "flush", "send", "receive", "call" (Replies, too), "session" or "close" (Shutdown, too); in package pool "pick", too
 	Addr string // of the server, as given to Dial
 
 	// Unsent is true when the peer has certainly not seen the message of this call: no
@@ -231,7 +231,8 @@ type Class int
 
 // The classes, from the mildest to the gravest. The zero Class is that of a nil error.
 const (
-	// ClassTemporary: the connection is fine; try the call again on it.
+	// ClassTemporary: your context has ended, or the Inbox is full. A connection goes on as it was;
+	// try the call again on this Client.
 	ClassTemporary Class = iota + 1
 
 	// ClassDisconnected: the connection has ended or was never made; dial again, or

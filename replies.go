@@ -18,8 +18,8 @@ import (
 //
 // If there will be no further reply although one is to follow, the error is yielded once, last, with a
 // nil reply. Replies that have come before the end of a connection are yielded before it. When ctx
-// is done the error is ctx's, at once, and so is [ErrClosed] after Close, unless all replies were read. The error is an
-// [*OpError] as that of [Client.Call]. Its Unsent field is false if a reply has come.
+// is done the loop ends at once with ctx's error, and after Close with [ErrClosed], unless all replies
+// were read. The error is an [*OpError] as that of [Client.Call]. Its Unsent field is false if a reply has come.
 //
 // Each loop sends the request once, when it begins, and borrows it until then. Like Call, it
 // waits for a connection, and for a place among the requests in flight. Breaking out of the loop, or

@@ -17,8 +17,8 @@ import (
 // Close waits for them, but no longer than its second; one that itself calls Close uses up
 // that second. Data that they share with other goroutines needs a lock.
 //
-// At most 1024 events wait for a function that blocks. What comes then is dropped, and counted
-// in [Stats].TraceDropped.
+// At most 1024 events wait for a function that blocks, and late replies of at most 1 MiB together,
+// or a single larger one. What comes then is dropped, and counted in [Stats].TraceDropped.
 //
 // Exactly one Disconnected follows each Connected: of the two, both are dropped or none.
 type Trace struct {
@@ -46,8 +46,8 @@ type Trace struct {
 	Pong func(rtt time.Duration)
 
 	// LateReply reports a reply that came when no Call waited for it any more: its caller
-	// had given up, or the request had been answered before. reply is what SplitReply has
-	// returned, or the message if replies come in order. It is a copy, which the function
+	// had given up, or a request with an id had been answered before. reply is what SplitReply
+	// has returned, or the message if replies come in order. It is a copy, which the function
 	// may keep.
 	LateReply func(reply []byte)
 }
@@ -267,7 +267,7 @@ type Stats struct {
 	MessagesLost     uint64        // messages lost with their connection, as a LossError reports them
 	LateReplies      uint64        // replies that came when no Call or loop over Replies waited for them any more
 	InFlight         int           // requests of Calls on this connection that have no reply yet, those that were given up included
-	InboxBytes       int           // what was not received yet, or read by Replies: each message its length + 64, as Dialer.Inbox counts
+	InboxBytes       int           // what was neither received nor read by a loop over Replies yet: each message its length + 64, as Dialer.Inbox counts
 	TraceDropped     uint64        // events that were not told: too many waited for a function of the Trace
 }
 

@@ -23,11 +23,11 @@ import (
 // may at once. Dial copies the settings.
 //
 // Dial fails if no connection was made. Its error is an [*tcpclient.OpError] that names the errors of
-// all addresses, and permanent if all of these are. With FirstDial, Dial goes on instead until there
+// all addresses, and is permanent if all of these are. With FirstDial, Dial goes on instead until there
 // is a connection, all errors are permanent, or ctx is done.
 //
-// If one connection was made, the Clients without go on trying in the background. One whose error was
-// permanent does not: it has ended with that.
+// If at least one connection was made, the Clients that have none go on trying in the background. One
+// whose error was permanent does not: it has ended with that.
 func Dial(ctx context.Context, d *tcpclient.Dialer, network string, size int, addresses ...string) (*Pool, error) {
 	s := newSettings(d, network, size, addresses)
 	if err := s.validate(); err != nil {

@@ -10,7 +10,8 @@ import (
 
 // ErrNoConnection says that no Client of the Pool is connected. The Clients go on trying, and Call
 // waits for the first. An error that Is ErrNoConnection names the reasons. It is of
-// [tcpclient.ClassDisconnected], or of ClassPermanent if all Clients have ended.
+// [tcpclient.ClassDisconnected], or of ClassPermanent if all Clients have ended, but that of a Call
+// whose context has ended meanwhile of ClassTemporary.
 var ErrNoConnection error = noConnectionError{}
 
 type noConnectionError struct{}

@@ -131,8 +131,8 @@ func isForAnother(ctx context.Context, err error) bool {
 }
 
 // Pick returns a connected Client, chosen as Call chooses: for a Session, for Replies, for requests
-// that belong together. It never waits. The connection may have ended when the Client is used; the
-// Client then fails fast.
+// that belong together. It never waits. The connection may have ended when the Client is used; what
+// the Client does then, Clients says.
 //
 // If no Client is connected, the error Is [ErrNoConnection] and says why. After Shutdown or Close it
 // Is [tcpclient.ErrClosed].
