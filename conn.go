@@ -52,7 +52,7 @@ func newConn(raw net.Conn, address string, f framing, c *config) *Conn {
 // until it returns.
 func (c *Conn) Send(ctx context.Context, msg []byte) error {
 	unsent := true
-	err := c.do(ctx, opSend, func() error {
+	err := c.do(ctx, func() error {
 		b := new(frameBuffer)
 		if _, err := c.frames.framing.write(b, msg, minBatch); err != nil {
 			return err
@@ -66,10 +66,14 @@ func (c *Conn) Send(ctx context.Context, msg []byte) error {
 
 // Receive returns the next message, which is owned by the caller. It blocks until one
 // has come. When ctx is done the connection ends. At the end of the stream the error Is
-// io.EOF.
+// io.EOF. A Receive that fails ends the connection, and so the attempt, even if the Handshake returns
+// nil.
 func (c *Conn) Receive(ctx context.Context) (msg []byte, err error) {
-	err = c.do(ctx, opReceive, func() (err error) {
-		msg, err = c.frames.readFrame([]byte{})
+	err = c.do(ctx, func() (err error) {
+		if msg, err = c.frames.readFrame([]byte{}); err != nil {
+			err = c.wire.Kill(err) // also after bytes that are no frame: no one knows where the next begins
+			c.frames.fail(err)
+		}
 		return err
 	})
 	return msg, c.opError(opReceive, false, err)
@@ -101,7 +105,7 @@ func (c *Conn) StartTLS(ctx context.Context, config *tls.Config) error {
 	defer c.finish()
 	err := c.wire.Cause()
 	if err == nil {
-		if err = c.do(ctx, opHandshake, func() error { return c.upgrade(ctx, config) }); err != nil {
+		if err = c.do(ctx, func() error { return c.upgrade(ctx, config) }); err != nil {
 			err = &startTLSError{err}
 		}
 	}
@@ -207,7 +211,7 @@ func (c *Conn) begin() error {
 func (c *Conn) finish() { c.calls.Add(-1) }
 
 // do runs f, which talks on the connection, for a Handshake.
-func (c *Conn) do(ctx context.Context, op string, f func() error) error {
+func (c *Conn) do(ctx context.Context, f func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -222,9 +226,6 @@ func (c *Conn) do(ctx context.Context, op string, f func() error) error {
 	}
 	if reason := c.wire.Cause(); err != nil && reason != nil {
 		return reason
-	}
-	if err != nil && op == opReceive {
-		return wire.Disconnected(err) // also after bytes that are no frame
 	}
 	return err
 }

@@ -86,6 +86,38 @@ func TestHandshake(t *testing.T) {
 		require.ErrorIs(t, err, boo)
 	})
 
+	onlyBubble("that goes on after a Receive that failed does not make a connection", func(t *testing.T) { // P1
+		for name, test := range map[string]struct {
+			framer tcpclient.Framer
+			sent   []string // a second apart
+			want   error
+		}{
+			"no frame":              {tcpclient.Netstring(), []string{"5:hello;3:abc,"}, tcpclient.ErrInvalidFrame},
+			"a frame that is late":  {tcpclient.LengthPrefix{}, []string{"\x00\x00\x00\x10aaaaaaaa", "\x00\x00\x00\x04lost"}, tcpclient.ErrFrameTimeout},
+			"the end of the stream": {tcpclient.LengthPrefix{}, nil, io.EOF},
+		} {
+			_, err := testkit.TransportNamed("memory").ShakeHands(t, tcpclient.Dialer{
+				Framer:       test.framer,
+				FrameTimeout: time.Second / 2,
+				Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+					_, err := conn.Receive(ctx)
+					assert.ErrorIs(t, err, test.want, name)
+					_, err = conn.Receive(ctx)
+					assert.ErrorIs(t, err, test.want, name)
+					return nil
+				},
+			}, func(p *testkit.Peer) {
+				for _, bytes := range test.sent {
+					p.Write([]byte(bytes))
+					time.Sleep(time.Second)
+				}
+				p.Close()
+			})
+			require.ErrorIs(t, err, test.want, name)
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected, name)
+		}
+	})
+
 	onlyBubble("a Send that has failed on the way may have sent a part", func(t *testing.T) { // P4
 		n := tcpclienttest.NewNetwork()
 		boo := errors.New("boo")

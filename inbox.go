@@ -37,7 +37,7 @@ type inbox struct {
 	free    *slabPool  // nil: see storage
 	used    int        // bytes of messages in the queue, each with its overhead
 	losses  int32      // lost connections in the queue
-	waiting int32      // calls that wait for ready
+	waiting int32      // calls that wait for ready and were not given it
 	resting *slab      // that the reader goes on with after its rest; see storage
 	woken   bool       // one of them was given ready since the reader last yielded
 	end     error      // what comes after the queue; set once
@@ -179,20 +179,33 @@ func (in *inbox) nextLocked(ctx context.Context) (s *slab, i int, err error) {
 			return nil, 0, in.end
 		}
 		in.waiting++
-		in.mu.Unlock()
 		in.demand.begin()
+		in.mu.Unlock()
 		select {
-		case <-in.ready: // who sent it has ended the demand: what is here needs no connection
+		case <-in.ready: // and is not counted any more
+			in.mu.Lock()
 		case <-ctx.Done():
-			err = ctx.Err()
-			in.demand.end()
-		}
-		in.mu.Lock()
-		in.waiting--
-		if err != nil {
-			return nil, 0, err
+			in.mu.Lock()
+			in.leaveLocked()
+			return nil, 0, ctx.Err()
 		}
 	}
+}
+
+// leaveLocked lets one leave who waits and has taken nothing from ready.
+func (in *inbox) leaveLocked() {
+	if in.waiting > 0 {
+		in.uncountLocked()
+		return
+	}
+	<-in.ready // all were given it, each of the others has taken one at most, and so there is one
+}
+
+// uncountLocked ends the wait of one of those who wait. What is here needs no connection, and so its
+// demand for one ends, too.
+func (in *inbox) uncountLocked() {
+	in.waiting--
+	in.demand.end()
 }
 
 // claimLocked takes the next message of s, the first slab.
@@ -292,7 +305,7 @@ func (in *inbox) passOnLocked() {
 	select {
 	case in.ready <- struct{}{}:
 		in.woken = true
-		in.demand.end()
+		in.uncountLocked()
 	default:
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"math/bits"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -172,7 +173,6 @@ func TestSlab(t *testing.T) {
 		clear(rest)
 		in.demand.mu.Unlock()
 		<-rotated
-		in.waiting = 0
 		require.Equal(t, next, string(p.slab.free()[:left]))
 
 		msg, err := in.receive(t.Context(), nil)
@@ -192,6 +192,38 @@ type gatedContext struct {
 func (c gatedContext) Done() <-chan struct{} {
 	<-c.gate
 	return c.Context.Done()
+}
+
+func TestInboxWaitersThatLeaveTakeTheirSignalWithThem(t *testing.T) { // P8
+	for waiters := 1; waiters <= 3; waiters++ {
+		for messages := range 3 {
+			t.Run(fmt.Sprintf("%d waiters, %d messages", waiters, messages), func(t *testing.T) {
+				for range 50 { // a waiter that may take a signal and whose context is over chooses at random
+					synctest.Test(t, func(t *testing.T) {
+						in, p := newTestInbox(1 << 20)
+						in.demand = newDemand()
+						gate := make(chan struct{})
+						ctx, cancel := context.WithCancel(t.Context())
+						var all sync.WaitGroup
+						for range waiters {
+							all.Go(func() { in.receive(gatedContext{ctx, gate}, nil) })
+						}
+						synctest.Wait()
+						for range messages {
+							require.NoError(t, p.put("a message", new(calmUpstream)))
+							p.publish()
+						}
+						cancel()
+						close(gate)
+						all.Wait()
+						require.Zero(t, in.waiting)
+						require.Empty(t, in.ready)
+						require.Zero(t, in.demand.waiting)
+					})
+				}
+			})
+		}
+	}
 }
 
 // While those who wait are not in their select yet, one signal is all that fits into ready. Each who

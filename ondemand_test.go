@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -359,6 +361,36 @@ var ask = map[string]func(ctx context.Context, c *tcpclient.Client) error{
 
 // P8, C12
 func TestOnDemand(t *testing.T) {
+	t.Run("a Send after a large message that a Receive has waited for is given a connection", testkit.InBubble(func(t *testing.T) { // P8, FIELD C12
+		l := testkit.ListenMemory(t)
+		c := l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true}})
+		for _, size := range []int{10 << 10, 100 << 10} { // of either, more is published while the receiver wakes
+			received := testkit.Start(t, func() int {
+				msg, err := c.Receive(t.Context())
+				require.NoError(t, err)
+				return len(msg)
+			})
+			p := l.AcceptPeer(t)
+			synctest.Wait()
+			p.Send(strings.Repeat("a", size))
+			require.Equal(t, size, received())
+			testkit.HangUp(p)
+			synctest.Wait()
+			_, err := c.Receive(testkit.Within(t, time.Millisecond))
+			require.ErrorIs(t, err, io.EOF)
+
+			time.Sleep(time.Minute)
+			require.NoError(t, c.Send(testkit.Within(t, time.Minute), []byte("b")))
+			p = l.AcceptPeer(t)
+			require.Equal(t, "b", p.Receive())
+			testkit.HangUp(p)
+			synctest.Wait()
+			_, err = c.Receive(testkit.Within(t, time.Millisecond))
+			require.ErrorIs(t, err, io.EOF)
+			time.Sleep(time.Minute)
+		}
+	}))
+
 	t.Run("Dial returns at once and connects nothing; wrong settings are refused", testkit.InBubble(func(t *testing.T) {
 		began := time.Now()
 		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true, FirstDial: true}, DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -704,6 +736,24 @@ func TestDisconnect(t *testing.T) {
 		require.NoError(t, c.Close())
 	}))
 
+	t.Run("that is permanent ends a Client that has just been connected", testkit.InBubble(func(t *testing.T) { // P8
+		l := testkit.ListenMemory(t)
+		l.Each(func(conn net.Conn) { io.Copy(io.Discard, conn) })
+		var c *tcpclient.Client
+		c = l.Dial(t, tcpclient.Dialer{
+			Reconnect: &tcpclient.Backoff{OnDemand: true},
+			Correlator: askedForMaxID{asked: func() { // between the attempt and the use of its connection
+				c.Disconnect(tcpclient.Permanent(readOnly))
+			}},
+		})
+		_, err := c.Call(testkit.Within(t, time.Minute), []byte("x"))
+		require.ErrorIs(t, err, readOnly)
+		require.Equal(t, tcpclient.ClassPermanent, tcpclient.Classify(err))
+		_, err = c.Receive(t.Context())
+		require.ErrorIs(t, err, readOnly)
+		require.EqualValues(t, 1, c.Stats().Connects)
+	}))
+
 	t.Run("while idle on demand cuts no later wait short, and dials nothing", testkit.InBubble(func(t *testing.T) {
 		attempts := 0
 		d := tcpclient.Dialer{Reconnect: &tcpclient.Backoff{OnDemand: true, Min: time.Hour, Max: time.Hour}, DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -804,4 +854,15 @@ func TestContextThatEndsWithoutAConnectionSaysWhy(t *testing.T) {
 		require.ErrorIs(t, err, context.Canceled)
 		require.NotErrorIs(t, err, testkit.ErrRefused, "that is not why")
 	})(t)
+}
+
+// askedForMaxID tells when it is asked for its MaxID.
+type askedForMaxID struct {
+	tcpclient.IDPrefix
+	asked func()
+}
+
+func (k askedForMaxID) MaxID() uint64 {
+	k.asked()
+	return math.MaxUint64
 }

@@ -97,6 +97,9 @@ func (c *Client) attach(conn *Conn) *link {
 		l.wire.Kill(ErrClosed) // and neither Close nor Shutdown is to see this one
 		return l
 	}
+	if c.verdict != nil {
+		l.wire.Kill(c.verdict) // Disconnect came between the attempt and us
+	}
 	c.link.Store(l)
 	return l
 }
