@@ -355,13 +355,14 @@ func (c *call) isRead() bool { return c.series != nil && !c.series.waits }
 
 // A roomFailure ends the waits for room while the connection goes on.
 type roomFailure struct {
-	done  chan struct{} // closed when err is set
+	epoch int           // when the first began to wait
+	done  chan struct{} // closed when err and until are set
 	err   error
-	epoch int // when the first began to wait
+	until int // who began to wait later goes on
 }
 
-func (f *roomFailure) end(err error) {
-	f.err = err
+func (f *roomFailure) end(epoch int, err error) {
+	f.err, f.until = err, epoch
 	close(f.done)
 }
 
@@ -708,21 +709,25 @@ func (k *calls) roomLocked() {
 func (k *calls) wait(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	began := k.epoch
 	for k.over == nil && k.pending.full() {
 		if k.room == nil {
 			k.room = make(chan struct{}, 1)
 		}
 		k.waiting++
 		if k.roomFailed == nil {
-			k.roomFailed = &roomFailure{done: make(chan struct{}), epoch: k.epoch}
+			k.roomFailed = &roomFailure{done: make(chan struct{}), epoch: began}
 		}
 		room, failed := k.room, k.roomFailed
+		failed.epoch = min(failed.epoch, began)
 		k.mu.Unlock()
 		var err error
 		select {
 		case <-room:
 		case <-failed.done:
-			err = failed.err
+			if began <= failed.until {
+				err = failed.err
+			}
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
@@ -825,7 +830,7 @@ func (k *calls) failLocked(epoch int, err error) {
 func (k *calls) failRoomLocked(epoch int, err error) {
 	if f := k.roomFailed; f != nil && f.epoch <= epoch {
 		k.roomFailed = nil
-		f.end(err)
+		f.end(epoch, err)
 	}
 }
 

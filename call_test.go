@@ -884,6 +884,36 @@ func TestErrInboxFull(t *testing.T) {
 		}
 	}))
 
+	t.Run("comes when a Call has waited for a place for a second, not when another has", testkit.InBubble(func(t *testing.T) {
+		for _, later := range []time.Duration{0, 100, 740, 750, 760, 990} {
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 1, Correlator: tcpclient.IDPrefix{}, MaxInFlight: 1})
+			call := func() (waited func() time.Duration) {
+				began := time.Now()
+				return testkit.Start(t, func() time.Duration {
+					_, err := c.Call(testkit.Within(t, time.Minute), []byte("?"))
+					assert.ErrorIs(t, err, tcpclient.ErrInboxFull)
+					return time.Since(began)
+				})
+			}
+			inFlight := call()
+			synctest.Wait()
+			one := call()
+			time.Sleep(time.Second / 2)
+			p.Send("a", "b", "c", "d")
+			synctest.Wait()
+			full := time.Now()
+			time.Sleep(later * time.Millisecond)
+			other := call()
+			inFlight()
+			require.GreaterOrEqual(t, one(), time.Second*3/2)
+			waited := other()
+			require.GreaterOrEqual(t, waited, time.Second, "the Inbox was full for %d ms before", later)
+			require.Less(t, waited, 2*time.Second, "the Inbox was full for %d ms before", later)
+			require.Less(t, time.Since(full), 3*time.Second)
+			require.NoError(t, c.Close())
+		}
+	}))
+
 	t.Run("does not come while messages are received, though a large one finds no room", testkit.InBubble(func(t *testing.T) {
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 100_000, Correlator: tcpclient.IDPrefix{}})
 		for range 1400 {
