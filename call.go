@@ -361,6 +361,9 @@ type roomFailure struct {
 	until int // who began to wait later goes on
 }
 
+// join adds one who began to wait then.
+func (f *roomFailure) join(began int) { f.epoch = min(f.epoch, began) }
+
 func (f *roomFailure) end(epoch int, err error) {
 	f.err, f.until = err, epoch
 	close(f.done)
@@ -719,7 +722,7 @@ func (k *calls) wait(ctx context.Context) error {
 			k.roomFailed = &roomFailure{done: make(chan struct{}), epoch: began}
 		}
 		room, failed := k.room, k.roomFailed
-		failed.epoch = min(failed.epoch, began)
+		failed.join(began)
 		k.mu.Unlock()
 		var err error
 		select {
