@@ -115,12 +115,12 @@
 //
 // # Panics
 //
-// A panic in a Framer that reads, in SplitReply, IsPush or More, in a function of a Heartbeat, in a
-// Handshake or in a DialContext becomes an error. That error ends the connection or the
-// attempt; a Handshake or DialContext that panicked is not called again. So does a panic in
-// WriteFrame for a ping or an answer. For a message of yours, WriteFrame, AppendRequest and
-// RequestID run on your goroutine: a panic there reaches you, and nothing of the message stays in
-// the buffer. A panic in a function of a Trace ends the program.
+// A panic in a Framer that reads, or that writes a ping or an answer, in SplitReply, IsPush or More, in
+// a function of a Heartbeat, in a Handshake or in a DialContext becomes an error. That error ends the
+// connection or the attempt; a Handshake or DialContext that panicked is not called again. For a
+// message of yours, WriteFrame, AppendRequest and RequestID run on your goroutine: a panic there
+// reaches you, and nothing of the message stays in the buffer. A panic in a function of a Trace ends
+// the program.
 //
 // # Goroutines and memory
 //

@@ -131,8 +131,8 @@ func isForAnother(ctx context.Context, err error) bool {
 }
 
 // Pick returns a connected Client, chosen as Call chooses: for a Session, for Replies, for requests
-// that belong together. It never waits. The connection may have ended when the Client is used; what
-// the Client does then, Clients says.
+// that belong together. It never waits. The connection may have ended when the Client is used; see
+// [Pool.Clients] for what it does then.
 //
 // If no Client is connected, the error Is [ErrNoConnection] and says why. After Shutdown or Close it
 // Is [tcpclient.ErrClosed].
