@@ -173,6 +173,13 @@ func (p *ping) track(now time.Time, out Outbound, pollInterval time.Duration) {
 	p.nextPoll = now.Add(pollInterval)
 }
 
+// extend puts off by d what the peer has gained by its TCP.
+func (p *ping) extend(d time.Duration) {
+	if p.moved.After(p.sent) {
+		p.moved = p.moved.Add(d)
+	}
+}
+
 // overtake records that a message has ended the silence.
 func (p *ping) overtake() { p.state = pingNone }
 
@@ -501,4 +508,5 @@ func (m *Monitor) grace() time.Duration {
 func (m *Monitor) extend(d time.Duration) {
 	m.silence.extend(d)
 	m.frame.extend(d)
+	m.ping.extend(d)
 }

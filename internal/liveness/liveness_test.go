@@ -617,6 +617,23 @@ func TestMonitorBehindBulkData(t *testing.T) {
 		require.Equal(t, HeartbeatExpired, m.wakes(30*sec, Outbound{Acked: 9999, Queued: true}))
 	})
 
+	for _, late := range []time.Duration{lateBy + 1, 5 * ms, 12 * ms, 300 * ms, 3 * sec, time.Minute, time.Hour} {
+		t.Run(fmt.Sprintf("a verdict that is %v late is put off for one fresh read", late), func(t *testing.T) { // P5, Y1
+			m := bulk(t)
+			acked := int64(1000)
+			for now := since0(m.Next()); now < 60*sec; now = since0(m.Next()) {
+				acked++
+				require.Equal(t, Wait, m.wakes(now, Outbound{Acked: acked, Queued: true, Behind: now < 58*sec}))
+			}
+			now := since0(m.Next()) + late
+			require.Equal(t, Wait, m.wakes(now, Outbound{Acked: acked}))
+			due := since0(m.Next())
+			require.GreaterOrEqual(t, due, now+minGrace, "the next read has no time to find what is in the socket")
+			require.LessOrEqual(t, due, now+16*sec, "the grace is longer than the peer ever had to answer")
+			require.Equal(t, HeartbeatExpired, m.wakes(due, Outbound{Acked: acked}))
+		})
+	}
+
 	t.Run("an acknowledgement of a former ping is none of this one", func(t *testing.T) {
 		m := bulk(t)
 		m.wakes(12*sec, Outbound{Acked: 1500, Behind: true})
@@ -636,6 +653,7 @@ type peerModel struct {
 	arrival []time.Duration // of messages from the peer, in order
 	pinged  []time.Duration
 	handed  []time.Duration // what we send but for pings, in order
+	backlog time.Duration   // how long a ping waits behind our own data
 	// Suspensions of this process: at from, for. In order.
 	stops [][2]time.Duration
 	// The same for waits of the reader for something else than the socket, which begin with a
@@ -650,6 +668,14 @@ func (sim *peerModel) outbound() (out Outbound) {
 	}
 	if len(sim.handed) > 0 && sim.handed[0] <= sim.now {
 		out.Handed = at(sim.handed[0])
+	}
+	if sim.backlog > 0 {
+		acked := sim.now
+		if n := len(sim.pinged); n > 0 {
+			leaves := sim.pinged[n-1] + sim.backlog
+			acked, out.Behind = min(acked, leaves), sim.now < leaves
+		}
+		out.Acked, out.Queued = int64(acked), true
 	}
 	return out
 }
@@ -741,8 +767,14 @@ func TestMonitorSimulation(t *testing.T) {
 				sim.stops = append(sim.stops, [2]time.Duration{now, d})
 				now += d
 			}
+			patience := timeout - interval
+			if seed%2 == 1 {
+				sim.backlog = time.Duration(rng.Int64N(int64(60 * sec)))
+				patience -= 2 * sim.monitor.pollInterval() // that much later it may be known that the ping has left
+			}
 			r := sim.run(300*sec, func(now time.Duration) {
-				sim.arrival = append(sim.arrival, now+time.Duration(rng.Int64N(int64(timeout-interval))))
+				sim.arrival = append(sim.arrival, now+sim.backlog+time.Duration(rng.Int64N(int64(patience))))
+				slices.Sort(sim.arrival)
 			})
 			require.Equal(t, Wait, r, "seed %d: interval %v, timeout %v, dead at %v, pinged at %v, answer at %v", seed, interval, timeout, sim.now, sim.pinged, sim.arrival)
 		}
