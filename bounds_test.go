@@ -195,6 +195,39 @@ func TestInbox(t *testing.T) {
 		}
 	})
 
+	t.Run("that a loop empties is filled again at once, also the first time", testkit.InBubble(func(t *testing.T) { // P6, P12
+		for ahead := range 20 { // messages that the loop has taken when the reader begins to wait
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 2000})
+			small, large := make([]string, 20), testkit.PatternText(1500)
+			proceed := make(chan struct{})
+			done := testkit.Start(t, func() (n int) {
+				for range c.Messages(t.Context()) {
+					if n++; n == ahead || n == len(small)+1 {
+						proceed <- struct{}{}
+					}
+					if n > len(small) {
+						break
+					}
+				}
+				return n
+			})
+			p.Send(small[:max(ahead, 1)]...) // in one slab with those that follow
+			if ahead > 0 {
+				synctest.Wait()
+			}
+			p.Send(append(small[max(ahead, 1):], large)...)
+			synctest.Wait()
+			began := time.Now()
+			if ahead > 0 {
+				<-proceed
+			}
+			<-proceed
+			require.Zero(t, time.Since(began), "%d messages ahead", ahead)
+			require.Equal(t, len(small)+1, done())
+			require.NoError(t, c.Close())
+		}
+	}))
+
 	t.Run("takes one message of any size", func(t *testing.T) { // P6
 		synctest.Test(t, func(t *testing.T) {
 			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Inbox: 1})

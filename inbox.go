@@ -482,9 +482,9 @@ func (in *inbox) hearLocked() {
 	}
 }
 
-// roomLocked wakes the reader if it waits for room.
+// roomLocked wakes the reader if it waits for room. One that is only about to finds out by itself.
 func (in *inbox) roomLocked() {
-	if !in.full.Load() {
+	if !in.full.Load() || in.room == nil {
 		return
 	}
 	in.full.Store(false)
