@@ -115,7 +115,8 @@ func (s *settings) dialAll(ctx context.Context) (clients []*tcpclient.Client, er
 // goes on as a Client does that has lost its connection. If failure is permanent, it has ended.
 //
 // A Dialer makes a Client without a connection only on demand. Then the demand is to have no end: it
-// is renewed when an attempt has failed, and when a connection is lost.
+// is renewed when an attempt has failed, and when a connection is lost. What a Trace whose function
+// blocks has dropped the next Call makes up for.
 func (s *settings) dialLater(ctx context.Context, p *Pool, i int, failure error) (*tcpclient.Client, error) {
 	var c *tcpclient.Client
 	demand := func() { _, _ = c.Session() } // asks for a connection, and never waits

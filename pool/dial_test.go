@@ -164,6 +164,45 @@ func TestClientsWithoutAConnectionGoOnTrying(t *testing.T) { // P8
 		})
 	})
 
+	t.Run("also if a function of the Trace has blocked for long", func(t *testing.T) {
+		inWorld(t, func(t *testing.T, w *world) {
+			w.start("b:1")
+			d := w.dialer()
+			release := make(chan struct{})
+			d.Trace = &tcpclient.Trace{Pong: func(time.Duration) { <-release }}
+			ping, err := tcpclient.IDPrefix{}.AppendRequest(nil, 0, nil)
+			require.NoError(t, err)
+			d.Heartbeat = tcpclient.Heartbeat{
+				Interval: 10 * time.Millisecond,
+				Ping:     func() []byte { return ping },
+				IsPong: func(msg []byte) bool {
+					id, _, ok := tcpclient.IDPrefix{}.SplitReply(msg)
+					return ok && id == 0
+				},
+			}
+			p := w.dial(t, d, 1, "a:1", "b:1")
+			w.start("a:1")
+			time.Sleep(time.Minute)
+			require.Positive(t, p.Clients()[0].Stats().TraceDropped)
+
+			w.kill("a:1") // of which it hears late, and then not of the end of the next one
+			w.kill("b:1")
+			w.start("a:1", "b:1")
+			call(t, p, "asks both")
+			time.Sleep(10 * time.Second)
+			require.Equal(t, []string{"a:1", "b:1"}, connectedTo(p))
+			close(release)
+			synctest.Wait()
+			w.server("a:1").ResetConnections()
+			for range 100 {
+				call(t, p, "again")
+			}
+			time.Sleep(10 * time.Second)
+			require.Equal(t, []string{"a:1", "b:1"}, connectedTo(p))
+			require.NoError(t, p.Close())
+		})
+	})
+
 	t.Run("with waits from the first attempt on", func(t *testing.T) {
 		inWorld(t, func(t *testing.T, w *world) {
 			w.start("a:1")

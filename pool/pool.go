@@ -282,6 +282,7 @@ func (p *Pool) chooseAmongAll(tried []bool) int {
 		}
 		switch stats := c.Stats(); {
 		case !stats.Connected:
+			_, _ = c.Session() // on demand it asks for one: dialLater may not have heard of the loss
 		case p.isFull(stats.InFlight):
 			full = append(full, i)
 		default:
