@@ -392,7 +392,18 @@ func (c *faulty) CloseWrite() error {
 	if lost {
 		return nil
 	}
-	return half.CloseWrite()
+	err := half.CloseWrite()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil || c.closed:
+		return err
+	case c.ended == Cut: // what a socket says where the peer has closed
+		return nil
+	case c.ended == Reset:
+		return c.error("close", os.NewSyscallError("shutdown", syscall.ENOTCONN))
+	}
+	return err
 }
 
 // SetLinger sets the linger time of the wrapped connection, if that has one.

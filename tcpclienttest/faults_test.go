@@ -154,6 +154,33 @@ func TestFaults_Reset(t *testing.T) {
 	})
 }
 
+func TestFaults_CloseWrite(t *testing.T) {
+	for action, want := range map[tcpclienttest.Action]error{tcpclienttest.Cut: nil, tcpclienttest.Reset: syscall.ENOTCONN} {
+		withFaults(t, tcpclienttest.Faults{Write: tcpclienttest.Fault{After: 3, Then: action}}, func(t *testing.T, near, far net.Conn) {
+			_, err := near.Write([]byte("abc"))
+			require.NoError(t, err)
+			require.ErrorIs(t, near.(interface{ CloseWrite() error }).CloseWrite(), want, action)
+		})
+	}
+
+	synctest.Test(t, func(t *testing.T) {
+		network := tcpclienttest.NewNetwork()
+		l, err := network.Listen("server:1")
+		require.NoError(t, err)
+		server := tcpclienttest.NewServerOn(l, nil, tcpclienttest.Echo)
+		defer server.Close()
+		for range 100 {
+			dialer := tcpclient.Dialer{DialContext: tcpclienttest.Faults{
+				Write: tcpclienttest.Fault{After: 9, Then: tcpclienttest.Reset},
+			}.DialContext(network.DialContext)}
+			c, err := dialer.Dial(t.Context(), "tcp", server.Addr)
+			require.NoError(t, err)
+			require.NoError(t, c.Write(t.Context(), []byte("hello")))
+			require.ErrorIs(t, c.Shutdown(t.Context()), syscall.ECONNRESET)
+		}
+	})
+}
+
 // requireText reads as many bytes as want has, and compares them.
 func requireText(t *testing.T, conn net.Conn, want string) {
 	t.Helper()
