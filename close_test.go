@@ -308,6 +308,45 @@ func TestCloseWithAStuckReader(t *testing.T) {
 	}))
 }
 
+func TestEndWhileTheWriteFrameOfAPingHangs(t *testing.T) {
+	for name, heartbeat := range map[string]tcpclient.Heartbeat{
+		"ping":   {Interval: time.Second, Ping: func() []byte { return []byte("hang") }},
+		"answer": {Answer: func(msg []byte) ([]byte, bool) { return []byte("hang"), string(msg) == "ping" }},
+	} {
+		// connect returns a Client that has something to flush, and a reader that hangs with the lock.
+		connect := func(t *testing.T) *tcpclient.Client {
+			hanging := newHook(t)
+			c, p := testkit.ConnectMemory(t, tcpclient.Dialer{
+				Heartbeat: heartbeat,
+				Framer: testkit.FuncFramer{Write: func(w *bufio.Writer, msg []byte) error {
+					if string(msg) == "hang" {
+						hanging.hang()
+					}
+					return tcpclient.LengthPrefix{}.WriteFrame(w, msg)
+				}},
+			})
+			require.NoError(t, c.Write(t.Context(), []byte("kept")))
+			p.Send("ping")
+			<-hanging.inside
+			return c
+		}
+		t.Run("Close returns, and cannot tell what is lost: "+name, testkit.InBubble(func(t *testing.T) { // P4, P7
+			c := connect(t)
+			var err error
+			requireTakes(t, time.Second, func() { err = c.Close() })
+			require.Equal(t, "close", testkit.OpError(t, err).Op)
+			require.ErrorContains(t, err, "WriteFrame")
+		}))
+		t.Run("Shutdown returns when its context ends: "+name, testkit.InBubble(func(t *testing.T) { // P2, P4
+			c := connect(t)
+			var err error
+			requireTakes(t, 2*time.Second, func() { err = c.Shutdown(testkit.Within(t, time.Second)) })
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.ErrorContains(t, err, "WriteFrame")
+		}))
+	}
+}
+
 func TestConnectionEndsWhileAWriteFrameHangs(t *testing.T) {
 	testkit.EachTransportParallel(t, transporttest.EndWhileAWriteFrameHangs)
 }

@@ -67,7 +67,7 @@ func (c *Conn) Send(ctx context.Context, msg []byte) error {
 // Receive returns the next message, which is owned by the caller. It blocks until one
 // has come. When ctx is done the connection ends. At the end of the stream the error Is
 // io.EOF. A Receive that fails ends the connection, and so the attempt, even if the Handshake returns
-// nil.
+// nil; only if ctx was done before, it does nothing.
 func (c *Conn) Receive(ctx context.Context) (msg []byte, err error) {
 	err = c.do(ctx, func() (err error) {
 		if msg, err = c.frames.readFrame([]byte{}); err != nil {
@@ -76,7 +76,10 @@ func (c *Conn) Receive(ctx context.Context) (msg []byte, err error) {
 		}
 		return err
 	})
-	return msg, c.opError(opReceive, false, err)
+	if err != nil {
+		return nil, c.opError(opReceive, false, err)
+	}
+	return msg, nil
 }
 
 // StartTLS makes the TLS handshake on a connection that began in the clear, once the server has
@@ -176,8 +179,8 @@ func (c *Conn) setFramer(f Framer) error {
 // this connection brings from then on. They count as received, but not as replies to Calls or as
 // the Heartbeat's. They may exceed [Dialer].Inbox. Then the connection is read once there is room.
 //
-// It does not block. What was delivered is dropped if the attempt fails. After the Handshake
-// Deliver does nothing.
+// It does not block. What was delivered is dropped if the attempt fails, and if the connection ends
+// before the Inbox has room for a message. After the Handshake Deliver does nothing.
 func (c *Conn) Deliver(msg []byte) {
 	if c.begin() != nil {
 		return
@@ -222,6 +225,7 @@ func (c *Conn) do(ctx context.Context, f func() error) error {
 	stop := c.guard(ctx)
 	err := f()
 	if !stop() {
+		c.wire.Kill(ctx.Err()) // which guard may only be about to do
 		return ctx.Err()
 	}
 	if reason := c.wire.Cause(); err != nil && reason != nil {

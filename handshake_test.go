@@ -63,6 +63,28 @@ func TestHandshake(t *testing.T) {
 		require.NoError(t, c.Close())
 	})
 
+	t.Run("a context that ends while a Send returns ends the attempt", func(t *testing.T) { // P2, P9
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		l.Each(func(conn net.Conn) { io.Copy(io.Discard, conn) })
+		for range 300 {
+			ctx, cancel := context.WithCancel(t.Context())
+			_, err := l.TryDial(t.Context(), tcpclient.Dialer{
+				DialContext: testkit.Wrapping(n.DialContext, func(conn net.Conn) net.Conn {
+					return &testkit.HookedConn{Conn: conn, OnWrite: func(p []byte) (int, error) {
+						cancel()
+						return conn.Write(p)
+					}}
+				}),
+				Handshake: func(_ context.Context, conn *tcpclient.Conn) error {
+					assert.ErrorIs(t, conn.Send(ctx, []byte("optional")), context.Canceled)
+					return nil
+				},
+			})
+			require.ErrorIs(t, err, context.Canceled, "and not the connection in use some time later")
+		}
+	})
+
 	onlyBubble("what the server said before a Send failed is received", func(t *testing.T) { // P1
 		boo := errors.New("boo")
 		n := tcpclienttest.NewNetwork()
@@ -822,6 +844,32 @@ func TestConnDeliverMoreThanTheInbox(t *testing.T) {
 		require.Equal(t, "x", reply)
 		require.Zero(t, c.Stats().InboxBytes)
 		require.EqualValues(t, 4, c.Stats().MessagesReceived)
+	}))
+}
+
+func TestConnDeliverOnManyConnections(t *testing.T) {
+	t.Run("of which none is received from takes no more than the Inbox and one Handshake bring", testkit.InBubble(func(t *testing.T) { // P6, E5
+		l := testkit.ListenMemory(t)
+		l.Each(func(conn net.Conn) { io.Copy(io.Discard, conn) })
+		c, err := l.TryDial(t.Context(), tcpclient.Dialer{
+			Inbox:     1000,
+			Reconnect: &tcpclient.Backoff{Min: 1, Max: 1},
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				for range 3 {
+					conn.Deliver(make([]byte, 600))
+				}
+				return nil
+			},
+		})
+		require.NoError(t, err)
+		for range 50 {
+			synctest.Wait()
+			c.Disconnect(nil)
+			time.Sleep(time.Second)
+		}
+		require.Greater(t, c.Stats().Connects, uint64(50))
+		require.Less(t, c.Stats().InboxBytes, 1000+4*1000)
+		require.NoError(t, c.Close())
 	}))
 }
 

@@ -71,8 +71,8 @@ func newLink(c *config, conn *Conn, p *producer, count *counters, trace *tracer,
 		count:    count,
 		trace:    trace,
 		slabs:    c.inbox > 2*directSlab,
+		pushed:   conn.takePushed(),
 	}
-	p.deliver(conn.takePushed())
 	l.reader.succeed(conn.frames)
 	conn.wire.Watch(watch, c.heartbeat.Ping != nil)
 	return l
@@ -140,7 +140,7 @@ func (l *link) closeGracefully(ended <-chan struct{}) {
 	if flushed && !l.secure {
 		return
 	}
-	if l.awaitFIN(l.out.finish()) && !flushed {
+	if finished := l.out.finish(); finished != nil && l.awaitFIN(finished) && !flushed {
 		l.linger(ended, nil)
 	}
 }

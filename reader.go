@@ -403,8 +403,9 @@ type reader struct {
 	origin   *origin
 	count    *counters
 	trace    *tracer
-	watched  bool // messages may belong to the heartbeat
-	slabs    bool // the Inbox has room for slabs of directSlab
+	watched  bool     // messages may belong to the heartbeat
+	slabs    bool     // the Inbox has room for slabs of directSlab
+	pushed   [][]byte // that the Handshake has delivered
 }
 
 // succeed makes r go on where the reader of the Handshake has stopped.
@@ -425,8 +426,7 @@ func (r *reader) run() (err error) {
 			err = panicked(p) // in a Framer or a hook of the user
 		}
 	}()
-	// A dying connection before this one may have left more than the Inbox holds.
-	if err := r.producer.makeRoom(0, r.origin, nil); err != nil {
+	if err := r.deliverPushed(); err != nil {
 		return err
 	}
 	for {
@@ -452,6 +452,18 @@ func (r *reader) run() (err error) {
 			return err
 		}
 	}
+}
+
+// deliverPushed takes in what the Handshake has delivered: all at once, and only if there is room, since
+// the connections before this one may have left more than the Inbox holds.
+func (r *reader) deliverPushed() error {
+	pushed := r.pushed
+	r.pushed = nil
+	if err := r.producer.makeRoom(0, r.origin, nil); err != nil || len(pushed) == 0 {
+		return err
+	}
+	r.producer.deliver(pushed)
+	return r.producer.makeRoom(0, r.origin, nil)
 }
 
 // await waits until something of the next message is here, or the connection has ended. Meanwhile

@@ -17,6 +17,9 @@ import (
 // has ended. The Client knows what comes next.
 var errOver = errors.New("connection over")
 
+// errHeldUp is the loss that Close reports when it cannot look.
+var errHeldUp = errors.New("a WriteFrame has not returned, what was not flushed before it is lost: it must not block")
+
 // A phase is how far the writing side of a connection is in its life.
 type phase uint8
 
@@ -402,15 +405,34 @@ func (o *outbox) end() {
 // seal makes the outbox refuse further messages, but for pings and their answers. What it
 // took is still written.
 func (o *outbox) seal() {
+	if o.lockToEnd() {
+		defer o.mu.Unlock()
+		o.phase = max(o.phase, phaseSealed)
+	}
+}
+
+// lockToEnd takes the lock for who ends the connection, unless that dies while code of the user frames
+// a ping or an answer, under the lock, and does not return.
+func (o *outbox) lockToEnd() bool {
+	for !o.control.tryFraming() {
+		select {
+		case <-time.After(closePoll):
+		case <-o.wire.Dead():
+			return false
+		}
+	}
+	defer o.control.framing.Unlock()
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.phase = max(o.phase, phaseSealed)
+	return true
 }
 
 // finish has all written that was taken, and then FIN. What it returns is closed after that.
 // What the network takes at once the caller writes: on a busy machine the helper may come late.
+// finished is nil if the connection has died, and the lock was not to be had.
 func (o *outbox) finish() (finished <-chan struct{}) {
-	o.mu.Lock()
+	if !o.lockToEnd() {
+		return nil
+	}
 	if o.finished != nil {
 		defer o.mu.Unlock()
 		return o.finished
@@ -435,7 +457,9 @@ func (o *outbox) finish() (finished <-chan struct{}) {
 
 // isFlushed reports whether all that was taken has been handed over.
 func (o *outbox) isFlushed() bool {
-	o.mu.Lock()
+	if !o.lockToEnd() {
+		return false
+	}
 	defer o.mu.Unlock()
 	return o.batches.flight == nil && o.batches.open.frames == 0
 }
@@ -464,9 +488,11 @@ func (o *outbox) takeLoss() error {
 }
 
 // takeLossNow is takeLoss while the reader is held up in code of the user and end was not
-// called: whatever is still here after Kill is lost.
+// called: whatever is still here after Kill is lost. If that code has the lock, nobody knows what is here.
 func (o *outbox) takeLossNow() error {
-	o.mu.Lock()
+	if !o.lockToEnd() {
+		return errHeldUp
+	}
 	defer o.mu.Unlock()
 	if o.writer == writerNone {
 		o.failLocked()
@@ -499,6 +525,8 @@ func (o *outbox) writeControl(msg []byte) (taken bool, err error) {
 // enterControl frames a ping or an answer, unless such are no longer taken. The lock is held
 // then; if it has not entered, it is not.
 func (o *outbox) enterControl(msg []byte) (entered bool, err error) {
+	o.control.framing.Lock()
+	defer o.control.framing.Unlock()
 	o.mu.Lock()
 	defer func() {
 		if !entered {
@@ -714,8 +742,20 @@ func (b *batches) messages() int {
 
 // A controlState is how far pings and answers are.
 type controlState struct {
-	left atomic.Int32 // of them in batches that were not handed over
-	end  int64        // where the last of the others ends in the stream of the connection; guarded by outbox.mu
+	framing sync.Mutex   // held while one is framed, by code of the user; taken before outbox.mu
+	left    atomic.Int32 // of them in batches that were not handed over
+	end     int64        // where the last of the others ends in the stream of the connection; guarded by outbox.mu
+}
+
+// tryFraming takes framing, unless who has it keeps it for longer than others take to frame.
+func (c *controlState) tryFraming() bool {
+	for range 100 {
+		if c.framing.TryLock() {
+			return true
+		}
+		runtime.Gosched()
+	}
+	return false
 }
 
 // wrote records that n were handed over, and where the last ends.

@@ -344,6 +344,12 @@ func TestRenegotiation(t *testing.T) {
 		testkit.RequireNoGoroutines(t)
 	})
 
+	t.Run("that stalls makes no end in order of a Shutdown that has nothing to flush", func(t *testing.T) { // P2, P9
+		c, _ := stalled(t, tcpclient.Dialer{})
+		require.ErrorIs(t, c.Shutdown(testkit.Within(t, 50*time.Millisecond)), context.DeadlineExceeded)
+		testkit.RequireNoGoroutines(t)
+	})
+
 	t.Run("that fails ends the connection with what TLS says", func(t *testing.T) { // P9
 		c, p := stalled(t, tcpclient.Dialer{})
 		sent := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("x")) })

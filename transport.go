@@ -169,7 +169,7 @@ func (t *tlsTransport) writeRecords(b *batch, handOver func([]byte) (int, error)
 	}
 }
 
-// encrypt gives p to TLS. If that has to wait for a handshake, which the reader makes, what the
+// encrypt gives p to TLS, which makes no record of nothing. If that has to wait for a handshake, which the reader makes, what the
 // reader has to send for it is handed over meanwhile.
 func (t *tlsTransport) encrypt(p []byte) (n int, err error) {
 	t.buffer.encrypting.Store(true)
@@ -195,13 +195,20 @@ func (t *tlsTransport) encrypt(p []byte) (n int, err error) {
 func (t *tlsTransport) canTry() bool          { return t.wire.CanTryWrite() && !t.renegotiates }
 func (t *tlsTransport) readerCanTry() bool    { return false }
 func (t *tlsTransport) position() int64       { return t.wire.Handed() + int64(t.buffer.size()) }
-func (t *tlsTransport) readerOwes() bool      { return t.buffer.readerOwes.Load() }
+func (t *tlsTransport) readerOwes() bool      { return t.buffer.readerOwes() }
 func (t *tlsTransport) owed() bool            { return t.buffer.size() > 0 }
 func (t *tlsTransport) tryFlush() (done bool) { return t.buffer.handOver(t.wire.TryWrite) }
 func (t *tlsTransport) flush() (done bool)    { return t.buffer.handOver(t.wire.Write) }
 
 func (t *tlsTransport) closeWrite() error {
-	if err := t.conn.CloseWrite(); err != nil {
+	err := t.conn.CloseWrite()
+	for ; err != nil && t.renegotiates; err = t.conn.CloseWrite() { // it fails in the middle of a handshake
+		if _, err := t.encrypt(nil); err != nil {
+			t.wire.FailWrite(err)
+			return err
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if !t.flush() {
@@ -231,13 +238,13 @@ type tlsBuffer struct {
 	records    records
 	added      chan struct{} // one slot: there is something to hand over
 	encrypting atomic.Bool   // by the one that writes, who then hands over all there is
-	readerOwes atomic.Bool   // something was written by the one that reads, and is here
 
 	mu      sync.Mutex // guards following
 	phase   tlsPhase
 	onAdd   func() // called, without the lock, when there is something to hand over
 	waiting []byte // written since what is in handing was taken
 	left    int    // bytes of handing
+	owes    bool   // something was written by the one that reads, and is here
 
 	handing []byte // owned by the one that writes: goes to the wire next
 }
@@ -267,7 +274,7 @@ func (b *tlsBuffer) start(onAdd func(), watcher recordWatcher) {
 func (b *tlsBuffer) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.phase, b.waiting, b.left = tlsClosed, nil, 0
+	b.phase, b.waiting, b.left, b.owes = tlsClosed, nil, 0, false
 }
 
 // Read reads the network for TLS.
@@ -285,9 +292,11 @@ func (b *tlsBuffer) Write(p []byte) (int, error) {
 	}
 	b.mu.Lock()
 	phase := b.phase
+	reading := phase == tlsBuffering && !b.encrypting.Load()
 	if phase == tlsBuffering {
 		b.waiting = append(b.waiting, p...)
 	}
+	b.owes = b.owes || reading
 	full := len(b.waiting) > maxTLSBuffer
 	b.mu.Unlock()
 	switch {
@@ -301,8 +310,7 @@ func (b *tlsBuffer) Write(p []byte) (int, error) {
 		case b.added <- struct{}{}:
 		default:
 		}
-		if !b.encrypting.Load() {
-			b.readerOwes.Store(true)
+		if reading {
 			b.onAdd()
 		}
 	}
@@ -316,12 +324,18 @@ func (b *tlsBuffer) size() int {
 	return b.left + len(b.waiting)
 }
 
+// readerOwes reports whether some of these were written by the one that reads.
+func (b *tlsBuffer) readerOwes() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.owes
+}
+
 // handOver gives all bytes to write, which may take a part. It reports whether that took all.
 func (b *tlsBuffer) handOver(write func([]byte) (int, error)) (done bool) {
 	for {
 		p := b.next()
 		if len(p) == 0 {
-			b.readerOwes.Store(false)
 			return true
 		}
 		n, err := write(p)
@@ -332,7 +346,7 @@ func (b *tlsBuffer) handOver(write func([]byte) (int, error)) (done bool) {
 	}
 }
 
-// next returns the bytes that go to the wire next.
+// next returns the bytes that go to the wire next. If there are none, the reader owes nothing.
 func (b *tlsBuffer) next() []byte {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -342,6 +356,7 @@ func (b *tlsBuffer) next() []byte {
 		}
 		b.handing, b.waiting = b.waiting, b.handing[:0]
 		b.left = len(b.handing)
+		b.owes = b.owes && b.left > 0
 	}
 	return b.handing[len(b.handing)-b.left:]
 }

@@ -175,6 +175,29 @@ func TestTLSBuffer(t *testing.T) {
 		handOver() // both halves have their memory now
 		require.Zero(t, testing.AllocsPerRun(100, handOver))
 	})
+
+	t.Run("knows that the reader owes something that comes just when all is handed over", func(t *testing.T) { // P9
+		near, _ := net.Pipe()
+		b := newTestBuffer(t, near)
+		b.start(func() {}, b.watcher)
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for !isClosed(stop) {
+				b.handOver(func(p []byte) (int, error) { return len(p), nil })
+			}
+		}()
+		for range 50_000 {
+			mustWrite(t, b, "alert")
+			if !b.readerOwes() {
+				require.Zero(t, b.size())
+			}
+		}
+		close(stop)
+		<-stopped
+		b.handOver(func(p []byte) (int, error) { return len(p), nil })
+		require.False(t, b.readerOwes())
+	})
 }
 
 // TLS may refuse a write, of which the network learns nothing: after an alert, or a handshake that
