@@ -187,7 +187,7 @@ func TestTLSBuffer(t *testing.T) {
 				b.handOver(func(p []byte) (int, error) { return len(p), nil })
 			}
 		}()
-		for range 50_000 {
+		for range 10_000 {
 			mustWrite(t, b, "alert")
 			if !b.readerOwes() {
 				require.Zero(t, b.size())
