@@ -114,8 +114,8 @@ func (c *Client) awaitFirst(ctx context.Context) bool {
 }
 
 // Write frames msg into the write buffer. It does not wait for the network, unless
-// [Dialer].WriteBuffer bytes are waiting already: it flushes these first. A message larger than
-// WriteBuffer may go to the network at once, after what is waiting. Write then waits while the
+// [Dialer].WriteBuffer bytes are waiting already: it flushes these first. A message that fills the
+// WriteBuffer alone may go to the network at once, after what is waiting. Write then waits while the
 // network takes some of it, and up to four milliseconds while it takes none. What is left after
 // that, or when ctx or the Client ends meanwhile, was taken all the same: it is sent in the
 // background, or reported as lost.

@@ -134,7 +134,7 @@ func newOutbox(c *config, f framing, w *wire.Conn, t transport, calls *calls, co
 
 // write frames msg as soon as there is room for it.
 func (o *outbox) write(ctx context.Context, msg []byte) (unsent bool, err error) {
-	if len(msg) > o.limit { // else it costs less to gather more
+	if len(msg) >= o.limit { // else it costs less to gather more
 		canceled := ctx.Done()
 		if _, to, err := o.lend(ctx, msg); err != nil {
 			return true, err

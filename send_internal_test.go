@@ -635,8 +635,8 @@ func TestLend(t *testing.T) {
 		"another writes": func(t *testing.T, raw net.Conn) (*outbox, func()) {
 			return newBusyOutbox(t, &Dialer{WriteBuffer: minLent - 1}, raw)
 		},
-		"a Write would not fill more than a buffer": func(t *testing.T, raw net.Conn) (*outbox, func()) {
-			return newTestOutbox(&Dialer{WriteBuffer: minLent}, raw, lendingTransport), func() {}
+		"a Write would not fill a buffer": func(t *testing.T, raw net.Conn) (*outbox, func()) {
+			return newTestOutbox(&Dialer{WriteBuffer: minLent + 1}, raw, lendingTransport), func() {}
 		},
 	} {
 		t.Run("copies a message if "+name, func(t *testing.T) { // P3, P12
@@ -656,7 +656,7 @@ func TestLend(t *testing.T) {
 	t.Run("goes on while the network takes a little, and copies nothing", func(t *testing.T) { // P12
 		for _, op := range []func(*outbox, context.Context, []byte) (bool, error){(*outbox).send, (*outbox).write} {
 			raw := &trickle{cutOff: newCutOff(t, 1<<20), onWrite: func(int) {}}
-			o := newTestOutbox(&Dialer{WriteBuffer: minLent - 1}, raw, lendingTransport)
+			o := newTestOutbox(&Dialer{WriteBuffer: minLent}, raw, lendingTransport)
 			_, err := op(o, t.Context(), pattern)
 			require.NoError(t, err)
 			require.Equal(t, frameHeader+minLent, len(raw.written()))
