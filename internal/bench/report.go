@@ -230,6 +230,7 @@ const (
 	loopReads   = "its event loop reads, and wakes the caller: one switch of goroutines less"
 	oneWriter   = "no lock and no context: one goroutine may write, and one may read"
 	cProgram    = "its server is a C program"
+	givesBack   = "no contexts, deadlines and limits to look after, and 13 KiB of each client's own, where here buffers are taken and given back with each message"
 	nothingMore = "no contexts, no limits, no end in order"
 	writesEach  = "each request is written by itself, and the server begins with the first at once; here that is tried now and then, and kept while it takes a tenth less time"
 	mostlyShare = "each request is written by itself, and the server begins with the first at once; here so many callers mostly share a write, on purpose, which takes about half of the processor time"
@@ -239,6 +240,7 @@ const (
 var reasons = []struct{ workload, contender, why string }{
 	{`^pingpong`, `^rueidis$`, cProgram},
 	{`^pingpong`, `^rueidis 20µs$`, cProgram + "; alone it does not wait for the delay"},
+	{`^(pingpong|conns)`, `^naive$`, givesBack},
 	{`^(pingpong|conns)`, `^netpoll$`, loopReads},
 	{`^(pingpong|in)`, `^go-msgio$`, readsItself},
 	{`^in`, `^netpoll$`, "messages are read in place by the only reader there may be: no hand-over between goroutines, no context"},
