@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/seed-d0aa0aa7/tcpclient"
 	"github.com/seed-d0aa0aa7/tcpclient/internal/testkit"
 	"github.com/seed-d0aa0aa7/tcpclient/pool"
+	"github.com/seed-d0aa0aa7/tcpclient/tcpclienttest"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -148,12 +148,12 @@ func TestModelOverTCP(t *testing.T) { // P4, P8
 	w := newWorld(t)
 	var addresses []string
 	for range 3 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		listener, err := w.listen("127.0.0.1:0")
 		require.NoError(t, err)
-		addresses = append(addresses, listener.Addr().String())
-		require.NoError(t, listener.Close())
+		address := listener.Addr().String()
+		addresses = append(addresses, address)
+		w.serveOn(listener, func(conn *tcpclienttest.Conn) { w.answer(address, conn) })
 	}
-	w.start(addresses...)
 	w.work = func(string, string) { time.Sleep(rand.N(2 * time.Millisecond)) }
 	d := w.dialer()
 	d.Reconnect = testkit.FastBackoff()

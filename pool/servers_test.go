@@ -73,6 +73,12 @@ func (w *world) serve(address string, handler tcpclienttest.Handler) {
 	w.t.Helper()
 	listener, err := w.listen(address)
 	require.NoError(w.t, err)
+	w.serveOn(listener, handler)
+}
+
+// serveOn is serve on a listener that is there.
+func (w *world) serveOn(listener net.Listener, handler tcpclienttest.Handler) {
+	address := listener.Addr().String()
 	server := tcpclienttest.NewServerOn(listener, nil, func(conn *tcpclienttest.Conn) {
 		w.mu.Lock()
 		w.accepted[address]++
