@@ -188,6 +188,7 @@ func TestClientsWithoutAConnectionGoOnTrying(t *testing.T) { // P8
 			w.kill("a:1") // of which it hears late, and then not of the end of the next one
 			w.kill("b:1")
 			w.start("a:1", "b:1")
+			synctest.Wait()
 			for range 100 {
 				call(t, p, "passes by those without a connection")
 			}
@@ -196,6 +197,7 @@ func TestClientsWithoutAConnectionGoOnTrying(t *testing.T) { // P8
 			close(release)
 			synctest.Wait()
 			w.server("a:1").ResetConnections()
+			synctest.Wait()
 			for range 100 {
 				call(t, p, "and again")
 			}
