@@ -37,7 +37,7 @@ const (
 	noneOfThat  = "contexts, deadlines and limits, which naive has none of; buffers that are given back while nothing comes take 0.02 of it"
 	manyReceive = "by profile a sixth goes into the copy to the Inbox, and a sixth into an atomic exchange for each message, since several may receive; netpoll, where one may, copies nothing"
 	lockEach    = "by profile a quarter goes into the lock for each message, and a fifth into the copy to the Inbox; go-msgio has neither"
-	aTenth      = "contexts, limits and an end in order take a tenth more than hand-made, which has none"
+	aLittleMore = "contexts, limits and an end in order take 1.1 to 1.2 times what hand-made takes, which has none"
 	copyOrNot   = "on a busy machine 64 KiB took 1.05 to 1.15 of naive's processor time, from the caller's memory or not"
 )
 
@@ -58,7 +58,7 @@ var targets = []target{
 	{what: "`Call` ×512", workload: call512, per: floorName, bound: 3.2, beside: []string{"hand-made"}},
 	{what: "`Call` ×64", workload: call64, per: "rueidis", atLeast: true, bound: 4, beside: []string{"hand-made"}},
 	{what: "`Call` ×512", workload: call512, per: "rueidis", atLeast: true, bound: 4, beside: []string{"hand-made"}},
-	{what: "`Call` ×64", workload: call64, per: "rueidis 20µs", atLeast: true, bound: 1.5, beside: []string{"hand-made"}, why: aTenth},
+	{what: "`Call` ×64", workload: call64, per: "rueidis 20µs", atLeast: true, bound: 1.5, beside: []string{"hand-made"}},
 	{what: "`Call` ×512", workload: call512, per: "rueidis 20µs", atLeast: true, bound: 1.5, beside: []string{"hand-made"}},
 	{what: "`Call` ×64, on any machine", workload: call64, per: "rueidis 20µs", bound: 1, beside: []string{"hand-made"}},
 	{what: "`Call` ×64, p99", workload: call64, field: p99, per: "rueidis", bound: 1, beside: []string{"hand-made", "naive"}},
@@ -179,6 +179,8 @@ func (t *target) verdict(r *results, values []float64) string {
 		return "no" + rounds + "; " + t.why
 	case slices.Contains(t.beside, handmadeContender.name) && len(least) > 0 && !t.isMet(median(least)):
 		return fmt.Sprintf("no%s; hand-made, the least that a group commit can be, is at %s itself", rounds, few(median(least)))
+	case slices.Contains(t.beside, handmadeContender.name) && len(least) > 0:
+		return "no" + rounds + "; " + aLittleMore
 	}
 	if met > 0 {
 		return "no" + rounds + "; noise, or not known"
