@@ -199,68 +199,74 @@ func (f LengthPrefix) fieldValue(field []byte) uint64 {
 
 // writeFrame is WriteFrame for all settings and sizes.
 func (f LengthPrefix) writeFrame(w *bufio.Writer, msg []byte) error {
+	value, err := f.valueFor(len(msg))
+	if err != nil {
+		return err
+	}
+	before, after := f.split(msg)
+	if len(msg) <= min(maxJoined, w.Available()-8) {
+		b := append(w.AvailableBuffer(), before...)
+		b = appendField(b, value, f.width(), f.LittleEndian)
+		_, err := w.Write(append(b, after...))
+		return err
+	}
+	if _, err := w.Write(before); err != nil {
+		return err
+	}
 	var short [8]byte
-	field, err := f.appendField(short[:0], msg)
-	switch {
-	case err != nil:
-		return err
-	case !f.KeepHeader:
-		return writeFrame(w, field, msg, "")
-	case len(msg) <= min(maxJoined, w.Available()):
-		b := append(w.AvailableBuffer(), msg...)
-		copy(b[f.Offset:], field)
-		_, err := w.Write(b)
-		return err
-	}
-	if _, err := w.Write(msg[:f.Offset]); err != nil {
-		return err
-	}
-	return writeFrame(w, field, msg[f.headerSize():], "")
+	return writeFrame(w, appendField(short[:0], value, f.width(), f.LittleEndian), after, "")
 }
 
 // appendHeader implements headed.
 func (f LengthPrefix) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
-	if !f.KeepHeader {
-		header, err = f.appendField(dst, msg)
-		return header, msg, err
-	}
-	header, err = f.appendField(append(dst, msg[:min(f.Offset, len(msg))]...), msg)
+	value, err := f.valueFor(len(msg))
 	if err != nil {
 		return dst, nil, err
 	}
-	return header, msg[f.headerSize():], nil
+	before, after := f.split(msg)
+	return appendField(append(dst, before...), value, f.width(), f.LittleEndian), after, nil
 }
 
-// appendField appends the length field of msg to dst, unless msg cannot be written.
-func (f LengthPrefix) appendField(dst, msg []byte) ([]byte, error) {
+// split returns what of msg is before the length field, and what is after it.
+func (f LengthPrefix) split(msg []byte) (before, after []byte) {
+	if !f.KeepHeader {
+		return nil, msg
+	}
+	return msg[:f.Offset], msg[f.headerSize():]
+}
+
+// valueFor returns the value of the length field of a message of size bytes, unless that cannot be
+// written.
+func (f LengthPrefix) valueFor(size int) (uint64, error) {
 	if err := f.validate(); err != nil {
-		return dst, badSettings(err)
+		return 0, badSettings(err)
 	}
 	if f.Offset > 0 && !f.KeepHeader {
-		return dst, fmt.Errorf("%w: LengthPrefix.Offset %d without KeepHeader can only be read", ErrInvalidFrame, f.Offset)
+		return 0, fmt.Errorf("%w: LengthPrefix.Offset %d without KeepHeader can only be read", ErrInvalidFrame, f.Offset)
 	}
-	if largest := f.largest(); uint64(len(msg)) > largest {
-		return dst, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(largest)}
+	if largest := f.largest(); uint64(size) > largest {
+		return 0, &FrameTooLargeError{Size: uint64(size), Max: int(largest)}
 	}
-	value := uint64(len(msg))
+	value := uint64(size)
 	if f.KeepHeader {
-		if len(msg) < f.headerSize() {
-			return dst, fmt.Errorf("%w: message of %d bytes, shorter than its header of %d", ErrInvalidFrame, len(msg), f.headerSize())
+		if size < f.headerSize() {
+			return 0, fmt.Errorf("%w: message of %d bytes, shorter than its header of %d", ErrInvalidFrame, size, f.headerSize())
 		}
 		value -= uint64(f.headerSize())
 	}
 	if f.Adjust > 0 && value < uint64(f.Adjust) {
-		return dst, fmt.Errorf("%w: %d bytes after the length field, fewer than LengthPrefix.Adjust %d", ErrInvalidFrame, value, f.Adjust)
+		return 0, fmt.Errorf("%w: %d bytes after the length field, fewer than LengthPrefix.Adjust %d", ErrInvalidFrame, value, f.Adjust)
 	}
-	value -= uint64(f.Adjust) // modulo 2^64, so also right for a negative Adjust
+	return value - uint64(f.Adjust), nil // modulo 2^64, so also right for a negative Adjust
+}
 
-	var b [8]byte
-	if f.LittleEndian {
-		binary.LittleEndian.PutUint64(b[:], value)
-		return append(dst, b[:f.width()]...), nil
+// appendField appends the length field of that value to dst.
+func appendField(dst []byte, value uint64, width int, littleEndian bool) []byte {
+	end := len(dst) + width
+	if littleEndian {
+		return binary.LittleEndian.AppendUint64(dst, value)[:end]
 	}
-	binary.BigEndian.PutUint64(b[:], value)
-	return append(dst, b[8-f.width():]...), nil
+	return binary.BigEndian.AppendUint64(dst, value<<(64-8*width))[:end]
 }
 
 // largest returns the size of the largest message that can be written: MaxSize, or less
@@ -403,23 +409,27 @@ func (f Varint) readPadding(r *bufio.Reader, limit uint64) error {
 // WriteFrame writes msg to w as one frame, without flushing. It borrows msg until it
 // returns.
 func (f Varint) WriteFrame(w *bufio.Writer, msg []byte) error {
-	var short [binary.MaxVarintLen64]byte
-	header, rest, err := f.appendHeader(short[:0], msg)
-	if err != nil {
+	if err := f.check(msg); err != nil {
 		return err
 	}
-	return writeFrame(w, header, rest, "")
+	var header [binary.MaxVarintLen64]byte
+	return writeFrame(w, header[:binary.PutUvarint(header[:], uint64(len(msg)))], msg, "")
 }
 
 // appendHeader implements headed.
 func (f Varint) appendHeader(dst, msg []byte) (header, rest []byte, err error) {
+	return binary.AppendUvarint(dst, uint64(len(msg))), msg, f.check(msg)
+}
+
+// check returns why msg cannot be written.
+func (f Varint) check(msg []byte) error {
 	if err := f.validate(); err != nil {
-		return dst, nil, badSettings(err)
+		return badSettings(err)
 	}
 	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
-		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
+		return &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
 	}
-	return binary.AppendUvarint(dst, uint64(len(msg))), msg, nil
+	return nil
 }
 
 func (f Varint) validate() error { return checkMaxSize("Varint", f.MaxSize) }

@@ -5,7 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math"
+	"math/bits"
 	"strconv"
 	"strings"
 )
@@ -95,9 +95,10 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // add appends the digit c.
 func (d *decimal) add(c byte) {
+	high, low := bits.Mul64(d.value, 10)
+	sum, carry := bits.Add64(low, uint64(c-'0'), 0)
+	d.value, d.overflow = sum, d.overflow || high|carry != 0
 	d.digits++
-	d.overflow = d.overflow || d.value > (math.MaxUint64-uint64(c-'0'))/10
-	d.value = 10*d.value + uint64(c-'0')
 }
 
 // exceeds reports whether the number is above limit, whatever digits follow.
