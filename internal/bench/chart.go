@@ -256,7 +256,7 @@ func lines(pl *plan, r *results, title, axis, of, workloads string) *plot.Plot {
 		case c.name == floorName:
 			line.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}
 			if of == "goroutines" {
-				name = "floor: one goroutine, in batches"
+				name = "floor, in batches"
 			}
 		case c.name == rueidisDelayed.name:
 			line.Dashes = []vg.Length{vg.Points(3), vg.Points(2)}
