@@ -21,6 +21,7 @@ type attempt struct {
 	network string
 	address string
 	timeout time.Duration // 0: none
+	leaving *leaving      // gets the connection if the attempt fails
 	op      string        // what it is at, of an [OpError]
 	doing   string        // and in words
 	raw     net.Conn
@@ -51,6 +52,7 @@ func (a *attempt) run(ctx context.Context) (err error) {
 		case err == nil:
 		case a.conn != nil:
 			a.conn.abort(err)
+			a.leaving.add(a.conn.wire)
 		case a.raw != nil:
 			closeQuietly(a.raw)
 		}

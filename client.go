@@ -33,6 +33,7 @@ type Client struct {
 
 	connecting connecting // over with Close: the contexts of run's dials and waits
 	done       wire.Latch // closed when run has ended
+	leaving    leaving    // the connections that have ended
 
 	link atomic.Pointer[link] // the connection in use; nil: none. Set by run.
 
@@ -65,7 +66,7 @@ func newClient(ctx context.Context, config *config, network string, addresses []
 		trace:      newTracer(config.trace),
 		connecting: connecting{values: context.WithoutCancel(ctx)},
 	}
-	c.connector = newConnector(config, network, addresses, c.trace, c.attemptFailed)
+	c.connector = newConnector(config, network, addresses, c.trace, &c.leaving, c.attemptFailed)
 	c.in = newInbox(config.inbox, c.connector.demand)
 	c.producer = newProducer(c.in, &c.count)
 	return c
@@ -80,7 +81,11 @@ func (c *Client) start(ctx context.Context) (*Client, error) {
 	// With a DialContext that does not heed its context, run ends when that returns.
 	late := time.NewTimer(dialGrace)
 	defer late.Stop()
-	c.join(late.C)
+	select {
+	case <-c.done.Wait():
+		c.trace.wait(late.C)
+	case <-late.C:
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, c.opError(opDial, false, c.withFailure(err))
 	}

@@ -3,6 +3,7 @@ package tcpclient
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -157,7 +158,7 @@ func (c *Client) Close() error {
 	c.abort()
 	select {
 	case <-c.done.Wait():
-		in := c.awaitForeign(late)
+		in := c.leaving.await(late)
 		close(closed) // before the Trace is waited for: it may be waiting in a Close of its own
 		if in {
 			c.trace.wait(late)
@@ -308,26 +309,47 @@ func (c *Client) closeReason() error {
 func (c *Client) join(late <-chan time.Time) {
 	select {
 	case <-c.done.Wait():
-		if c.awaitForeign(late) {
+		if c.leaving.await(late) {
 			c.trace.wait(late)
 		}
 	case <-late:
 	}
 }
 
-// awaitForeign waits until no goroutine calls the last connection any more. It reports whether
-// that was before it is late: a connection without real deadlines returns when it wants.
-func (c *Client) awaitForeign(late <-chan time.Time) bool {
-	l := c.latest()
-	if l == nil {
-		return true
+// A leaving is the connections of a Client that have ended and may have goroutines in their methods
+// still: without real deadlines those return when they want.
+type leaving struct {
+	mu   sync.Mutex        // guards following
+	left []<-chan struct{} // each closed when its connection has none any more
+}
+
+// add takes note of a connection that has ended.
+func (v *leaving) add(conn *wire.Conn) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.left = slices.DeleteFunc(append(v.left, conn.Left()), func(left <-chan struct{}) bool {
+		select {
+		case <-left:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
+// await waits until none of them has any. It reports whether that was before it is late.
+func (v *leaving) await(late <-chan time.Time) bool {
+	v.mu.Lock()
+	all := slices.Clone(v.left)
+	v.mu.Unlock()
+	for _, left := range all {
+		select {
+		case <-left:
+		case <-late:
+			return false
+		}
 	}
-	select {
-	case <-l.wire.Left():
-		return true
-	case <-late:
-		return false
-	}
+	return true
 }
 
 // abort ends run, wherever it is, and unblocks all who wait.

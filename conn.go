@@ -223,6 +223,7 @@ func (c *Conn) do(ctx context.Context, f func() error) error {
 	}
 	defer c.finish()
 	stop := c.guard(ctx)
+	defer stop() // f may panic, and the Handshake go on
 	err := f()
 	if !stop() {
 		c.wire.Kill(ctx.Err()) // which guard may only be about to do

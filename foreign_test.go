@@ -319,6 +319,52 @@ func TestForeignConnectionThatTakesItsTimeToClose(t *testing.T) {
 		}))
 	}
 
+	t.Run("is closed when Close returns, if it is in its Handshake", testkit.InBubble(func(t *testing.T) { // P6, P7, D1
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		var conn *lingeringConn
+		c := l.Dial(t, tcpclient.Dialer{
+			Reconnect: &tcpclient.Backoff{OnDemand: true},
+			DialContext: testkit.Wrapping(n.DialContext, func(raw net.Conn) net.Conn {
+				conn = &lingeringConn{Conn: raw}
+				return conn
+			}),
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				_, err := conn.Receive(ctx)
+				return err
+			},
+		})
+		send := testkit.Start(t, func() error { return c.Send(t.Context(), []byte("x")) })
+		l.AcceptPeer(t)
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, c.Close())
+		require.Equal(t, 300*time.Millisecond, time.Since(began))
+		require.True(t, conn.closed.Load())
+		require.ErrorIs(t, send(), tcpclient.ErrClosed)
+	}))
+
+	t.Run("is closed when Close returns, if it was the connection before", testkit.InBubble(func(t *testing.T) { // P6, P7, D1
+		n := tcpclienttest.NewNetwork()
+		l := testkit.ListenNetwork(t, n)
+		var first *lingeringConn
+		c, _ := l.Connect(t, tcpclient.Dialer{
+			Reconnect: &tcpclient.Backoff{},
+			DialContext: testkit.Wrapping(n.DialContext, func(raw net.Conn) net.Conn {
+				if first != nil {
+					return raw
+				}
+				first = &lingeringConn{Conn: raw}
+				return first
+			}),
+		})
+		c.Disconnect(nil)
+		testkit.RequireAliveAfterLoss(t, c, l.AcceptPeer(t))
+		require.False(t, first.closed.Load())
+		require.NoError(t, c.Close())
+		require.True(t, first.closed.Load())
+	}))
+
 	t.Run("holds up neither the report of its loss nor the next connection", testkit.InBubble(func(t *testing.T) { // P5, P8, D1
 		n := tcpclienttest.NewNetwork()
 		l := testkit.ListenNetwork(t, n)

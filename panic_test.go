@@ -72,6 +72,20 @@ func TestPanicOfWriteFrame(t *testing.T) {
 	}
 }
 
+func TestPanicInAHandshakeThatGoesOn(t *testing.T) {
+	t.Run("is not the end of the connection when the context of the Handshake ends", testkit.InBubble(func(t *testing.T) { // P2
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{
+			Framer: panicsOn("bad"),
+			Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+				defer func() { require.Equal(t, "boom", recover()) }()
+				return conn.Send(ctx, []byte("bad"))
+			},
+		})
+		synctest.Wait()
+		testkit.RequireAlive(t, c, p)
+	}))
+}
+
 // goexit reads a byte and ends its goroutine, as t.FailNow does.
 var goexit = testkit.FuncFramer{Read: func(r *bufio.Reader, dst []byte) ([]byte, error) {
 	if _, err := r.ReadByte(); err != nil {

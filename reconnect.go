@@ -108,6 +108,7 @@ func (c *Client) attach(conn *Conn) *link {
 // has ended.
 func (c *Client) detach(l *link, err error) outcome {
 	o := l.end(err, c.isClosing())
+	c.leaving.add(l.wire)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,6 +226,7 @@ type connector struct {
 	network   string
 	addresses []string
 	trace     *tracer
+	leaving   *leaving
 	demand    *demand         // nil: there always is
 	failed    func(err error) // is told of a failed attempt that is to be followed by another
 
@@ -237,12 +239,13 @@ type connector struct {
 	hurry nudge                  // the next wait is not to be
 }
 
-func newConnector(config *config, network string, addresses []string, trace *tracer, failed func(error)) *connector {
+func newConnector(config *config, network string, addresses []string, trace *tracer, leaving *leaving, failed func(error)) *connector {
 	r := &connector{
 		config:    config,
 		network:   network,
 		addresses: slices.Clone(addresses),
 		trace:     trace,
+		leaving:   leaving,
 		failed:    failed,
 		retries:   retries{backoff: config.backoff},
 	}
@@ -418,7 +421,7 @@ func (r *connector) dialRound(ctx context.Context) (*Conn, error) {
 
 		r.trace.connecting(address, r.retries.attempt())
 		began := time.Now()
-		a := attempt{config: r.config, network: r.network, address: address, timeout: r.share(ctx, len(r.addresses)-i)}
+		a := attempt{config: r.config, network: r.network, address: address, timeout: r.share(ctx, len(r.addresses)-i), leaving: r.leaving}
 		conn, err := a.connect(ctx)
 		if err == nil {
 			r.trace.connected(address, r.retries.attempt(), time.Since(began))
