@@ -55,7 +55,7 @@ type Dialer struct {
 	// what a socket keeps. Read and Write return at their deadline, with an error that Is
 	// os.ErrDeadlineExceeded and the number of bytes that were read or written, and the
 	// connection is as good as before. Close returns at once, and ends a Read and a Write that
-	// wait. A wrapper that passes calls on to a socket keeps that, except on Windows, where a
+	// wait. None of them panics: elsewhere that ends the connection, here the program. A wrapper that passes calls on to a socket keeps that, except on Windows, where a
 	// socket does not know what it has written by its deadline (go.dev/issue/24727). The
 	// Client sets no write deadline on a socket there, nor on a wrapper below which it finds one
 	// (see Nagle). The method of another wrapper of a socket has to return false there.
