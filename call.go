@@ -59,8 +59,8 @@ func exchange(ctx context.Context, a access, request []byte) (reply []byte, err 
 // begin enters a call on a connection and has its request written. inSeries says that its replies
 // are read one by one, else they are one. An error is the user's.
 func begin(ctx context.Context, a access, request []byte, inSeries bool) (*link, *call, error) {
-	for over := (*link)(nil); ; {
-		l, err := a.connected(ctx, over)
+	for over, most := (*link)(nil), a.mostRounds(); ; {
+		l, err := a.connected(ctx, over, most)
 		if err != nil {
 			return nil, nil, a.opError(opCall, true, err)
 		}

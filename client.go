@@ -135,8 +135,8 @@ func (c *Client) awaitFirst(ctx context.Context) bool {
 func (c *Client) Write(ctx context.Context, msg []byte) error { return write(ctx, c, msg) }
 
 func write(ctx context.Context, a access, msg []byte) error {
-	for over := (*link)(nil); ; {
-		l, err := a.connected(ctx, over)
+	for over, most := (*link)(nil), a.mostRounds(); ; {
+		l, err := a.connected(ctx, over, most)
 		if err != nil {
 			return a.opError(opWrite, true, err)
 		}
@@ -157,8 +157,8 @@ func (c *Client) Flush(ctx context.Context) error { return flush(ctx, c, c.confi
 
 // flush is Flush. With failsFast, that there is no connection says that there was nothing to flush.
 func flush(ctx context.Context, a access, failsFast bool) error {
-	for over := (*link)(nil); ; {
-		l, err := a.connected(ctx, over)
+	for over, most := (*link)(nil), a.mostRounds(); ; {
+		l, err := a.connected(ctx, over, most)
 		if err != nil {
 			return a.opError(opFlush, failsFast && errors.Is(err, ErrDisconnected) && lossIn(err) == nil, err)
 		}
@@ -211,8 +211,8 @@ func send(ctx context.Context, a access, l *link, msg []byte) error {
 
 // sendSlowly is send for what may have to wait, is refused, is large, or is not framed by LengthPrefix{}.
 func sendSlowly(ctx context.Context, a access, msg []byte) error {
-	for over := (*link)(nil); ; {
-		l, err := a.connected(ctx, over)
+	for over, most := (*link)(nil), a.mostRounds(); ; {
+		l, err := a.connected(ctx, over, most)
 		if err != nil {
 			return a.opError(opSend, true, err)
 		}
@@ -382,7 +382,7 @@ func (c *Client) takeAnyLoss() error {
 }
 
 // connected waits for a connection, if need be.
-func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
+func (c *Client) connected(ctx context.Context, over *link, most int) (*link, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, c.unreachable(err)
 	}
@@ -391,7 +391,7 @@ func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
 	}
 	c.connector.demand.begin()
 	defer c.connector.demand.end()
-	for most := c.maxRounds(over); ; {
+	for {
 		l, changed, err := c.state(over, most)
 		if l != nil || err != nil {
 			return l, err
@@ -404,17 +404,20 @@ func (c *Client) connected(ctx context.Context, over *link) (*link, error) {
 	}
 }
 
-// maxRounds returns how many rounds, counted since Dial, may be over before a call fails that found
-// over, if that is not nil, dead.
-func (c *Client) maxRounds(over *link) int {
+// mostRounds implements access. On demand a call that is to fail fast waits for one round: that which is
+// under way, or the one after the connection that is here.
+func (c *Client) mostRounds() int {
 	switch {
 	case !c.config.failsFast():
 		return math.MaxInt
-	case over != nil || !c.config.onDemand():
+	case !c.config.onDemand():
 		return 0
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.link.Load() != nil {
+		return c.rounds + 2
+	}
 	return c.rounds + 1
 }
 

@@ -650,6 +650,50 @@ func TestDisconnect(t *testing.T) {
 		require.NoError(t, c.Close())
 	}))
 
+	for name, backoff := range map[string]tcpclient.Backoff{
+		"waits for the next connection":                    {},
+		"has it made on demand":                            {OnDemand: true},
+		"has it made on demand, and FailFast makes it try": {OnDemand: true, FailFast: true},
+	} {
+		t.Run("a call right after it "+name, testkit.InBubble(func(t *testing.T) { // P8
+			first := ask["call"]
+			for name, ask := range ask {
+				if name == "flush" && backoff.FailFast {
+					continue // there is nothing to flush
+				}
+				l := testkit.ListenMemory(t)
+				l.Each(func(conn net.Conn) { io.Copy(conn, conn) })
+				c := l.Dial(t, tcpclient.Dialer{Reconnect: &backoff})
+				require.NoError(t, first(t.Context(), c))
+				c.Disconnect(readOnly)
+				require.NoError(t, ask(testkit.Within(t, time.Minute), c), name)
+				c.Close()
+			}
+		}))
+	}
+
+	t.Run("a call right after it fails with FailFast", testkit.InBubble(func(t *testing.T) { // P4, P8
+		for name, ask := range ask {
+			made := 0
+			c, _ := testkit.ListenMemory(t).Connect(t, tcpclient.Dialer{
+				Reconnect: &tcpclient.Backoff{FailFast: true},
+				Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
+					if made++; made > 1 {
+						<-ctx.Done()
+					}
+					return nil
+				},
+			})
+			c.Disconnect(readOnly)
+			err := ask(t.Context(), c)
+			require.ErrorIs(t, err, readOnly, name)
+			require.ErrorIs(t, err, tcpclient.ErrDisconnected, name)
+			require.Equal(t, tcpclient.ClassDisconnected, tcpclient.Classify(err), name)
+			require.True(t, testkit.OpError(t, err).Unsent, name)
+			c.Close()
+		}
+	}))
+
 	t.Run("with nil is ErrDisconnected alone", testkit.InBubble(func(t *testing.T) {
 		c, _ := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		c.Disconnect(nil)

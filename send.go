@@ -176,7 +176,8 @@ func (o *outbox) join(msg []byte) (t ticket, writes bool) {
 
 // fitsLocked reports whether msg can be framed at once, by appendLengthPrefixed.
 func (o *outbox) fitsLocked(msg []byte) bool {
-	return o.framing.fits(msg) && len(o.batches.open.bytes) < o.limit && o.phase == phaseOpen && o.loss.err == nil
+	return o.framing.fits(msg) && len(o.batches.open.bytes) < o.limit && o.phase == phaseOpen && o.loss.err == nil &&
+		!o.wire.IsDead()
 }
 
 // send frames msg and returns when it was handed over.
@@ -306,12 +307,16 @@ func (o *outbox) flush(ctx context.Context) error {
 }
 
 // overLocked returns nil while messages are taken, the loss to the first who asks after
-// frames were lost, and errOver then.
+// frames were lost, and errOver then. Who has killed the wire, as Disconnect does, has not told us yet.
 func (o *outbox) overLocked() error {
+	dead := o.wire.IsDead()
+	if dead && o.writer == writerNone {
+		o.failLocked()
+	}
 	switch {
 	case o.loss.err != nil:
 		return o.loss.take()
-	case o.phase != phaseOpen:
+	case dead || o.phase != phaseOpen:
 		return errOver
 	}
 	return nil

@@ -8,9 +8,13 @@ import (
 // An access is a way to a connection: that of a Client, which may be any, or that of a Session,
 // which is one.
 type access interface {
+	// mostRounds returns how many rounds, counted since Dial, may be over while a call that begins now
+	// waits for a connection.
+	mostRounds() int
+
 	// connected returns a connection that may take messages. over is the one that it returned before
-	// and that takes none, or nil.
-	connected(ctx context.Context, over *link) (*link, error)
+	// and that takes none, or nil; most is the mostRounds of the call.
+	connected(ctx context.Context, over *link, most int) (*link, error)
 
 	// opError makes an error of err for the user; nil stays nil.
 	opError(op string, unsent bool, err error) error
@@ -66,8 +70,11 @@ func (c *Client) present() (*link, error) {
 	return nil, c.notConnectedLocked()
 }
 
+// mostRounds returns 0: there is no other connection to wait for.
+func (s *Session) mostRounds() int { return 0 }
+
 // connected returns the one connection, or how it has ended.
-func (s *Session) connected(ctx context.Context, over *link) (*link, error) {
+func (s *Session) connected(ctx context.Context, over *link, _ int) (*link, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, withReason(err, s.link.wire.Cause())
 	}

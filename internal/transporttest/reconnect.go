@@ -3,6 +3,8 @@ package transporttest
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -94,4 +96,34 @@ func Disconnect(t *testing.T, tr testkit.Transport) {
 		require.ErrorIs(t, rec.All("Disconnected")[0].Err, readOnly)
 		rec.RequireOrder(t, 1)
 	})
+
+	for name, ask := range map[string]func(c *tcpclient.Client) error{
+		"Call": func(c *tcpclient.Client) error {
+			_, err := c.Call(t.Context(), []byte("again"))
+			return err
+		},
+		"Send":          func(c *tcpclient.Client) error { return c.Send(t.Context(), []byte("again")) },
+		"Send of 1 MiB": func(c *tcpclient.Client) error { return c.Send(t.Context(), make([]byte, 1<<20)) },
+		"Write and Flush": func(c *tcpclient.Client) error {
+			if err := c.Write(t.Context(), []byte("again")); err != nil {
+				return err
+			}
+			return c.Flush(t.Context())
+		},
+	} {
+		t.Run("and a "+name+" right after it is for the next connection", func(t *testing.T) { // P8, FIELD C11
+			l := tr.Listen(t)
+			l.Each(func(conn net.Conn) {
+				io.CopyN(conn, conn, int64(len(testkit.Frame("again"))))
+				io.Copy(io.Discard, conn)
+			})
+			c := l.Dial(t, tcpclient.Dialer{Reconnect: &tcpclient.Backoff{Min: time.Hour, Max: time.Hour}})
+			for range 20 {
+				c.Disconnect(readOnly)
+				require.NoError(t, ask(c))
+			}
+			require.EqualValues(t, 21, c.Stats().Connects)
+			require.NoError(t, c.Close())
+		})
+	}
 }
