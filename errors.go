@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,6 +63,14 @@ func (e *OpError) Timeout() bool {
 // A multiError is several errors in one line, such as those of all addresses of a Dial or
 // of all its settings.
 type multiError []error
+
+// Timeout reports whether one of them is a timeout. [errors.As] would ask the first that can say it.
+func (e multiError) Timeout() bool {
+	return slices.ContainsFunc(e, func(err error) bool {
+		var t interface{ Timeout() bool }
+		return errors.As(err, &t) && t.Timeout()
+	})
+}
 
 func (e multiError) Error() string {
 	texts := make([]string, len(e))

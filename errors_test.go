@@ -112,6 +112,18 @@ func TestOpError(t *testing.T) { // P9
 		require.Equal(t, want, (&tcpclient.OpError{Err: err}).Timeout(), "%v", err)
 	}
 
+	refused, silent := &tcpclient.OpError{Err: syscall.ECONNREFUSED}, &tcpclient.OpError{Err: os.ErrDeadlineExceeded}
+	for _, errs := range [][]*tcpclient.OpError{{refused, silent}, {silent, refused}} { // P9
+		i := -1
+		d := tcpclient.Dialer{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			i++
+			return nil, errs[i]
+		}}
+		_, err := d.Dial(t.Context(), "tcp", "a:1", "b:1")
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.True(t, testkit.OpError(t, err).Timeout(), "of whichever address: %v", err)
+	}
+
 	var timeout net.Error
 	require.False(t, errors.As(error(&tcpclient.OpError{Err: io.EOF}), &timeout) && timeout.Timeout())
 }

@@ -333,6 +333,9 @@ func (q *replyQueue) take() (reply []byte, ok bool) {
 	}
 	start, end := q.start(), q.ends[q.taken]
 	q.taken++
+	if end == 0 {
+		return []byte{}, true // q may have no memory yet
+	}
 	return q.bytes[start:end:end], true
 }
 

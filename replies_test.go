@@ -452,6 +452,15 @@ func TestReplies(t *testing.T) {
 		})
 	})
 
+	t.Run("yields an empty reply that is not nil", testkit.InBubble(func(t *testing.T) {
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
+		go p.Echo()
+		for reply, err := range c.Replies(t.Context(), nil) {
+			require.NoError(t, err)
+			require.Equal(t, []byte{}, reply)
+		}
+	}))
+
 	t.Run("each loop sends the request once", testkit.InBubble(func(t *testing.T) {
 		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{})
 		replies := c.Replies(t.Context(), []byte("request"))

@@ -26,6 +26,7 @@ func TestTestCorrelator_finds_nothing_in(t *testing.T) {
 		{"IDPrefix", tcpclient.IDPrefix{}, [][]byte{[]byte("hello"), nil, long}},
 		{"IDField as in SMPP", tcpclient.IDField{Offset: 12, Width: 4, ReplyOffset: 12, Max: 0x7fffffff}, [][]byte{make([]byte, 16), long}},
 		{"IDField as in Kafka", tcpclient.IDField{Offset: 4, Width: 4}, [][]byte{make([]byte, 8), long}},
+		{"IDField as in Kafka, and a version that is an id, too", tcpclient.IDField{Offset: 4, Width: 4}, [][]byte{{0, 0, 0, 7, 0, 0, 0, 0}}},
 		{"IDField as in DNS", tcpclient.IDField{Width: 2}, [][]byte{make([]byte, 12), long}},
 		{"IDField, little-endian, of 8 bytes", tcpclient.IDField{Offset: 1, Width: 8, LittleEndian: true, ReplyOffset: 1}, [][]byte{make([]byte, 9), long}},
 		{"IDField of one byte", tcpclient.IDField{Width: 1}, [][]byte{{0}, long}},

@@ -459,6 +459,9 @@ func (c *faulty) error(op string, err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	local := c.LocalAddr()
-	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: c.RemoteAddr(), Err: err}
+	e := &net.OpError{Op: op, Addr: c.RemoteAddr(), Err: err}
+	if local := c.LocalAddr(); local != nil {
+		e.Net, e.Source = local.Network(), local
+	}
+	return e
 }

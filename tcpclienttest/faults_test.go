@@ -154,6 +154,21 @@ func TestFaults_Reset(t *testing.T) {
 	})
 }
 
+// A nameless connection has no addresses.
+type nameless struct{ net.Conn }
+
+func (nameless) LocalAddr() net.Addr  { return nil }
+func (nameless) RemoteAddr() net.Addr { return nil }
+
+func TestFaults_withoutAddresses(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	conn := tcpclienttest.Faults{Write: tcpclienttest.Fault{Then: tcpclienttest.Reset}}.Wrap(nameless{near})
+	_, err := conn.Write([]byte("x"))
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	require.NoError(t, conn.Close())
+}
+
 func TestFaults_CloseWrite(t *testing.T) {
 	for action, want := range map[tcpclienttest.Action]error{tcpclienttest.Cut: nil, tcpclienttest.Reset: syscall.ENOTCONN} {
 		withFaults(t, tcpclienttest.Faults{Write: tcpclienttest.Fault{After: 3, Then: action}}, func(t *testing.T, near, far net.Conn) {
