@@ -35,7 +35,8 @@ type Client struct {
 	done       wire.Latch // closed when run has ended
 	leaving    leaving    // the connections that have ended
 
-	link atomic.Pointer[link] // the connection in use; nil: none. Set by run.
+	link  atomic.Pointer[link] // the connection in use; nil: none. Set by run.
+	taker atomic.Pointer[link] // link, unless a Disconnect has ended that: it takes messages
 
 	mu          sync.Mutex // guards following
 	phase       clientPhase
@@ -180,7 +181,7 @@ func flush(ctx context.Context, a access, failsFast bool) error {
 // When Send fails, [errors.As] finds an [*OpError] whose Unsent field says whether the
 // peer is certain not to have seen the message.
 func (c *Client) Send(ctx context.Context, msg []byte) error {
-	return send(ctx, c, c.link.Load(), msg)
+	return send(ctx, c, c.taker.Load(), msg)
 }
 
 // send is Send, mostly on l, which may be nil or over.
@@ -386,7 +387,7 @@ func (c *Client) connected(ctx context.Context, over *link, most int) (*link, er
 	if err := ctx.Err(); err != nil {
 		return nil, c.unreachable(err)
 	}
-	if l := c.link.Load(); l != nil && l != over {
+	if l := c.taker.Load(); l != nil && l != over {
 		return l, nil
 	}
 	c.connector.demand.begin()
@@ -425,7 +426,7 @@ func (c *Client) mostRounds() int {
 func (c *Client) state(over *link, most int) (l *link, changed <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l = c.link.Load()
+	l = c.taker.Load()
 	switch {
 	case c.pendingLoss != nil:
 		err, c.pendingLoss = c.pendingLoss, nil
@@ -438,6 +439,8 @@ func (c *Client) state(over *link, most int) (l *link, changed <-chan struct{}, 
 		return nil, nil, ErrClosed
 	case l != nil && l != over:
 		return l, nil, nil
+	case l == nil && c.link.Load() != nil:
+		// Disconnect has ended it, and what is lost is not known yet.
 	case c.rounds >= most:
 		return nil, nil, c.notConnectedLocked()
 	}

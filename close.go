@@ -249,6 +249,7 @@ func (c *Client) Disconnect(cause error) {
 	switch l := c.link.Load(); {
 	case l != nil && !l.wire.IsDead(): // else its last words are still read
 		l.wire.Kill(reason)
+		c.taker.Store(nil)
 	case permanent && c.config.backoff != nil && c.phase == clientRunning:
 		c.verdict = reason
 		c.connecting.end()

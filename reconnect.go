@@ -97,10 +97,12 @@ func (c *Client) attach(conn *Conn) *link {
 		l.wire.Kill(ErrClosed) // and neither Close nor Shutdown is to see this one
 		return l
 	}
+	c.link.Store(l)
 	if c.verdict != nil {
 		l.wire.Kill(c.verdict) // Disconnect came between the attempt and us
+		return l
 	}
-	c.link.Store(l)
+	c.taker.Store(l)
 	return l
 }
 
@@ -119,6 +121,7 @@ func (c *Client) detach(l *link, err error) outcome {
 		c.ended = o
 	}
 	c.link.Store(nil)
+	c.taker.Store(nil)
 	c.rounds++
 	c.changedLocked()
 	c.trace.disconnected(l.addr, o.reason)

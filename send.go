@@ -176,8 +176,7 @@ func (o *outbox) join(msg []byte) (t ticket, writes bool) {
 
 // fitsLocked reports whether msg can be framed at once, by appendLengthPrefixed.
 func (o *outbox) fitsLocked(msg []byte) bool {
-	return o.framing.fits(msg) && len(o.batches.open.bytes) < o.limit && o.phase == phaseOpen && o.loss.err == nil &&
-		!o.wire.IsDead()
+	return o.framing.fits(msg) && len(o.batches.open.bytes) < o.limit && o.phase == phaseOpen && o.loss.err == nil
 }
 
 // send frames msg and returns when it was handed over.
@@ -307,16 +306,12 @@ func (o *outbox) flush(ctx context.Context) error {
 }
 
 // overLocked returns nil while messages are taken, the loss to the first who asks after
-// frames were lost, and errOver then. Who has killed the wire, as Disconnect does, has not told us yet.
+// frames were lost, and errOver then.
 func (o *outbox) overLocked() error {
-	dead := o.wire.IsDead()
-	if dead && o.writer == writerNone {
-		o.failLocked()
-	}
 	switch {
 	case o.loss.err != nil:
 		return o.loss.take()
-	case dead || o.phase != phaseOpen:
+	case o.phase != phaseOpen:
 		return errOver
 	}
 	return nil
