@@ -411,6 +411,19 @@ func TestHeartbeat(t *testing.T) {
 		testkit.RequireAlive(t, c, p)
 	}))
 
+	t.Run("a hook that appends to a message does not write into the next", testkit.InBubble(func(t *testing.T) { // P1
+		c, p := testkit.ConnectMemory(t, tcpclient.Dialer{Heartbeat: tcpclient.Heartbeat{
+			Answer: func(msg []byte) ([]byte, bool) { return append(msg, "!!!!!"...), string(msg) == "PING" },
+		}})
+		p.Send("PING", "one", "two")
+		require.Equal(t, "PING!!!!!", p.Receive())
+		for _, want := range []string{"one", "two"} {
+			msg, err := c.Receive(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, want, string(msg))
+		}
+	}))
+
 	t.Run("a panic in a hook ends the connection with an error that shows it", testkit.InBubble(func(t *testing.T) { // L17
 		for _, h := range []tcpclient.Heartbeat{
 			{Interval: time.Second, Ping: func() []byte { panic("boo") }},

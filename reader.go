@@ -514,8 +514,9 @@ func (r *reader) takeBuffered() error {
 		if size > largest || size > uint64(len(p)-taken-frameHeader) {
 			break
 		}
-		msg := p[taken+frameHeader : taken+frameHeader+int(size)]
-		taken += frameHeader + int(size)
+		start := taken + frameHeader
+		taken = start + int(size)
+		msg := p[start:taken:taken] // a hook may append to it
 		if routed, err := r.route(msg); err != nil {
 			return err
 		} else if routed {

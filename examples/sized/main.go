@@ -133,7 +133,7 @@ func exchange(ctx context.Context, conn *tcpclient.Conn, msg []byte, kind byte) 
 func show(ctx context.Context, client *tcpclient.Client, msg []byte) error {
 	_, n := binary.Uvarint(msg[1:])
 	body := msg[1+n:]
-	if len(body) < 4 || len(body) < 4+int(binary.BigEndian.Uint16(body)) {
+	if len(body) < 2 || len(body) < 2+int(binary.BigEndian.Uint16(body)) {
 		return errors.New("PUBLISH without a topic, or too short")
 	}
 	end := 2 + int(binary.BigEndian.Uint16(body))
@@ -141,6 +141,9 @@ func show(ctx context.Context, client *tcpclient.Client, msg []byte) error {
 	if msg[0]&0x06 == 0 { // at most once
 		fmt.Printf("%s: %s\n", topic, payload)
 		return nil
+	}
+	if len(payload) < 2 {
+		return errors.New("PUBLISH without a number")
 	}
 	fmt.Printf("%s: %s\n", topic, payload[2:])
 	return client.Send(ctx, packet(pubAck, payload[:2])) // its number

@@ -213,7 +213,7 @@ func TestPostgres(t *testing.T) {
 
 func mysql(user, password string) *tcpclient.Dialer {
 	return &tcpclient.Dialer{
-		Framer:       tcpclient.LengthPrefix{Width: 3, LittleEndian: true, Adjust: 1, KeepHeader: true, MaxSize: 1 << 24},
+		Framer:       tcpclient.LengthPrefix{Width: 3, LittleEndian: true, Adjust: 1, KeepHeader: true, MaxSize: 1<<24 + 3},
 		ReplyTimeout: time.Minute,
 		Handshake: func(ctx context.Context, conn *tcpclient.Conn) error {
 			greeting, err := conn.Receive(ctx) // the server speaks first
@@ -318,7 +318,7 @@ func TestMongo(t *testing.T) {
 
 func cassandra() *tcpclient.Dialer {
 	return &tcpclient.Dialer{
-		Framer:     tcpclient.LengthPrefix{Offset: 5, KeepHeader: true, MaxSize: 256 << 20},
+		Framer:     tcpclient.LengthPrefix{Offset: 5, KeepHeader: true, MaxSize: 256<<20 + 9},
 		Correlator: tcpclient.IDField{Offset: 2, Width: 2, ReplyOffset: 2, Max: 0x7fff}, // the stream
 		Heartbeat: tcpclient.Heartbeat{
 			Interval: 30 * time.Second,

@@ -235,7 +235,7 @@ func amqp(user, password string) *tcpclient.Dialer {
 				return err
 			}
 			login := "\x00" + user + "\x00" + password
-			startOK := fmt.Sprintf("\x00\x00\x00\x00\x05PLAIN\x00\x00\x00%c%s\x05en_US", len(login), login)
+			startOK := "\x00\x00\x00\x00\x05PLAIN" + string(binary.BigEndian.AppendUint32(nil, uint32(len(login)))) + login + "\x05en_US"
 			for _, step := range []struct{ answers, method, arguments string }{
 				{"\x00\x0a\x00\x0a", "\x00\x0a\x00\x0b", startOK},
 				{"\x00\x0a\x00\x1e", "\x00\x0a\x00\x1f", "\x07\xff\x00\x02\x00\x00\x00\x3c"}, // tune-ok: 2047 channels, 128 KiB, 60 s
