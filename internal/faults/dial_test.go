@@ -367,11 +367,11 @@ func faultFamilies(t *testing.T) {
 
 func faultManyAddresses(t *testing.T) {
 	testkit.SkipIfShort(t)
-	l := testkit.ListenOn(t, "tcp", "127.0.0.20:0")
+	l := testkit.ListenOn(t, "tcp", "127.0.20.20:0") // at 127.0.0.1 somebody else may have the port
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	var addrs []netip.Addr
 	for i := range 20 {
-		addrs = append(addrs, netip.AddrFrom4([4]byte{127, 0, 0, byte(i + 1)}))
+		addrs = append(addrs, netip.AddrFrom4([4]byte{127, 0, 20, byte(i + 1)}))
 	}
 	d := tcpclient.Dialer{NetDialer: &net.Dialer{Resolver: zone{"many.test": addrs}.resolver()}}
 	c, err := d.Dial(t.Context(), "tcp", "many.test:"+port)
