@@ -390,9 +390,10 @@ func faultManyAddresses(t *testing.T) {
 	// The budget is for all of them.
 	hole := testkit.Blackhole(t)
 	_, port, _ = net.SplitHostPort(hole)
+	at := netip.MustParseAddrPort(hole).Addr()
 	d.Timeout = 500 * time.Millisecond
 	watch := testkit.StartStopwatch(t)
-	d.NetDialer = &net.Dialer{Resolver: zone{"many.test": {addrs[0], addrs[0], addrs[0], addrs[0]}}.resolver()}
+	d.NetDialer = &net.Dialer{Resolver: zone{"many.test": {at, at, at, at}}.resolver()}
 	_, err = d.Dial(t.Context(), "tcp", "many.test:"+port)
 	requireDialError(t, err, "dial", tcpclient.ClassDisconnected)
 	requireTook(t, 500*time.Millisecond, watch)
