@@ -320,7 +320,9 @@ func writeFrame(w *bufio.Writer, header, msg []byte, trailer string) error {
 	if len(msg) <= maxJoined && len(header)+len(msg)+len(trailer) <= w.Available() {
 		b := append(w.AvailableBuffer(), header...)
 		b = append(b, msg...)
-		b = append(b, trailer...)
+		if trailer != "" {
+			b = append(b, trailer...)
+		}
 		_, err := w.Write(b)
 		return err
 	}

@@ -181,20 +181,23 @@ func (f LengthPrefix) sizes(header []byte) (body, size uint64, err error) {
 		body = addUint64(body, uint64(f.Adjust))
 	}
 	if f.KeepHeader {
-		return body, addUint64(body, uint64(f.headerSize())), nil
+		return body, addUint64(body, uint64(len(header))), nil
 	}
 	return body, body, nil
 }
 
 // fieldValue decodes field, the bytes of the length field.
-func (f LengthPrefix) fieldValue(field []byte) uint64 {
-	var b [8]byte
+func (f LengthPrefix) fieldValue(field []byte) (value uint64) {
 	if f.LittleEndian {
-		copy(b[:], field)
-		return binary.LittleEndian.Uint64(b[:])
+		for i, c := range field {
+			value |= uint64(c) << (8 * i)
+		}
+		return value
 	}
-	copy(b[8-len(field):], field)
-	return binary.BigEndian.Uint64(b[:])
+	for _, c := range field {
+		value = value<<8 | uint64(c)
+	}
+	return value
 }
 
 // writeFrame is WriteFrame for all settings and sizes.
@@ -244,9 +247,6 @@ func (f LengthPrefix) valueFor(size int) (uint64, error) {
 	if f.Offset > 0 && !f.KeepHeader {
 		return 0, fmt.Errorf("%w: LengthPrefix.Offset %d without KeepHeader can only be read", ErrInvalidFrame, f.Offset)
 	}
-	if largest := f.largest(); uint64(size) > largest {
-		return 0, &FrameTooLargeError{Size: uint64(size), Max: int(largest)}
-	}
 	value := uint64(size)
 	if f.KeepHeader {
 		if size < f.headerSize() {
@@ -257,7 +257,11 @@ func (f LengthPrefix) valueFor(size int) (uint64, error) {
 	if f.Adjust > 0 && value < uint64(f.Adjust) {
 		return 0, fmt.Errorf("%w: %d bytes after the length field, fewer than LengthPrefix.Adjust %d", ErrInvalidFrame, value, f.Adjust)
 	}
-	return value - uint64(f.Adjust), nil // modulo 2^64, so also right for a negative Adjust
+	value -= uint64(f.Adjust) // modulo 2^64, so also right for a negative Adjust
+	if value > maxValue(f.width()) || uint64(size) > sizeLimit(f.MaxSize, defaultMaxSize) {
+		return 0, &FrameTooLargeError{Size: uint64(size), Max: int(f.largest())}
+	}
+	return value, nil
 }
 
 // appendField appends the length field of that value to dst.
@@ -272,7 +276,7 @@ func appendField(dst []byte, value uint64, width int, littleEndian bool) []byte 
 // largest returns the size of the largest message that can be written: MaxSize, or less
 // if the field is too narrow for that.
 func (f LengthPrefix) largest() uint64 {
-	n := f.maxValue()
+	n := maxValue(f.width())
 	if f.Adjust < 0 {
 		n -= uint64(-int64(f.Adjust)) // no underflow: validate refuses such an Adjust
 	} else {
@@ -294,8 +298,8 @@ func (f LengthPrefix) width() int {
 // headerSize returns the number of bytes up to the end of the field.
 func (f LengthPrefix) headerSize() int { return f.Offset + f.width() }
 
-// maxValue returns the largest value of the field.
-func (f LengthPrefix) maxValue() uint64 { return math.MaxUint64 >> (64 - 8*f.width()) }
+// maxValue returns the largest value of a field of width bytes.
+func maxValue(width int) uint64 { return math.MaxUint64 >> (64 - 8*width) }
 
 // validate refuses settings that no frame could satisfy.
 func (f LengthPrefix) validate() error {
@@ -319,8 +323,8 @@ func (f LengthPrefix) validate() error {
 	if f.Adjust > 0 && uint64(f.Adjust) > limit {
 		return fmt.Errorf("LengthPrefix.Adjust %d: want at most %d, or no message is within MaxSize", f.Adjust, limit)
 	}
-	if f.Adjust < 0 && uint64(-int64(f.Adjust)) > f.maxValue() {
-		return fmt.Errorf("LengthPrefix.Adjust %d: want at least -%d, the largest length in %d bytes", f.Adjust, f.maxValue(), f.width())
+	if f.Adjust < 0 && uint64(-int64(f.Adjust)) > maxValue(f.width()) {
+		return fmt.Errorf("LengthPrefix.Adjust %d: want at least -%d, the largest length in %d bytes", f.Adjust, maxValue(f.width()), f.width())
 	}
 	return nil
 }

@@ -345,6 +345,10 @@ func TestFraming(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := testkit.Decode(tt.f, strings.NewReader(tt.stream), 4096)
 			tt.want(t, err)
+			buffered := bufio.NewReader(strings.NewReader(tt.stream))
+			buffered.Peek(1)
+			_, err = testkit.Decode(tt.f, buffered, 4096)
+			tt.want(t, err)
 			_, err = testkit.Decode(tt.f, iotest.OneByteReader(strings.NewReader(tt.stream)), 16)
 			if !strings.HasPrefix(tt.name, "F19") { // the hint quotes what has arrived
 				tt.want(t, err)
@@ -377,6 +381,7 @@ func TestFraming(t *testing.T) {
 	t.Run("F17 what the prefix cannot say is refused", func(t *testing.T) {
 		requireRefused(t, tcpclient.LengthPrefix{Width: 2}, make([]byte, 70_000), large(70_000))
 		requireRefused(t, tcpclient.LengthPrefix{MaxSize: 3}, []byte("four"), large(4))
+		requireRefused(t, tcpclient.LengthPrefix{Width: 2, MaxSize: 3}, []byte("four"), large(4))
 		requireRefused(t, tcpclient.Lines{MaxSize: 3}, []byte("four"), large(4))
 		requireRefused(t, tcpclient.Fixed{Size: 3}, []byte("four"), func(t *testing.T, err error) { require.Error(t, err) })
 		requireRefused(t, tcpclient.LengthPrefix{Offset: 2}, []byte("x"), invalid)

@@ -46,27 +46,9 @@ func (f Decimal) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
 		return dst, badSettings(err)
 	}
-	var seen [maxDigits + 1]byte // a number of more digits exceeds every limit
-	limit, length := sizeLimit(f.MaxSize, defaultMaxSize), decimal{}
-	for n := 0; ; n++ {
-		c, err := r.ReadByte()
-		if err != nil {
-			return dst, readError(err, n)
-		}
-		seen[n] = c
-		if c == f.Separator && n > 0 {
-			break
-		}
-		if !isDigit(c) || n > 0 && seen[0] == '0' {
-			return dst, invalidFrame(firstBytes(r, bytes.Clone(seen[:n+1])), "want a length and %q", f.Separator)
-		}
-		if length.add(c); length.exceeds(limit) {
-			return dst, length.tooLarge(r, limit, seen[:n+1])
-		}
-	}
-	size := length.value
-	if size == 0 && f.Trailer == "" {
-		return dst, invalidFrame(firstBytes(r, bytes.Clone(seen[:2])), "length 0")
+	size, err := f.readLength(r, sizeLimit(f.MaxSize, defaultMaxSize))
+	if err != nil {
+		return dst, err
 	}
 	msg, err := appendBody(r, dst, int(size))
 	if err != nil {
@@ -82,6 +64,47 @@ func (f Decimal) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 		}
 	}
 	return msg, nil
+}
+
+// readLength reads the length of a message, at most limit, and the separator.
+func (f Decimal) readLength(r *bufio.Reader, limit uint64) (uint64, error) {
+	p, _ := r.Peek(r.Buffered()) // most lengths have arrived
+	if value, n := shortNumber(p); n > 0 && n < len(p) && p[0] != '0' && p[n] == f.Separator && value <= limit {
+		r.Discard(n + 1)
+		return value, nil
+	}
+	var seen [maxDigits + 1]byte // a number of more digits exceeds every limit
+	var length decimal
+	for n := 0; ; n++ {
+		c, err := r.ReadByte()
+		if err != nil {
+			return 0, readError(err, n)
+		}
+		seen[n] = c
+		if c == f.Separator && n > 0 {
+			break
+		}
+		if !isDigit(c) || n > 0 && seen[0] == '0' {
+			return 0, invalidFrame(firstBytes(r, bytes.Clone(seen[:n+1])), "want a length and %q", f.Separator)
+		}
+		if length.add(c); length.exceeds(limit) {
+			return 0, length.tooLarge(r, limit, seen[:n+1])
+		}
+	}
+	if length.value == 0 && f.Trailer == "" {
+		return 0, invalidFrame(firstBytes(r, bytes.Clone(seen[:2])), "length 0")
+	}
+	return length.value, nil
+}
+
+// shortNumber returns the number that p begins with, in at most maxDigits digits, and how many it
+// has taken. It is for a number that has arrived; a decimal takes any.
+func shortNumber(p []byte) (value uint64, digits int) {
+	for digits < min(len(p), maxDigits) && isDigit(p[digits]) {
+		value = 10*value + uint64(p[digits]-'0')
+		digits++
+	}
+	return value, digits
 }
 
 // A decimal is a number of which the digits come one by one.
@@ -173,7 +196,28 @@ func (f ContentLength) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 	if err := f.validate(); err != nil {
 		return dst, badSettings(err)
 	}
-	limit := sizeLimit(f.MaxSize, defaultMaxSize)
+	size, err := readContentLength(r, sizeLimit(f.MaxSize, defaultMaxSize))
+	if err != nil {
+		return dst, err
+	}
+	return appendBody(r, dst, int(size))
+}
+
+const (
+	contentLength = "Content-Length: "
+	endOfHeader   = "\r\n\r\n"
+)
+
+// readContentLength reads a header, and returns its Content-Length, at most limit.
+func readContentLength(r *bufio.Reader, limit uint64) (uint64, error) {
+	p, _ := r.Peek(r.Buffered()) // most headers have arrived, and are as WriteFrame writes them
+	if rest, ok := bytes.CutPrefix(p, []byte(contentLength)); ok {
+		value, n := shortNumber(rest)
+		if n > 0 && value <= limit && bytes.HasPrefix(rest[n:], []byte(endOfHeader)) {
+			r.Discard(len(contentLength) + n + len(endOfHeader))
+			return value, nil
+		}
+	}
 	size, found := uint64(0), false
 	for total := 0; ; {
 		var field headerField
@@ -181,27 +225,27 @@ func (f ContentLength) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
 		total += field.n
 		switch {
 		case err == io.EOF && total > 0:
-			return dst, io.ErrUnexpectedEOF
+			return 0, io.ErrUnexpectedEOF
 		case err != nil:
-			return dst, err
+			return 0, err
 		}
 		if field.isEmpty() { // the line that ends the header
 			break
 		}
 		switch {
 		case field.name == nameMissing && field.isWhole():
-			return dst, invalidFrame(firstBytes(r, field.quoted()), "want a header field")
+			return 0, invalidFrame(firstBytes(r, field.quoted()), "want a header field")
 		case field.name != nameContentLength:
 			continue
 		case found || !field.isNumber() || !field.isWhole():
-			return dst, invalidFrame(field.quoted(), "want one Content-Length in digits")
+			return 0, invalidFrame(field.quoted(), "want one Content-Length in digits")
 		}
 		size, found = field.length.value, true
 	}
 	if !found {
-		return dst, fmt.Errorf("%w: header without Content-Length", ErrInvalidFrame)
+		return 0, fmt.Errorf("%w: header without Content-Length", ErrInvalidFrame)
 	}
-	return appendBody(r, dst, int(size))
+	return size, nil
 }
 
 // A headerField is a line of a header.
@@ -313,8 +357,8 @@ func (f ContentLength) appendHeader(dst, msg []byte) (header, rest []byte, err e
 	if limit := sizeLimit(f.MaxSize, defaultMaxSize); uint64(len(msg)) > limit {
 		return dst, nil, &FrameTooLargeError{Size: uint64(len(msg)), Max: int(limit)}
 	}
-	header = append(dst, "Content-Length: "...)
-	header = append(strconv.AppendInt(header, int64(len(msg)), 10), "\r\n\r\n"...)
+	header = append(dst, contentLength...)
+	header = append(strconv.AppendInt(header, int64(len(msg)), 10), endOfHeader...)
 	return header, msg, nil
 }
 
