@@ -40,6 +40,10 @@ type framing struct {
 	tcpclient.Framer                  // of both directions, or of what the server sends
 	requests         tcpclient.Framer // of what the client sends; nil: the same
 
+	// replies makes the Framer of what the server sends on one connection through the proxy. nil: it is
+	// Framer.
+	replies func() tcpclient.Framer
+
 	// newline is what each line of the input gets at its end, and a message loses when it is printed as a
 	// line.
 	newline string
@@ -59,6 +63,14 @@ func (f framing) client() tcpclient.Framer {
 		return f.Framer
 	}
 	return f.requests
+}
+
+// server returns the Framer of what the server sends on one connection.
+func (f framing) server() tcpclient.Framer {
+	if f.replies == nil {
+		return f.Framer
+	}
+	return f.replies()
 }
 
 // A oneEach has a Framer for each direction.
@@ -95,11 +107,15 @@ var framings = map[string]func(o *options) framing{
 	"mqtt":           sized(sizeMQTT, ""),
 	"ber":            sized(sizeBER, ""),
 	"fix":            sized(sizeFIX, ""),
-	"postgres":       sized(sizePostgres, ""),
-	"websocket":      sized(sizeWebSocket, ""),
-	"stx":            sized(sizeSTX, ""),
-	"resp":           sized(sizeRESP, "\r\n"),
-	"nats":           sized(sizeNATS, "\r\n"),
+	"postgres": func(o *options) framing {
+		f := sized(sizePostgres, "")(o)
+		f.replies = func() tcpclient.Framer { return &postgresServer{Framer: f.Framer} }
+		return f
+	},
+	"websocket": sized(sizeWebSocket, ""),
+	"stx":       sized(sizeSTX, ""),
+	"resp":      sized(sizeRESP, "\r\n"),
+	"nats":      sized(sizeNATS, "\r\n"),
 	"smtp": func(o *options) framing {
 		f := sized(sizeSMTP, "\r\n")(o)
 		f.requests = tcpclient.Delimiter{Delim: []byte("\r\n"), Keep: true, MaxSize: o.max()}

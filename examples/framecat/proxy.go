@@ -85,7 +85,7 @@ func (t *tunnel) run(ctx context.Context, c *config) {
 
 	var directions sync.WaitGroup
 	directions.Go(func() { t.pass(fromClient, c.framing.client(), t.client, t.server) })
-	directions.Go(func() { t.pass(fromServer, c.framing.Framer, t.server, t.client) })
+	directions.Go(func() { t.pass(fromServer, c.framing.server(), t.server, t.client) })
 	directions.Wait()
 }
 

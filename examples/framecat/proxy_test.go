@@ -210,6 +210,36 @@ func TestProxy(t *testing.T) {
 		require.Contains(t, p.stop(t), `1 > "hi"`)
 	})
 
+	t.Run("knows the single bytes of PostgreSQL before its messages", func(t *testing.T) {
+		dialogue := []struct{ request, reply string }{
+			{"\x00\x00\x00\x08\x04\xd2\x16\x30", "N"}, // GSSENCRequest
+			{"\x00\x00\x00\x08\x04\xd2\x16\x2f", "N"}, // SSLRequest
+			{"\x00\x00\x00\x09\x00\x03\x00\x00\x00", "R\x00\x00\x00\x08\x00\x00\x00\x00N\x00\x00\x00\x05\x00"},
+		}
+		p := startProxy(t, serve(t, "tcp", "127.0.0.1:0", func(conn net.Conn) {
+			for _, step := range dialogue {
+				if _, err := io.ReadFull(conn, make([]byte, len(step.request))); err == nil {
+					io.WriteString(conn, step.reply)
+				}
+			}
+		}), "-frame", "postgres", "-hex")
+		conn := p.dial(t)
+		for _, step := range dialogue {
+			io.WriteString(conn, step.request)
+			reply := make([]byte, len(step.reply))
+			_, err := io.ReadFull(conn, reply)
+			require.NoError(t, err)
+			require.Equal(t, step.reply, string(reply))
+		}
+		_, err := conn.Read(make([]byte, 1))
+		require.Equal(t, io.EOF, err)
+		conn.CloseWrite()
+		require.Equal(t, []string{
+			"1 > 0000000804d21630", "1 < 4e", "1 > 0000000804d2162f", "1 < 4e",
+			"1 > 000000090003000000", "1 < 520000000800000000", "1 < 4e0000000500",
+		}, p.stop(t)[:7])
+	})
+
 	t.Run("ends when it cannot print", func(t *testing.T) {
 		full := errors.New("disk full")
 		failing := writerFunc(func([]byte) (int, error) { return 0, full })

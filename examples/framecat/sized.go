@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/seed-d0aa0aa7/tcpclient"
 )
 
 // What tcpclient.Sized takes: functions that tell how long a message is by its first bytes, and return 0
@@ -170,6 +173,22 @@ func sizePostgres(p []byte) (int, error) {
 		return 0, fmt.Errorf("length %d, which counts itself", length)
 	}
 	return plus(header, uint64(length)), nil
+}
+
+// A postgresServer frames what a server of PostgreSQL sends on one connection: before its first message it
+// answers each SSLRequest and GSSENCRequest with a single byte.
+type postgresServer struct {
+	tcpclient.Framer
+	begun bool // with messages
+}
+
+func (f *postgresServer) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
+	if p, err := r.Peek(1); err == nil && !f.begun && strings.Contains("SGN", string(p)) {
+		r.Discard(1)
+		return append(dst, p...), nil
+	}
+	f.begun = true
+	return f.Framer.ReadFrame(r, dst)
 }
 
 // sizeSTX is for a text between STX and ETX, followed by a check of one byte, and for the single ACK and
