@@ -61,7 +61,7 @@
 //
 // # Contexts
 //
-// Every call that can block takes a context, which ends the wait and nothing else: no
+// Every call that can block, but Close, takes a context, which ends the wait and nothing else: no
 // frame is torn, no received byte is lost, and the shared connection lives on. A context
 // that is already done does no I/O. Only during a [Dialer].Handshake, when no other
 // goroutine uses the connection, does the end of a context end it.

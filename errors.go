@@ -114,7 +114,8 @@ var (
 	ErrFrameTimeout error = wire.TimeoutError("frame timeout: the rest of a frame did not arrive")
 
 	// ErrReplyTimeout: a reply did not come within [Dialer].ReplyTimeout. Without that:
-	// requests that were given up took all places, and no reply has come for 10 s.
+	// requests that were given up hold all places, and 10 s have passed since the last request
+	// and the last reply.
 	ErrReplyTimeout error = wire.TimeoutError("reply timeout: a reply did not come")
 
 	// ErrInboxFull: a Call, or a loop over Replies, waited for a second in which the Inbox was full and

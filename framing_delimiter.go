@@ -10,7 +10,7 @@ import (
 // A Delimiter puts a sequence of bytes after the message, and optionally one before it:
 //
 //	h e l l o  0a          Delimiter{}
-//	0b  M S H | …  1c 0d   Delimiter{Start: "\x0b", Delim: "\x1c\r"}, MLLP of HL7
+//	0b  M S H | …  1c 0d   Delimiter{Start: []byte("\x0b"), Delim: []byte("\x1c\r")}, MLLP of HL7
 //
 // The first Delim in the stream ends the message. WriteFrame therefore refuses, with
 // [ErrInvalidFrame], a message that contains Delim or whose end forms one with the Delim

@@ -17,8 +17,9 @@ import (
 // Close waits for them, but no longer than its second; one that itself calls Close uses up
 // that second. Data that they share with other goroutines needs a lock.
 //
-// At most 1024 events wait for a function that blocks, and late replies of at most 1 MiB together,
-// or a single larger one. What comes then is dropped, and counted in [Stats].TraceDropped.
+// At most 1024 events wait for a function that blocks, besides the Disconnected of one of them, and
+// late replies of at most 1 MiB together, or a single larger one. What comes then is dropped, and
+// counted in [Stats].TraceDropped.
 //
 // Exactly one Disconnected follows each Connected: of the two, both are dropped or none.
 type Trace struct {

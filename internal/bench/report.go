@@ -233,7 +233,6 @@ const (
 	givesBack   = "no contexts, deadlines and limits to look after, and 13 KiB of each client's own, where here buffers are taken and given back with each message"
 	nothingMore = "no contexts, no limits, no end in order"
 	writesEach  = "each request is written by itself, and the server begins with the first at once; here that is tried now and then, and kept while it takes a tenth less time"
-	mostlyShare = "each request is written by itself, and the server begins with the first at once; here so many callers mostly share a write, on purpose, which takes about half of the processor time"
 )
 
 // reasons are why a contender may be ahead of tcpclient: the first whose patterns match.
@@ -254,8 +253,7 @@ var reasons = []struct{ workload, contender, why string }{
 	{`^call/.*conc=1$`, `^rueidis`, cProgram},
 	{`^call`, `^rueidis$`, cProgram + ", and each request is written by itself: few of them overlap with it"},
 	{`^(send/size=64/|call|work)`, `^hand-made$`, nothingMore},
-	{`^work.*conc=[24]$`, `^(naive|go-msgio|netpoll)$`, writesEach},
-	{`^work.*conc=(8|16)$`, `^(naive|go-msgio|netpoll)$`, mostlyShare},
+	{`^work.*conc=(2|4|8|16)$`, `^(naive|go-msgio|netpoll)$`, writesEach},
 	{`^idle`, `^go-msgio$`, "it is a framing: no goroutine watches the connection"},
 	{`^idle`, `^websocket$`, "no goroutine reads while none receives: a dead connection goes unnoticed"},
 	{`^idle`, `^netpoll$`, "one event loop for all connections instead of a goroutine each"},

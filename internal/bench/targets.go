@@ -33,7 +33,7 @@ const (
 	readerWakes = "a message goes from the goroutine that reads to the caller's: a prototype in which the caller read the socket, without deadlines, Heartbeat or Close, took 0.94 to 0.96 of this"
 	batchWaits  = "requests that share a write wait for each other; one by one they take 2.5 times as long from a server on the same processor"
 	triedOut    = "to write each request by itself, so that the server begins with the first, is tried now and then, and kept while it takes a tenth less time"
-	staysShared = "from 8 callers on requests mostly share a write, on purpose: one by one they would take 6 to 12 % less time, and 1.8 times the processor time"
+	staysShared = "8 callers mostly share a write, on purpose: one by one they may take less time, and more processor time"
 	noneOfThat  = "contexts, deadlines and limits, which naive has none of; buffers that are given back while nothing comes take 0.02 of it"
 	manyReceive = "by profile a sixth goes into the copy to the Inbox, and a sixth into an atomic exchange for each message, since several may receive; netpoll, where one may, copies nothing"
 	lockEach    = "by profile a quarter goes into the lock for each message, and a fifth into the copy to the Inbox; go-msgio has neither"
