@@ -232,9 +232,10 @@ func (t *pollTimer) stop() {
 // With Reconnect the next attempt begins at once, without the wait of the [Backoff], with the next
 // address; if there is no connection, a wait for the next attempt is cut short. It does not count
 // as an attempt that failed. Calls that begin after Disconnect wait for the next connection; with
-// FailFast they fail, or on demand wait for one attempt. If cause is [Permanent], or without Reconnect, the Client ends. Messages
-// that were written and not flushed are lost, and reported (see [LossError]). Disconnect does not
-// block, and may be called from anywhere, hooks included. When Close has returned it does nothing.
+// FailFast they fail, or on demand wait for one attempt. If cause is [Permanent], or without
+// Reconnect, the Client ends. Messages that were written and not flushed are lost, and reported (see
+// [LossError]). Disconnect does not block, and may be called from anywhere, hooks included. When
+// Close has returned it does nothing.
 func (c *Client) Disconnect(cause error) {
 	reason := ErrDisconnected
 	if cause != nil {
