@@ -40,9 +40,9 @@ const (
 // second or had answered a Call: servers close connections that are idle, and some close each
 // after its answer. Any other connection continues the row, even if its Handshake succeeded and
 // messages arrived: a server that is full may say so in a message. It may also say so in the
-// answer to a Call. So if a connection that answered one ends after less than half a second,
-// with OnDemand that before it in which no call waited included, the waits grow up to 5 s, or Min if
-// that is more, but never use up MaxAttempts.
+// answer to a Call. So if the peer ends a connection that answered one, and it had lived for less than
+// half a second, with OnDemand that before it in which no call waited included, or still owed a
+// reply, the waits grow up to 5 s, or Min if that is more, but never use up MaxAttempts.
 //
 // After a connection that has lived for Max or 10 s, an attempt begins with the first address;
 // after one that ended the row otherwise and had answered a Call, with that of the connection;

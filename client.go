@@ -156,12 +156,14 @@ func write(ctx context.Context, a access, msg []byte) error {
 // messages are still sent as soon as the network takes them.
 func (c *Client) Flush(ctx context.Context) error { return flush(ctx, c, c.config.failsFast()) }
 
-// flush is Flush. With failsFast, that there is no connection says that there was nothing to flush.
+// flush is Flush. With failsFast, that there is no connection says that there was nothing to flush,
+// unless ctx is done: then no one has looked for a loss.
 func flush(ctx context.Context, a access, failsFast bool) error {
 	for over, most := (*link)(nil), a.mostRounds(); ; {
 		l, err := a.connected(ctx, over, most)
 		if err != nil {
-			return a.opError(opFlush, failsFast && errors.Is(err, ErrDisconnected) && lossIn(err) == nil, err)
+			nothing := failsFast && errors.Is(err, ErrDisconnected) && lossIn(err) == nil && !errors.Is(err, ctx.Err())
+			return a.opError(opFlush, nothing, err)
 		}
 		if err := l.out.flush(ctx); err != errOver {
 			return a.opError(opFlush, false, err)

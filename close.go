@@ -234,8 +234,9 @@ func (t *pollTimer) stop() {
 // as an attempt that failed. Calls that begin after Disconnect wait for the next connection; with
 // FailFast they fail, or on demand wait for one attempt. If cause is [Permanent], or without
 // Reconnect, the Client ends. Messages that were written and not flushed are lost, and reported (see
-// [LossError]). Disconnect does not block, and may be called from anywhere, hooks included. When
-// Close has returned it does nothing.
+// [LossError]). Disconnect does not block, and may be called from anywhere, hooks included; but a
+// call that begins in a hook after it waits for the hook itself. When Close has returned it does
+// nothing.
 func (c *Client) Disconnect(cause error) {
 	reason := ErrDisconnected
 	if cause != nil {

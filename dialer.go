@@ -123,8 +123,8 @@ type Dialer struct {
 	// MaxInFlight is how many requests of Calls may be outstanding at once on a connection.
 	// Further Calls wait. A request whose Call was given up counts until its (last) late reply has
 	// come. 1 is for servers that take one request at a time, as those of Modbus. 0: as many
-	// as the Correlator has ids; without one, or with a [RequestIdentifier], at most 65536. More
-	// than that has no effect.
+	// as the Correlator has ids, with a [RequestIdentifier] at most 65536. Without a Correlator it
+	// is never more than 65536.
 	MaxInFlight int
 
 	// ReplyTimeout ends a connection with ErrReplyTimeout when a reply to a Call does not come

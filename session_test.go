@@ -44,6 +44,23 @@ func TestSession(t *testing.T) {
 		require.Equal(t, "alive", next.Receive())
 	}))
 
+	t.Run("a Flush whose context is done does not say that nothing was written", testkit.InBubble(func(t *testing.T) { // P4
+		l := testkit.ListenMemory(t)
+		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff()})
+		s := testkit.Session(t, c)
+		require.NoError(t, s.Write(t.Context(), []byte("UPDATE")))
+		testkit.HangUp(p)
+		synctest.Wait()
+		err := s.Flush(testkit.Canceled(t))
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.False(t, testkit.OpError(t, err).Unsent)
+		require.ErrorAs(t, s.Flush(t.Context()), new(*tcpclient.LossError))
+		err = s.Flush(t.Context())
+		require.ErrorIs(t, err, tcpclient.ErrDisconnected)
+		require.True(t, testkit.OpError(t, err).Unsent, "the loss was told")
+	}))
+
 	t.Run("of a Call that waits, ends with its connection", testkit.InBubble(func(t *testing.T) { // P4
 		l := testkit.ListenMemory(t)
 		c, p := l.Connect(t, tcpclient.Dialer{Reconnect: testkit.FastBackoff(), MaxInFlight: 1})
