@@ -183,7 +183,7 @@ type postgresServer struct {
 }
 
 func (f *postgresServer) ReadFrame(r *bufio.Reader, dst []byte) ([]byte, error) {
-	if p, err := r.Peek(1); err == nil && !f.begun && strings.Contains("SGN", string(p)) {
+	if p, err := r.Peek(1); err == nil && !f.begun && bytes.ContainsAny(p, "SGN") {
 		r.Discard(1)
 		return append(dst, p...), nil
 	}
