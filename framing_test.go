@@ -319,6 +319,8 @@ func TestFraming(t *testing.T) {
 		{"F9 letter after 3 digits", tcpclient.Netstring(), "999x:", invalid},
 		{"F9 no separator", tcpclient.Netstring(), "5hello,", invalid},
 		{"F9 no digits", tcpclient.Netstring(), ":hello,", invalid},
+		{"F9 no digits of an empty message", tcpclient.Netstring(), ":,", invalid},
+		{"F9 no digits of octet counting", tcpclient.OctetCounting(), " 1 x", invalid},
 		{"F9 wrong trailer", tcpclient.Netstring(), "5:hello;", invalid},
 		{"F9 zero without a trailer", tcpclient.OctetCounting(), "0 ", invalid},
 		{"F9 Content-Length -5", tcpclient.ContentLength{}, "Content-Length: -5\r\n\r\n", invalid},
